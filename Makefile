@@ -1,0 +1,32 @@
+# `make demo` and `make test` are all a newcomer needs; both work on a fresh clone.
+VENV ?= .venv
+PYTHON ?= python3
+# One release that the tests have seen; a CPU build serves as well.
+TORCH ?= torch==2.13.0
+KODAK ?= kodak
+
+.PHONY: demo test lint bench clean
+
+demo: $(VENV)/.installed
+	$(VENV)/bin/python benchmarks/demo.py
+
+test: $(VENV)/.installed
+	$(VENV)/bin/python -m pytest -q
+
+lint: $(VENV)/.installed
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+bench: $(VENV)/.installed
+	$(VENV)/bin/licodec bench $(KODAK) -o benchmarks/kodak.json --plot benchmarks/kodak.svg
+
+# torch first and by itself: resolved together with the rest, pip may take a larger build.
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet "$(TORCH)"
+	$(VENV)/bin/python -m pip install --quiet --editable ".[bench,dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist demo .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,49 @@
+"""licodec: a learned image codec.
+
+    data = licodec.encode(image, quality=50)      # Pillow image → bytes of a .lic file
+    image = licodec.decode(data)
+    image = Image.open("photo.lic")               # Pillow reads .lic after `import licodec`
+
+Importing this package loads neither torch nor numpy; the first encode or decode does.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from licodec.errors import (
+    DamagedFileError,
+    LicodecError,
+    ModelMissingError,
+    UnsupportedImageError,
+    UsageError,
+)
+from licodec.info import describe as info
+from licodec.pillow_plugin import register as _register
+
+if TYPE_CHECKING:
+    from licodec.codec import decode, encode
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DamagedFileError",
+    "LicodecError",
+    "ModelMissingError",
+    "UnsupportedImageError",
+    "UsageError",
+    "__version__",
+    "decode",
+    "encode",
+    "info",
+]
+
+_register()
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("encode", "decode"):
+        from licodec import codec
+
+        return getattr(codec, name)
+    raise AttributeError(f"module 'licodec' has no attribute {name!r}")

@@ -1,0 +1,231 @@
+"""The .lic container, version 1: header, optional chunks, payload, checksum.
+
+docs/format.md is the normative text; the field names are the same. This file imports neither torch nor
+the range coder, so that `licodec info` and the Pillow plugin start fast.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass, field
+
+from licodec.errors import DamagedFileError
+
+# The high bit shows a 7-bit transfer, the newline a text-mode one, as in PNG.
+SIGNATURE = b"\x89LIC\n"
+VERSION = 1
+MODES = ("L", "LA", "RGB", "RGBA")
+MAX_PIXELS = 2**28
+"""Default limit on width times height; the work of a decoder follows the declared pixels."""
+
+QUALITY_STEPS = 200
+"""Quality travels as an integer 0 … 200, in halves of a point of 0 … 100."""
+
+# A chunk whose type is a lower-case letter may be skipped by a decoder that does not know it.
+ALPHA, ICC, EXIF, XMP = b"A", b"i", b"e", b"x"
+_END = b"\0"
+_KNOWN = {ALPHA, ICC, EXIF, XMP}
+HEADER_BYTES = 32
+MAX_METADATA = 2**26
+"""Bytes that an unpacked metadata chunk may have."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """The fixed fields at the start of a file.
+
+    Attributes:
+        width, height: pixels, at least 1.
+        mode: one of MODES.
+        adaptive: whether the payload starts with a side stream of encoding distributions.
+        model_hash: first 4 bytes of the SHA-256 of the weights that must decode it.
+        quality: 0 … QUALITY_STEPS.
+        side_bytes: how much of the payload the side stream takes, rounded up.
+        latents_crc32: CRC-32 of ŷ, as docs/format.md defines it.
+    """
+
+    width: int
+    height: int
+    mode: str
+    adaptive: bool
+    model_hash: bytes
+    quality: int
+    side_bytes: int
+    latents_crc32: int
+
+
+@dataclass(frozen=True)
+class Container(Header):
+    """What a .lic file says before any network runs.
+
+    Attributes:
+        payload: the range coder's stream: side information, then latents.
+        chunks: type byte to unpacked content.
+        packed_chunk_bytes: type byte to the chunk's size in the file, set by `unpack`.
+    """
+
+    payload: bytes = field(repr=False)
+    chunks: dict[bytes, bytes] = field(default_factory=dict, repr=False)
+    packed_chunk_bytes: dict[bytes, int] = field(default_factory=dict, compare=False)
+
+
+def pack(container: Container) -> bytes:
+    """The file's bytes."""
+    c = container
+    flags = VERSION | MODES.index(c.mode) << 3 | c.adaptive << 5 | bool(c.chunks) << 6
+    out = [
+        SIGNATURE,
+        bytes([flags]),
+        _varint(c.width - 1),
+        _varint(c.height - 1),
+        c.model_hash,
+        bytes([c.quality]),
+        _varint(c.side_bytes),
+        struct.pack("<I", c.latents_crc32),
+    ]
+    for kind, content in sorted(c.chunks.items()):
+        out.append(_pack_chunk(kind, content))
+    if c.chunks:
+        out.append(_END)
+    out.append(c.payload)
+    body = b"".join(out)
+    return body + struct.pack("<I", zlib.crc32(body))
+
+
+def unpack(data: bytes, max_pixels: int = MAX_PIXELS) -> Container:
+    """Parse and check a whole file.
+
+    Raises:
+        DamagedFileError: not a .lic file, cut short, altered, too large, or of a later version.
+    """
+    header, has_chunks, at = _unpack_header(data, max_pixels)
+    end = len(data) - 4
+    if end < at:
+        raise DamagedFileError("the file is cut short")
+    if zlib.crc32(data[:end]) != struct.unpack("<I", data[end:])[0]:
+        raise DamagedFileError("checksum mismatch: the file is damaged or cut short")
+    chunks: dict[bytes, bytes] = {}
+    sizes: dict[bytes, int] = {}
+    while has_chunks:
+        kind, content, following = _unpack_chunk(data, at, end, header)
+        if kind in chunks:
+            raise DamagedFileError(f"chunk {kind.decode()} stands twice")
+        if kind in _KNOWN:
+            chunks[kind] = content
+            sizes[kind] = following - at
+        at = following
+        has_chunks = kind != _END
+    payload = data[at:end]
+    if header.side_bytes > len(payload):
+        raise DamagedFileError("the side stream is longer than the file")
+    return Container(**vars(header), payload=payload, chunks=chunks, packed_chunk_bytes=sizes)
+
+
+def unpack_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
+    """Parse the first bytes of a file; HEADER_BYTES of them are always enough.
+
+    Raises:
+        DamagedFileError: not a .lic file, cut short, too large, or of a later version.
+    """
+    return _unpack_header(data, max_pixels)[0]
+
+
+def _unpack_header(data: bytes, max_pixels: int) -> tuple[Header, bool, int]:
+    """The fixed fields, whether chunks follow, and where they start."""
+    if not data.startswith(SIGNATURE):
+        if data and SIGNATURE.startswith(data[: len(SIGNATURE)]):
+            raise DamagedFileError("the file is cut short")
+        raise DamagedFileError("not a .lic file")
+    reader = _Reader(data, len(SIGNATURE))
+    flags = reader.byte()
+    if flags & 7 != VERSION:
+        raise DamagedFileError(f"format version {flags & 7} is not known to this licodec")
+    if flags & 128:
+        raise DamagedFileError("the header has an unknown flag")
+    width, height = reader.varint() + 1, reader.varint() + 1
+    if width * height > max_pixels:
+        raise DamagedFileError(
+            f"declares {width}x{height} pixels, more than the limit of {max_pixels}"
+        )
+    model_hash = reader.take(4)
+    quality = reader.byte()
+    if quality > QUALITY_STEPS:
+        raise DamagedFileError(f"quality {quality} is out of range")
+    side_bytes = reader.varint()
+    (latents_crc32,) = struct.unpack("<I", reader.take(4))
+    header = Header(
+        width, height, MODES[flags >> 3 & 3], bool(flags & 32), model_hash, quality, side_bytes,
+        latents_crc32,
+    )  # fmt: skip
+    return header, bool(flags & 64), reader.at
+
+
+class _Reader:
+    """A cursor that never reads past the end."""
+
+    def __init__(self, data: bytes, at: int, end: int | None = None) -> None:
+        self.data, self.at = data, at
+        self.end = len(data) if end is None else end
+
+    def take(self, count: int) -> bytes:
+        if count > self.end - self.at:
+            raise DamagedFileError("the file is cut short")
+        self.at += count
+        return self.data[self.at - count : self.at]
+
+    def byte(self) -> int:
+        return self.take(1)[0]
+
+    def varint(self) -> int:
+        value = shift = 0
+        while True:
+            byte = self.byte()
+            value |= (byte & 127) << shift
+            if byte < 128:
+                return value
+            shift += 7
+            if shift > 28:
+                raise DamagedFileError("a length in the file is absurd")
+
+
+def _varint(value: int) -> bytes:
+    """LEB128: seven bits a byte, low bits first, at most five bytes."""
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def _pack_chunk(kind: bytes, content: bytes) -> bytes:
+    deflated = zlib.compress(content, 9)
+    small = len(deflated) < len(content)
+    stored = deflated if small else content
+    return kind + _varint(len(stored) << 1 | small) + stored
+
+
+def _unpack_chunk(
+    data: bytes, at: int, end: int, header: Header
+) -> tuple[bytes, bytes, int]:
+    """Type, unpacked content, and where the next chunk starts. Type 0 ends the list."""
+    reader = _Reader(data, at, end)
+    kind = reader.take(1)
+    if kind == _END:
+        return kind, b"", reader.at
+    if not kind.isalpha():
+        raise DamagedFileError(f"chunk type {kind!r} is not legal")
+    if kind not in _KNOWN and kind.isupper():
+        raise DamagedFileError(f"chunk {kind.decode()} is not known to this licodec")
+    length = reader.varint()
+    content = reader.take(length >> 1)
+    if length & 1 and kind in _KNOWN:
+        limit = header.width * header.height + 1 if kind == ALPHA else MAX_METADATA
+        inflate = zlib.decompressobj()
+        try:
+            content = inflate.decompress(content, limit)
+        except zlib.error as error:
+            raise DamagedFileError(f"chunk {kind.decode()} does not inflate") from error
+        if not inflate.eof or inflate.unused_data:
+            raise DamagedFileError(f"chunk {kind.decode()} is longer than it may be")
+    return kind, content, reader.at

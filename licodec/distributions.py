@@ -1,0 +1,116 @@
+"""Encoding distributions: measured histograms, integer tables, the range of a symbol.
+
+A distribution is kept as log2 frequencies in units of 1/1024 bit, and only integers act on it from
+there to the range coder:
+
+    prior (K rates, C, bins) ─ interpolate ─► (C, bins) ─ + Δ of h_s ─► integer softmax ─► pmf
+
+Bins 0 … 255 stand for the latents -128 … 127; the last bin is the escape for all others.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from licodec.errors import UnsupportedImageError
+from licodec.rangecoder import Coder, Pmf
+
+BINS = 256
+LOG2_UNIT = 1024
+"""Log frequencies are integers in units of 1/1024 bit."""
+
+PMF_TOTAL = 2**22
+_FRACTION_BITS = 30
+# round(2^(30 - f/1024)): written by float64 exp2, then checked as integers by a test.
+_EXP2 = np.rint(np.exp2(_FRACTION_BITS - np.arange(LOG2_UNIT) / LOG2_UNIT)).astype(np.int64)
+
+def interpolate(prior: NDArray[np.int16], position: int, steps: int) -> NDArray[np.int64]:
+    """The prior between two rates, linear in the log domain.
+
+    Args:
+        prior: (K, …) log2 frequencies at the K anchors.
+        position: 0 … (K-1)·steps.
+        steps: positions from one anchor to the next.
+    """
+    k = min(position // steps, max(0, len(prior) - 2))
+    t = position - k * steps
+    low = prior[k].astype(np.int64)
+    high = prior[min(k + 1, len(prior) - 1)].astype(np.int64)
+    return (low * (steps - t) + high * t) // steps
+
+
+def integer_softmax(logits: NDArray[np.int64]) -> Pmf:
+    """2^logits, normalized to frequencies that sum to about PMF_TOTAL.
+
+    Integer arithmetic only. Shape (C, bins) to the same; entries may be 0.
+    """
+    below = logits.max(axis=1, keepdims=True) - logits
+    whole = np.minimum(below // LOG2_UNIT, 62)
+    weights = _EXP2[below % LOG2_UNIT] >> whole
+    return weights * PMF_TOTAL // weights.sum(axis=1, keepdims=True)
+
+
+def code_channels(
+    coder: Coder, values: NDArray[np.int32] | None, count: int, pmf: Pmf
+) -> NDArray[np.int32]:
+    """Code `count` integers in each of C channels, however large: the one traversal.
+
+    Args:
+        values: (C, count), or None when decoding.
+        pmf: (C, bins + 1); the last entry of each row is the escape, the bins are centred on 0.
+    """
+    bins = pmf.shape[1] - 1
+    out = np.empty((len(pmf), count), dtype=np.int32)
+    for c, row in enumerate(pmf):
+        symbols = None
+        if values is not None:
+            symbols = values[c] + bins // 2
+            symbols = np.where((symbols < 0) | (symbols >= bins), bins, symbols).astype(np.int32)
+        symbols = coder.code(symbols, count, row)
+        out[c] = symbols - bins // 2
+        escaped = np.flatnonzero(symbols == bins)
+        if len(escaped):
+            outside = None if values is None else values[c][escaped]
+            out[c][escaped] = _code_outside(coder, outside, len(escaped), bins)
+    return out
+
+
+_COIN = np.array([1, 1], dtype=np.int64)
+_LENGTHS = np.ones(25, dtype=np.int64)
+
+
+def _code_outside(
+    coder: Coder, values: NDArray[np.int32] | None, count: int, bins: int
+) -> NDArray[np.int64]:
+    """Values outside the bins: how far outside, folded with the sign, by Elias-gamma.
+
+    n = 1 + 2·distance + (1 if below), distance from 0. The bit length of n, less one, is coded evenly
+    among 25; then come the bits below its leading one as coins, highest first.
+    """
+    half = bins // 2
+    n = lengths = None
+    if values is not None:
+        wide = values.astype(np.int64)
+        n = np.where(wide < 0, 2 * (-half - 1 - wide) + 1, 2 * (wide - half)) + 1
+        lengths = np.frexp(n.astype(np.float64))[1].astype(np.int32) - 1
+        if lengths.max() >= len(_LENGTHS):
+            raise UnsupportedImageError("a latent is beyond what the format can hold")
+    lengths = coder.code(lengths, count, _LENGTHS)
+    result = np.ones(count, dtype=np.int64)
+    for bit in range(int(lengths.max()) - 1, -1, -1):
+        rows = np.flatnonzero(lengths > bit)
+        coins = None if n is None else (n[rows] >> bit & 1).astype(np.int32)
+        result[rows] = result[rows] << 1 | coder.code(coins, len(rows), _COIN)
+    folded = result - 1
+    distance = folded >> 1
+    return np.where(folded & 1, -half - 1 - distance, half + distance)
+
+
+def information(values: NDArray[np.int32], pmf: Pmf) -> float:
+    """Bits that coding (C, count) values costs under pmf, escapes at their table's price alone."""
+    bins = pmf.shape[1] - 1
+    symbols = values.astype(np.int64) + bins // 2
+    symbols = np.where((symbols < 0) | (symbols >= bins), bins, symbols)
+    frequencies = np.maximum(pmf, PMF_TOTAL / 2**24) / pmf.sum(axis=1, keepdims=True)
+    return float(-np.log2(np.take_along_axis(frequencies, symbols, axis=1)).sum())

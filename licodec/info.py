@@ -1,0 +1,36 @@
+"""What a file says of itself, without torch and without decoding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from licodec.container import ALPHA, EXIF, ICC, MAX_PIXELS, QUALITY_STEPS, XMP, Container, unpack
+
+_NAMES = {ALPHA: "alpha", ICC: "icc", EXIF: "exif", XMP: "xmp"}
+
+
+def model_name(container: Container) -> str:
+    return "adaptive" if container.adaptive else "factorized"
+
+
+def describe(data: bytes, max_pixels: int = MAX_PIXELS) -> dict[str, Any]:
+    """Bytes, size, model, quality, and the bytes of each stream.
+
+    Raises:
+        DamagedFileError: the file is not whole.
+    """
+    container = unpack(data, max_pixels)
+    streams = {"side": container.side_bytes, "latents": len(container.payload) - container.side_bytes}
+    streams |= {_NAMES[k]: size for k, size in container.packed_chunk_bytes.items()}
+    return {
+        "bytes": len(data),
+        "width": container.width,
+        "height": container.height,
+        "mode": container.mode,
+        "model": model_name(container),
+        "model_hash": container.model_hash.hex(),
+        "quality": container.quality * 100 / QUALITY_STEPS,
+        "streams": {**streams, "header": len(data) - sum(streams.values())},
+        "latents_crc32": container.latents_crc32,
+        "bpp": round(8 * len(data) / (container.width * container.height), 4),
+    }

@@ -1,0 +1,126 @@
+"""How latents become a stream: one traversal for both directions, and what the encoder chooses.
+
+    factorized:  y ──────────────────────────────── static tables ─► coder        (Ballé 2018)
+    adaptive:    y ─ histogram ─ h_a ─► z ─ coder ─► h_s ─ tables ─► coder        (paper 1)
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from licodec.distributions import code_channels, information, integer_softmax, interpolate
+from licodec.histogram import histogram
+from licodec.pdf_transform import RATE_UNIT, SIDE_LENGTH, IntegerSynthesis, PdfAnalysis
+from licodec.rangecoder import Coder, Pmf
+from licodec.weights import STEPS, Weights
+
+Integers = NDArray[np.int32]
+
+
+class Model(Protocol):
+    """An entropy model. `position` is the rate, 0 … (K-1)·STEPS."""
+
+    def side_information(self, y: Integers, position: int) -> Integers | None:
+        """What the encoder sends ahead of y (M, positions), and its choice alone."""
+
+    def code_side(self, coder: Coder, position: int, z: Integers | None) -> Integers | None:
+        """Code the side stream; z is None when decoding."""
+
+    def side_bits(self, z: Integers | None, position: int) -> float:
+        """Information of the side stream under its tables."""
+
+    def tables(self, position: int, z: Integers | None) -> Pmf:
+        """(M, bins + 1) integer frequencies of each channel."""
+
+
+class Factorized:
+    """One static distribution a channel and rate."""
+
+    def __init__(self, weights: Weights) -> None:
+        self.prior = weights.numpy("prior")
+
+    def side_information(self, y: Integers, position: int) -> None:
+        return None
+
+    def code_side(self, coder: Coder, position: int, z: Integers | None) -> None:
+        return None
+
+    def side_bits(self, z: Integers | None, position: int) -> float:
+        return 0.0
+
+    def tables(self, position: int, z: Integers | None) -> Pmf:
+        return integer_softmax(interpolate(self.prior, position, STEPS))
+
+
+class Adaptive:
+    """This image's own distributions, sent as a side stream (paper 1)."""
+
+    def __init__(self, weights: Weights) -> None:
+        self.prior = weights.numpy("prior")
+        self.z_prior = weights.numpy("z_prior")
+        self.anchors = len(self.prior)
+        self.h_s = IntegerSynthesis(weights.tensors("h_s."), int(weights.metadata["groups"]))
+        M = self.prior.shape[1]
+        first = weights.numpy("h_a.layers.0.weight")
+        last = weights.numpy("h_a.layers.4.weight")
+        self.Z = last.shape[0]
+        self.h_a = PdfAnalysis(
+            M, first.shape[0], self.Z, int(weights.metadata["groups"]), last.shape[2]
+        )
+        self.h_a.load_state_dict(weights.torch("h_a."))
+        self.h_a.eval()
+
+    @torch.no_grad()
+    def side_information(self, y: Integers, position: int) -> Integers:
+        """ẑ (Z, 32): what h_a says, or all zero where that costs fewer bits in all."""
+        p = histogram(torch.from_numpy(y).float()[None])[0]
+        prior = torch.from_numpy(self._prior(position).astype(np.float32))
+        z = self.h_a(analysis_input(p, prior)[None])[0].round().numpy().astype(np.int32)
+        candidates = (z, np.zeros_like(z))
+        return min(
+            candidates,
+            key=lambda z: self.side_bits(z, position) + information(y, self.tables(position, z)),
+        )
+
+    def code_side(self, coder: Coder, position: int, z: Integers | None) -> Integers:
+        flat = None if z is None else z.reshape(-1, 1)
+        return code_channels(coder, flat, 1, self._z_tables(position)).reshape(self.Z, SIDE_LENGTH)
+
+    def side_bits(self, z: Integers | None, position: int) -> float:
+        return 0.0 if z is None else information(z.reshape(-1, 1), self._z_tables(position))
+
+    def tables(self, position: int, z: Integers | None) -> Pmf:
+        assert z is not None
+        rate = position * RATE_UNIT // max(1, (self.anchors - 1) * STEPS)
+        logits = interpolate(self.prior, position, STEPS)
+        logits[:, :-1] += self.h_s(z, rate)
+        return integer_softmax(logits)
+
+    def _prior(self, position: int) -> Pmf:
+        return integer_softmax(interpolate(self.prior, position, STEPS))[:, :-1]
+
+    def _z_tables(self, position: int) -> Pmf:
+        return integer_softmax(interpolate(self.z_prior, position, STEPS))
+
+
+def analysis_input(p: torch.Tensor, prior: torch.Tensor) -> torch.Tensor:
+    """√p - √prior: what h_a sees. p sums to 1 over its last axis, prior to anything."""
+    return p.sqrt() - (prior / prior.sum(-1, keepdim=True)).sqrt()
+
+
+MODELS: dict[str, type[Factorized] | type[Adaptive]] = {
+    "factorized": Factorized,
+    "adaptive": Adaptive,
+}
+
+
+def code_latents(
+    model: Model, coder: Coder, position: int, count: int, y: Integers | None, z: Integers | None
+) -> Integers:
+    """Code side stream and latents; the decoder passes neither y nor z and gets y (M, count)."""
+    z = model.code_side(coder, position, z)
+    return code_channels(coder, y, count, model.tables(position, z))

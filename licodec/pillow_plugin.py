@@ -1,0 +1,53 @@
+"""Image.open("x.lic") and image.save("x.lic"); torch is loaded only when pixels are wanted."""
+
+from __future__ import annotations
+
+from typing import IO, Any
+
+from PIL import Image, ImageFile
+
+from licodec.container import HEADER_BYTES, SIGNATURE, unpack_header
+
+
+class LicImageFile(ImageFile.ImageFile):
+    """A .lic file: opening reads the header, `load` decodes."""
+
+    format = "LIC"
+    format_description = "licodec learned image"
+
+    def _open(self) -> None:
+        assert self.fp is not None
+        header = unpack_header(self.fp.read(HEADER_BYTES))
+        self._size = (header.width, header.height)
+        self._mode = header.mode
+        self._encoded = True
+
+    def load(self) -> Any:
+        if self._encoded and self.fp is not None:
+            from licodec.codec import decode
+
+            self.fp.seek(0)
+            image = decode(self.fp.read())
+            self.im = image.im
+            self.info.update(image.info)
+            self._encoded = False
+            if self._exclusive_fp:
+                self.fp.close()
+            self.fp = None
+        return Image.Image.load(self)
+
+
+def _save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
+    from licodec.codec import encode
+
+    options = getattr(image, "encoderinfo", {})
+    file.write(encode(image, options.get("quality", 50), options.get("model", "adaptive")))
+
+
+def register() -> None:
+    """Make Pillow know .lic."""
+    Image.register_open(
+        LicImageFile.format, LicImageFile, lambda prefix: prefix.startswith(SIGNATURE)
+    )
+    Image.register_save(LicImageFile.format, _save)
+    Image.register_extension(LicImageFile.format, ".lic")

@@ -1,0 +1,83 @@
+"""The range coder: the only file that knows constriction.
+
+What is part of the format: float64 tables of integers, `perfect=False`, 32-bit words written
+little-endian without their trailing zero bytes. constriction gives every symbol of a table at least
+2^-24, so an entry of 0 is legal and merely dear.
+
+Encoder and Decoder share one method: code(symbols, pmf) returns the symbols. The encoder
+writes those it is given, the decoder ignores the argument and reads. A model states the order of
+its symbols once, for both.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import constriction
+import numpy as np
+from numpy.typing import NDArray
+
+from licodec.errors import DamagedFileError
+
+Symbols = NDArray[np.int32]
+Pmf = NDArray[np.int64]
+
+_MAX_GAMMA_BITS = 31
+
+
+def _categorical(pmf: Pmf) -> constriction.stream.model.Categorical:
+    return constriction.stream.model.Categorical(pmf.astype(np.float64), perfect=False)
+
+
+def _coin() -> constriction.stream.model.Categorical:
+    return _categorical(np.array([1, 1], dtype=np.int64))
+
+
+class Coder(Protocol):
+    """One direction of the range coder."""
+
+    def code(self, symbols: Symbols | None, count: int, pmf: Pmf) -> Symbols:
+        """Code `count` symbols in 0 … len(pmf)-1, all under one table of frequencies."""
+
+    def bits(self) -> float:
+        """Bits of the stream so far, to a word."""
+
+
+class Encoder:
+    """Writes symbols; `finish` gives the bytes."""
+
+    def __init__(self) -> None:
+        self._coder = constriction.stream.queue.RangeEncoder()
+
+    def code(self, symbols: Symbols | None, count: int, pmf: Pmf) -> Symbols:
+        if symbols is None or len(symbols) != count:
+            raise ValueError("an encoder needs the symbols")
+        self._coder.encode(symbols, _categorical(pmf))
+        return symbols
+
+    def bits(self) -> int:
+        return self._coder.num_bits()
+
+    def finish(self) -> bytes:
+        """The stream. A decoder reads zeros beyond its end."""
+        return self._coder.get_compressed().astype("<u4").tobytes().rstrip(b"\0")
+
+
+class Decoder:
+    """Reads the symbols that an Encoder wrote under the same tables in the same order."""
+
+    def __init__(self, data: bytes) -> None:
+        # Two words of zeros stand for the stripped bytes.
+        padded = data + bytes(-len(data) % 4 + 8)
+        self._coder = constriction.stream.queue.RangeDecoder(
+            np.frombuffer(padded, dtype="<u4").astype(np.uint32)
+        )
+
+    def code(self, symbols: Symbols | None, count: int, pmf: Pmf) -> Symbols:
+        try:
+            return self._coder.decode(_categorical(pmf), count)
+        except AssertionError as error:
+            raise DamagedFileError("the latent bitstream is damaged") from error
+
+    def bits(self) -> int:
+        return 0

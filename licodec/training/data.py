@@ -1,0 +1,88 @@
+"""A folder or tar shards of images, decoded once and kept on the training device."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from licodec.errors import UsageError
+
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm"}
+
+
+def _files(root: Path) -> Iterator[tuple[str, bytes]]:
+    for path in sorted(p for p in root.rglob("*") if p.is_file()):
+        if path.suffix.lower() == ".tar":
+            with tarfile.open(path) as tar:
+                members = sorted((m for m in tar if m.isfile()), key=lambda m: m.name)
+                for member in members:
+                    stream = tar.extractfile(member)
+                    if stream and Path(member.name).suffix.lower() in _SUFFIXES:
+                        yield member.name, stream.read()
+        elif path.suffix.lower() in _SUFFIXES:
+            yield path.name, path.read_bytes()
+
+
+class Images:
+    """uint8 images (3, H, W) in device memory, and random crops of them.
+
+    Args:
+        root: folder of images, or of .tar shards.
+        holdout: how many of the last images are kept for validation.
+        patch: images with a smaller side than this are left out.
+        device: where the pixels live.
+        share: (rank, processes): the training images are dealt out like cards.
+
+    Raises:
+        UsageError: there is nothing to train on.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        holdout: int,
+        patch: int,
+        device: torch.device,
+        share: tuple[int, int] = (0, 1),
+    ) -> None:
+        if not Path(root).is_dir():
+            raise UsageError(f"data.path {root!s}: not a folder")
+        digest = hashlib.sha256()
+        images: list[np.ndarray] = []
+        for _, data in _files(Path(root)):
+            digest.update(data)
+            with Image.open(io.BytesIO(data)) as image:
+                pixels = np.array(image.convert("RGB"))
+            if min(pixels.shape[:2]) >= patch:
+                images.append(pixels)
+        if len(images) <= holdout:
+            raise UsageError(f"data.path {root!s}: {len(images)} usable images, {holdout} held out")
+        self.sha256 = digest.hexdigest()
+        split = len(images) - holdout
+        rank, processes = share
+        tensors = [torch.from_numpy(a).permute(2, 0, 1) for a in images]
+        self.train = [t.to(device) for t in tensors[:split][rank::processes]]
+        self.validation = [t.to(device) for t in tensors[split:]]
+        areas = np.array([t.shape[1] * t.shape[2] for t in self.train], dtype=np.float64)
+        self._weights = np.sqrt(areas) / np.sqrt(areas).sum()
+
+    def crops(self, rng: np.random.Generator, batch: int, patch: int) -> Tensor:
+        """Random crops, flipped and turned: uint8 (batch, 3, patch, patch)."""
+        out = []
+        for index in rng.choice(len(self.train), size=batch, p=self._weights):
+            image = self.train[index]
+            top = rng.integers(image.shape[1] - patch + 1)
+            left = rng.integers(image.shape[2] - patch + 1)
+            crop = image[:, top : top + patch, left : left + patch]
+            if rng.integers(2):
+                crop = crop.flip(2)
+            out.append(torch.rot90(crop, int(rng.integers(4)), (1, 2)))
+        return torch.stack(out)

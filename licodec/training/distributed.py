@@ -1,0 +1,39 @@
+"""torchrun's processes, or one process without it."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+import torch.distributed as dist
+
+
+def start(device: torch.device) -> tuple[int, int]:
+    """(rank, processes). Joins the group that torchrun announces in the environment."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if processes > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return int(os.environ.get("RANK", "0")), processes
+
+
+def pick_device(name: str) -> torch.device:
+    """auto, cpu or cuda; under torchrun each process takes the GPU of its local rank."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda":
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device(name)
+
+
+def agree(flag: bool, device: torch.device) -> bool:
+    """The first process's answer, so that all of them stop at the same step."""
+    if not dist.is_initialized():
+        return flag
+    answer = torch.tensor([float(flag)], device=device)
+    dist.broadcast(answer, 0)
+    return bool(answer.item())
+
+
+def stop() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()

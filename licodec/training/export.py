@@ -1,0 +1,100 @@
+"""`licodec export`: a checkpoint's averaged weights as a hashed file that the codec loads."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.numpy import save
+from torch import Tensor
+
+from licodec.distributions import BINS, LOG2_UNIT
+from licodec.errors import UsageError
+from licodec.files import write
+from licodec.training import config as configs
+from licodec.training.checkpoint import load_checkpoint
+from licodec.training.model import Adaptive, Factorized
+from licodec.pdf_transform import quantize_synthesis
+from licodec.weights import ARITHMETIC
+
+
+def export(checkpoint: str | Path, folder: str | Path, name: str) -> Path:
+    """Write `NAME-HASH8.safetensors`, and its recipe beside it as `NAME-HASH8.json`.
+
+    A checkpoint of stage (a) gives static tables from its trained bottlenecks; one of stages (b) or
+    (c) the best average tables, and the adaptive distributions.
+
+    Raises:
+        UsageError: no checkpoint, or one whose tables are not set yet.
+    """
+    state = load_checkpoint(checkpoint)
+    config = configs.from_dict(state["config"], str(checkpoint))
+    ema: dict[str, Tensor] = state["ema"]
+    tensors: dict[str, np.ndarray] = {
+        k: v.half().numpy() for k, v in ema.items() if k.startswith(("g_a.", "g_s."))
+    }
+    tensors["log_gain"] = ema["log_gain"].float().numpy()
+    if config.train.stage == "transforms":
+        tensors["prior"] = _log2_integers(trained_prior(config, ema))
+    else:
+        tensors |= _adaptive(config, ema)
+    metadata = {
+        "name": name,
+        "arithmetic": ARITHMETIC,
+        "lambdas": json.dumps(list(config.model.lambdas)),
+        "groups": str(config.model.groups),
+    }
+    # safetensors writes the buffer as it lies, and channels_last tensors lie in another order.
+    data = save({k: np.ascontiguousarray(v) for k, v in tensors.items()}, metadata)
+    path = Path(folder) / f"{name}-{hashlib.sha256(data).hexdigest()[:8]}.safetensors"
+    recipe: dict[str, Any] = {
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "config": state["config"],
+        "steps": state["step"],
+        "seconds": round(state["seconds"]),
+        "history": state["history"],
+        "provenance": state["provenance"],
+        "earlier": state.get("earlier", []),
+    }
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    write(str(path), data)
+    write(str(path.with_suffix(".json")), json.dumps(recipe, indent=1).encode())
+    return path
+
+
+def trained_prior(config: configs.Config, ema: dict[str, Tensor]) -> Tensor:
+    """log2 of the trained bottlenecks' mass in each bin: (K, M, BINS + 1)."""
+    K, M = len(config.model.lambdas), config.model.M
+    model = Factorized(config.model.N, M, config.model.lambdas)
+    model.load_state_dict(ema)
+    bins = torch.arange(BINS, dtype=torch.float32) - BINS // 2
+    with torch.no_grad():
+        _, mass = model.bottleneck(bins.repeat(K * M, 1)[None], training=False)
+    mass = mass.reshape(K, M, BINS).double()
+    escape = (1 - mass.sum(-1, keepdim=True)).clamp(min=2.0**-20)
+    return torch.cat([mass.clamp(min=2.0**-24), escape], -1).log2()
+
+
+def _adaptive(config: configs.Config, ema: dict[str, Tensor]) -> dict[str, np.ndarray]:
+    if not ema["z_prior"].any():
+        raise UsageError("the checkpoint has no tables yet: they are set at its first validation")
+    settings = config.model
+    model = Adaptive(
+        settings.N, settings.M, settings.lambdas,
+        settings.width, settings.z_channels, settings.groups, settings.kernel_size,
+    )  # fmt: skip
+    model.load_state_dict(ema)
+    return {
+        "prior": _log2_integers(ema["prior"]),
+        "z_prior": _log2_integers(ema["z_prior"]),
+        **{f"h_a.{k}": v.half().numpy() for k, v in model.h_a.state_dict().items()},
+        **quantize_synthesis(model.h_s),
+    }
+
+
+def _log2_integers(log2: Tensor) -> np.ndarray:
+    return (log2.double() * LOG2_UNIT).round().clamp(-(2**15), 2**15 - 1).numpy().astype(np.int16)

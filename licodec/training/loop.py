@@ -1,0 +1,225 @@
+"""`licodec train`: one readable loop.
+
+    licodec train configs/transforms.toml                       one process, CPU or GPU
+    licodec train configs/transforms.toml --resume              go on from its checkpoint
+    torchrun --nproc-per-node 2 -m licodec train CONFIG.toml    several processes (DDP)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from licodec.errors import UsageError
+from licodec.training import config as configs
+from licodec.training import distributed
+from licodec.training.checkpoint import load_checkpoint, save_checkpoint
+from licodec.training.config import Config
+from licodec.training.data import Images
+from licodec.training.optimizers import Muon
+from licodec.training.tasks import Task, make_task
+
+
+class Run:
+    """The state that a checkpoint holds: weights, average, optimizers, counters."""
+
+    def __init__(self, config: Config, task: Task) -> None:
+        self.config = config
+        self.model: nn.Module = task.model
+        self.ema = {k: v.detach().clone() for k, v in task.model.state_dict().items()}
+        self.optimizers = _optimizers(config, task)
+        self.base_lrs = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
+        self.step = 0
+        self.seconds = 0.0
+        self.history: list[dict[str, Any]] = []
+        self.earlier: list[dict[str, Any]] = _earlier_runs(config)
+
+    def progress(self) -> float:
+        """Fraction of the planned steps or minutes, whichever is nearer its end."""
+        train = self.config.train
+        return max(
+            self.step / train.steps if train.steps else 0.0,
+            self.seconds / (60 * train.minutes) if train.minutes else 0.0,
+        )
+
+    def schedule(self) -> None:
+        """Warm up, stay, and cool down linearly to 0."""
+        train = self.config.train
+        factor = min(1.0, (self.step + 1) / max(1, train.warmup))
+        if train.cooldown > 0:
+            factor *= min(1.0, max(0.0, 1 - self.progress()) / train.cooldown)
+        for optimizer, lrs in zip(self.optimizers, self.base_lrs, strict=True):
+            for group, lr in zip(optimizer.param_groups, lrs, strict=True):
+                group["lr"] = lr * factor
+
+    @torch.no_grad()
+    def average(self) -> None:
+        decay = min(self.config.train.ema, (1 + self.step) / (10 + self.step))
+        for name, value in self.model.state_dict().items():
+            if value.is_floating_point():
+                self.ema[name].lerp_(value, 1 - decay)
+            else:
+                self.ema[name].copy_(value)
+
+    def save(self, path: Path, provenance: dict[str, Any]) -> None:
+        state = {
+            "config": configs.to_dict(self.config),
+            "model": self.model.state_dict(),
+            "ema": self.ema,
+            "optimizers": [o.state_dict() for o in self.optimizers],
+            "step": self.step,
+            "seconds": self.seconds,
+            "history": self.history,
+            "provenance": provenance,
+            "earlier": self.earlier,
+        }
+        save_checkpoint(state, path)
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.ema = state["ema"]
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.step = state["step"]
+        self.seconds = state["seconds"]
+        self.history = state["history"]
+        self.earlier = state.get("earlier", [])
+
+
+def _earlier_runs(config: Config) -> list[dict[str, Any]]:
+    """What is known of the runs whose weights this one starts from, the first one first."""
+    init = config.train.init
+    if init == "klt" or init.endswith(".safetensors"):
+        return []
+    state = load_checkpoint(init)
+    keys = ("config", "step", "seconds", "history", "provenance")
+    return [*state.get("earlier", []), {key: state[key] for key in keys}]
+
+
+def _optimizers(config: Config, task: Task) -> list[torch.optim.Optimizer]:
+    train = config.train
+    kernels, others, bottleneck = [], [], []
+    for name, param in task.model.named_parameters():
+        if not param.requires_grad:
+            continue
+        if "bottleneck" in name or "log_gain" in name:
+            bottleneck.append(param)
+        elif param.ndim == 4 and train.optimizer == "muon":
+            kernels.append(param)
+        else:
+            others.append(param)
+    groups = [{"params": others, "lr": train.lr}, {"params": bottleneck, "lr": train.bottleneck_lr}]
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam([g for g in groups if g["params"]])]
+    if kernels:
+        optimizers.append(Muon(kernels, lr=train.lr))
+    return optimizers
+
+
+def train(
+    config: Config,
+    resume: bool = False,
+    report: Callable[[dict[str, Any]], None] = lambda row: None,
+) -> Path:
+    """Run the training that config describes; the checkpoint's path.
+
+    Args:
+        resume: go on from config.train.out/checkpoint.pt.
+        report: receives one dict per logged step or validation (first process only).
+
+    Raises:
+        UsageError: the config cannot run, or there is nothing to resume.
+    """
+    configs.check(config)
+    settings = config.train
+    device = distributed.pick_device(settings.device)
+    rank, processes = distributed.start(device)
+    out = Path(settings.out)
+    checkpoint = out / "checkpoint.pt"
+    if checkpoint.exists() and not resume:
+        raise UsageError(f"{checkpoint} exists: --resume goes on, another train.out starts anew")
+    out.mkdir(parents=True, exist_ok=True)
+
+    torch.manual_seed(settings.seed)
+    images = Images(
+        config.data.path, config.data.holdout, config.data.patch, device, (rank, processes)
+    )
+    task = make_task(config, images, device)
+    run = Run(config, task)
+    if resume:
+        run.restore(load_checkpoint(checkpoint))
+        run.ema = {k: v.to(device) for k, v in run.ema.items()}
+    # A resumed run must not see the first crops again, nor two processes the same.
+    rng = np.random.default_rng([settings.seed, run.step, rank])
+    torch.manual_seed(settings.seed + run.step * processes + rank)
+    network: nn.Module = task.model
+    if processes > 1:
+        network = DistributedDataParallel(network, device_ids=None)
+    provenance = {
+        "data_sha256": images.sha256,
+        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {device}",
+        "torch": str(torch.__version__),
+        "processes": processes,
+    }
+
+    last_saved = last_validated = last_logged = time.monotonic()
+    done = run.progress() >= 1
+    while not done:
+        began = time.monotonic()
+        run.schedule()
+        loss, figures = task.loss(network, rng, run.progress())
+        for optimizer in run.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(task.model.parameters(), settings.clip)
+        if torch.isfinite(norm):
+            for optimizer in run.optimizers:
+                optimizer.step()
+            run.average()
+        run.step += 1
+        now = time.monotonic()
+        run.seconds += now - began
+        done = distributed.agree(run.progress() >= 1, device)
+        if rank:
+            continue
+        if now - last_logged > 10 or done:
+            last_logged = now
+            report({"step": run.step, "seconds": round(run.seconds, 1), "loss": loss.item(),
+                    "lr": run.optimizers[0].param_groups[0]["lr"], "norm": norm.item(),
+                    "progress": run.progress(), **figures})  # fmt: skip
+        if now - last_validated > settings.validate_s or done:
+            row = {"step": run.step, "seconds": round(run.seconds, 1), **_validate(run, task)}
+            run.history.append(row)
+            report(row)
+            with (out / "history.jsonl").open("a") as log:
+                log.write(json.dumps(row) + "\n")
+            last_validated = time.monotonic()
+        if now - last_saved > settings.checkpoint_s or done:
+            run.save(checkpoint, provenance)
+            last_saved = time.monotonic()
+    distributed.stop()
+    return checkpoint
+
+
+def _validate(run: Run, task: Task) -> dict[str, Tensor | float]:
+    """The averaged weights' figures on the held-out images."""
+    current = {k: v.detach().clone() for k, v in task.model.state_dict().items()}
+    task.model.load_state_dict(run.ema)
+    task.model.eval()
+    try:
+        figures = task.validate()
+        # Validation may have set tables among the buffers: they belong to the averaged weights.
+        run.ema = {k: v.detach().clone() for k, v in task.model.state_dict().items()}
+        return figures
+    finally:
+        task.model.load_state_dict(current)
+        task.model.train()

@@ -1,0 +1,218 @@
+"""What each stage of training optimizes: its model, its loss and its validation."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from licodec.training.config import Config
+from licodec.training.counts import best_average, collect, log2_average
+from licodec.training.data import Images
+from licodec.training.model import Z_BINS, Adaptive, Factorized, normalized_log2
+from licodec.training.start import initialize
+
+
+class Task(Protocol):
+    model: nn.Module
+
+    def loss(
+        self, network: nn.Module, rng: np.random.Generator, progress: float
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """A step's loss, and figures for the log. `network` is the model, or DDP around it."""
+
+    def validate(self) -> dict[str, Any]:
+        """Figures on the held-out images."""
+
+
+def make_task(config: Config, images: Images, device: torch.device) -> Task:
+    stages: dict[str, Any] = {
+        "transforms": Transforms, "distributions": Distributions, "joint": Joint,
+    }  # fmt: skip
+    task: Task = stages[config.train.stage](config, images, device)
+    return task
+
+
+class Transforms:
+    """Stage (a): g_a, g_s, gains and static bottlenecks, on R + λD."""
+
+    def __init__(self, config: Config, images: Images, device: torch.device) -> None:
+        self.config, self.images, self.device = config, images, device
+        model = Factorized(config.model.N, config.model.M, config.model.lambdas)
+        initialize(model, config, images)
+        self.model = model.to(device, memory_format=torch.channels_last)
+
+    def _precision(self) -> contextlib.AbstractContextManager[Any]:
+        return torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.config.train.precision == "bf16"
+        )
+
+    def loss(
+        self, network: nn.Module, rng: np.random.Generator, progress: float
+    ) -> tuple[Tensor, dict[str, Any]]:
+        data = self.config.data
+        x = self.images.crops(rng, data.batch, data.patch).float() / 255
+        x = x.contiguous(memory_format=torch.channels_last)
+        K = len(self.config.model.lambdas)
+        weights = torch.ones(K, device=self.device)
+        if progress < self.config.train.high_rates_first:
+            weights[: K // 2] = 0.1
+        with self._precision():
+            loss, figures = network(x, weights, self.config.train.rate_balance)
+        bpp, mse = figures
+        psnr = -10 * torch.log10(mse)
+        return loss, {"bpp": _row(bpp, 3), "psnr": _row(psnr, 2)}
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, Any]:
+        """bpp (likelihoods) and mean PSNR per lambda on the held-out images' central 256 squares."""
+        K = len(self.config.model.lambdas)
+        bpp, psnr, free = np.zeros(K), np.zeros(K), []
+        for image in self.images.validation:
+            x = central(image, 256).float()[None] / 255
+            x = x.contiguous(memory_format=torch.channels_last)
+            with self._precision():
+                for k in range(K):
+                    bits, mse = self.model.evaluate(x, k)
+                    bpp[k] += float(bits) / len(self.images.validation)
+                    psnr[k] += -10 * float(torch.log10(mse)) / len(self.images.validation)
+                unquantized = self.model.g_s(self.model.g_a(x)).float().clamp(0, 1)
+            free.append(-10 * float(torch.log10(((unquantized - x) ** 2).mean())))
+        lambdas = np.array(self.config.model.lambdas)
+        objective = bpp + lambdas * 255**2 * 10 ** (-psnr / 10)
+        return {
+            "val_objective": round(float((objective * (lambdas / 0.013) ** -0.4).mean()), 4),
+            "val_bpp": _row(bpp, 4),
+            "val_psnr": _row(psnr, 3),
+            "val_psnr_unquantized": round(float(np.mean(free)), 2),
+        }
+
+
+class Distributions:
+    """Stage (b): h_a and h_s on frozen transforms, from cached counts of whole images."""
+
+    def __init__(self, config: Config, images: Images, device: torch.device) -> None:
+        self.config, self.device = config, device
+        settings = config.model
+        self.model = Adaptive(
+            settings.N, settings.M, settings.lambdas,
+            settings.width, settings.z_channels, settings.groups, settings.kernel_size,
+        )  # fmt: skip
+        initialize(self.model, config, images)
+        self.model = self.model.to(device)
+        for frozen in (*self.model.g_a.parameters(), *self.model.g_s.parameters(), self.model.log_gain):
+            frozen.requires_grad_(False)
+
+        K = len(settings.lambdas)
+        anchors = [float(k) for k in range(K)]
+        rng = np.random.default_rng(config.train.seed)
+        precision = torch.bfloat16 if config.train.precision == "bf16" else torch.float32
+        rates = [[*anchors, *rng.uniform(0, K - 1, 4 if K > 1 else 0)] for _ in images.train]
+        self.counts = collect(self.model, images.train, rates, precision, device)
+        held_out = [anchors] * len(images.validation)
+        self.held_out = collect(self.model, images.validation, held_out, precision, device)
+        if not self.model.prior.any():
+            self.model.prior.copy_(torch.stack([best_average(self.counts, k) for k in range(K)]))
+
+    def loss(
+        self, network: nn.Module, rng: np.random.Generator, progress: float
+    ) -> tuple[Tensor, dict[str, Any]]:
+        rows = torch.from_numpy(rng.integers(len(self.counts.t), size=self.config.data.batch))
+        counts = self.counts.values[rows].to(self.device).float()
+        loss, figures = network("distributions", counts, self.counts.t[rows].to(self.device))
+        static, adaptive, side = (float(f) for f in figures)
+        return loss, {
+            "gain_%": round(100 * ((adaptive + side) / static - 1), 3), "side_bytes": side / 8,
+        }  # fmt: skip
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, Any]:
+        """Tables for ẑ from the training images; then, on the held-out ones, the rate of the real
+        side stream and p̂ against the best average distribution, per lambda, in percent."""
+        K = len(self.config.model.lambdas)
+        z_hat = torch.cat([self._z_hat(c, t) for c, t in self._batches(self.counts)])
+        for k in range(K):
+            near = (self.counts.t - k).abs() < 0.5
+            self.model.z_prior[k] = log2_average(_z_counts(z_hat[near]))
+        static, adaptive, side, ideal = (np.zeros(K) for _ in range(4))
+        for counts, t in self._batches(self.held_out):
+            log_prior = self.model.prior_at(t)
+            z_hat = self._z_hat(counts, t)
+            log_p_hat = self.model.reconstruct(z_hat, t, log_prior)
+            p = counts / counts.sum(-1, keepdim=True)
+            bits_ideal = -(counts * p.clamp(min=1e-12).log2()).sum((1, 2))
+            bits_static = -(counts * log_prior).sum((1, 2))
+            bits_adaptive = -(counts * log_p_hat).sum((1, 2))
+            for i, k in enumerate(t.long().tolist()):
+                static[k] += float(bits_static[i])
+                adaptive[k] += float(bits_adaptive[i])
+                side[k] += self._side_bits(z_hat[i], k)
+                ideal[k] += float(bits_ideal[i])
+        images = len(self.held_out.t) / K
+        return {
+            "val_gain_%": _row(100 * ((adaptive + side) / static - 1), 2),
+            "val_ideal_%": _row(100 * (ideal / static - 1), 2),
+            "val_side_bytes": _row(side / images / 8, 1),
+            "val_mean_gain_%": round(float((100 * ((adaptive + side) / static - 1)).mean()), 3),
+        }
+
+    def _batches(self, counts: Any) -> Any:
+        for i in range(0, len(counts.t), 32):
+            yield (
+                counts.values[i : i + 32].to(self.device).float(),
+                counts.t[i : i + 32].to(self.device),
+            )
+
+    def _z_hat(self, counts: Tensor, t: Tensor) -> Tensor:
+        p = counts[..., :-1] / counts[..., :-1].sum(-1, keepdim=True).clamp(min=1)
+        return self.model.latents_of(p, t)[0].round()
+
+    def _side_bits(self, z_hat: Tensor, k: int) -> float:
+        symbols = (z_hat.flatten().long() + Z_BINS // 2).clamp(0, Z_BINS)[:, None]
+        return -float(normalized_log2(self.model.z_prior[k]).gather(1, symbols).sum())
+
+
+def _z_counts(z_hat: Tensor) -> np.ndarray:
+    """Counts (Z·32, Z_BINS + 1) of ẑ (n, Z, 32), the last for what lies outside the bins."""
+    symbols = z_hat.flatten(1).long() + Z_BINS // 2
+    symbols = torch.where((symbols < 0) | (symbols >= Z_BINS), Z_BINS, symbols)
+    return torch.nn.functional.one_hot(symbols, Z_BINS + 1).sum(0).double().cpu().numpy()
+
+
+class Joint(Distributions):
+    """Stage (c): everything together, on R + λD with the rate of the adaptive distributions."""
+
+    def __init__(self, config: Config, images: Images, device: torch.device) -> None:
+        super().__init__(config, images, device)
+        self.images = images
+        self.model.requires_grad_(True)
+        self.model.bottleneck.quantiles.requires_grad_(False)
+
+    def loss(
+        self, network: nn.Module, rng: np.random.Generator, progress: float
+    ) -> tuple[Tensor, dict[str, Any]]:
+        config = self.config
+        x = self.images.crops(rng, config.data.batch, config.data.patch).float() / 255
+        balance = torch.tensor(config.train.rate_balance, device=self.device)
+        with torch.autocast(
+            self.device.type, torch.bfloat16, enabled=config.train.precision == "bf16"
+        ):
+            loss, (bpp, mse) = network(
+                "joint", x.contiguous(memory_format=torch.channels_last), balance,
+                kernel=config.train.histogram_kernel,
+            )  # fmt: skip
+        return loss, {"bpp": _row(bpp, 3), "psnr": _row(-10 * torch.log10(mse), 2)}
+
+
+def central(image: Tensor, size: int) -> Tensor:
+    """The middle of an image (3, H, W): at most size a side, a multiple of 16."""
+    height, width = (min(side, size) // 16 * 16 for side in image.shape[1:])
+    top, left = (image.shape[1] - height) // 2, (image.shape[2] - width) // 2
+    return image[:, top : top + height, left : left + width]
+
+
+def _row(values: Any, digits: int) -> list[float]:
+    return [round(float(v), digits) for v in values]

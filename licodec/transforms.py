@@ -1,0 +1,200 @@
+"""g_a and g_s: the float transforms between pixels and latents.
+
+    x ─ conv5↓2 ─ GDN ─ conv5↓2 ─ GDN ─ conv5↓2 ─ GDN ─ conv5↓2 ─► y
+    x̂ ◄ deconv5↑2 ─ IGDN ─ deconv5↑2 ─ IGDN ─ deconv5↑2 ─ IGDN ─ deconv5↑2 ─ ŷ
+
+Ballé et al. 2018, "Variational image compression with a scale hyperprior" (its factorized
+baseline). Parameter names and the GDN parametrization are CompressAI's, so that state dicts pass
+between the two. Nothing here decides a probability: a different rounding moves a pixel by a level.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+STRIDE = 16
+"""Pixels per latent position, in each direction."""
+
+_PEDESTAL = 2.0**-36
+
+
+class _LowerBound(torch.autograd.Function):
+    """max(x, bound), whose gradient still lets x return from below the bound."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, bound: float) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.bound = bound
+        return x.clamp(min=bound)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (x,) = ctx.saved_tensors
+        return grads[0] * ((x >= ctx.bound) | (grads[0] < 0)), None
+
+
+def _nonnegative(raw: Tensor, minimum: float) -> Tensor:
+    bounded: Tensor = _LowerBound.apply(raw, (minimum + _PEDESTAL) ** 0.5)
+    return bounded**2 - _PEDESTAL
+
+
+class GDN(nn.Module):
+    """Generalized divisive normalization, x_i / sqrt(β_i + Σ_j γ_ij x_j²), or its inverse.
+
+    Shape (B, C, H, W) to the same. Ballé, Laparra and Simoncelli 2016, equation 1.
+    """
+
+    def __init__(self, channels: int, inverse: bool = False) -> None:
+        super().__init__()
+        self.inverse = inverse
+        self.beta = nn.Parameter(torch.sqrt(torch.ones(channels) + _PEDESTAL))
+        self.gamma = nn.Parameter(torch.sqrt(0.1 * torch.eye(channels) + _PEDESTAL))
+
+    def forward(self, x: Tensor) -> Tensor:
+        beta = _nonnegative(self.beta, 1e-6)
+        gamma = _nonnegative(self.gamma, 0.0)
+        energy = F.conv2d(x * x, gamma[:, :, None, None], beta)
+        return x * (torch.sqrt(energy) if self.inverse else torch.rsqrt(energy))
+
+
+def _conv(inputs: int, outputs: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 5, stride=2, padding=2)
+
+
+def _deconv(inputs: int, outputs: int) -> nn.ConvTranspose2d:
+    return nn.ConvTranspose2d(inputs, outputs, 5, stride=2, padding=2, output_padding=1)
+
+
+def analysis(N: int, M: int) -> nn.Sequential:
+    """g_a: x (B, 3, H, W) in [0, 1] to y (B, M, H/16, W/16)."""
+    return nn.Sequential(
+        _conv(3, N), GDN(N), _conv(N, N), GDN(N), _conv(N, N), GDN(N), _conv(N, M)
+    )  # fmt: skip
+
+
+def synthesis(N: int, M: int) -> nn.Sequential:
+    """g_s: ŷ (B, M, h, w) to x̂ (B, 3, 16h, 16w), about [0, 1], not clamped."""
+    return nn.Sequential(
+        _deconv(M, N), GDN(N, inverse=True), _deconv(N, N), GDN(N, inverse=True),
+        _deconv(N, N), GDN(N, inverse=True), _deconv(N, 3),
+    )  # fmt: skip
+
+
+_TILE = 64
+"""Latent positions a side of a tile; larger images go through in tiles of 1024 pixels."""
+_HALO = 2
+"""Latent positions around a tile that its result depends on: the receptive field of g_a is 30 pixels
+to either side, that of g_s two positions."""
+
+
+def has_native_bf16() -> bool:
+    """Whether this processor multiplies bfloat16; elsewhere it is emulated, and slower."""
+    try:
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    except AttributeError:
+        return False
+
+
+class Pair:
+    """g_a and g_s as the codec runs them: uint8 pixels on one side, integer latents on the other.
+
+    Args:
+        g_a, g_s: their states.
+        device: cpu or cuda.
+        precision: float32, bf16 or auto.
+    """
+
+    def __init__(
+        self, g_a: dict[str, Tensor], g_s: dict[str, Tensor], device: str, precision: str
+    ) -> None:
+        N, M = len(g_a["0.bias"]), len(g_a["6.bias"])
+        self.device = torch.device(device)
+        if precision == "auto":
+            precision = "bf16" if device == "cuda" or has_native_bf16() else "float32"
+        self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        self.M = M
+        self.g_a = self._place(analysis(N, M), g_a)
+        self.g_s = self._place(synthesis(N, M), g_s)
+
+    def _place(self, net: nn.Sequential, state: dict[str, Tensor]) -> nn.Sequential:
+        net.load_state_dict(state)
+        return net.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+
+    @torch.inference_mode()
+    def analyze(self, color: NDArray[np.uint8], gain: NDArray[np.float32]) -> NDArray[np.int32]:
+        """Pixels (H, W, 1 or 3) to y (M, h, w), multiplied by gain (M,) and rounded.
+
+        The image is continued by its border to multiples of 16, and seen tile by tile.
+        """
+        height, width = color.shape[:2]
+        h, w = -(-height // STRIDE), -(-width // STRIDE)
+        y = np.empty((self.M, h, w), dtype=np.int32)
+        scale = torch.from_numpy(gain).to(self.device)[:, None, None]
+        for inner, outer in _tiles(h, w):
+            (top, bottom, left, right) = (side * STRIDE for side in outer)
+            pixels = color[top:bottom, left:right]
+            missing = (bottom - top - pixels.shape[0], right - left - pixels.shape[1])
+            if any(missing):
+                pixels = np.pad(pixels, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")
+            x = torch.from_numpy(pixels.copy()).to(self.device).permute(2, 0, 1)[None]
+            x = x.float().div(255).expand(-1, 3, -1, -1)
+            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+                tile = self.g_a(x.contiguous(memory_format=torch.channels_last))[0]
+            tile = (tile.float() * scale).round()
+            y[:, inner[0] : inner[1], inner[2] : inner[3]] = (
+                _cut(tile, inner, outer, 1).to(torch.int32).cpu().numpy()
+            )
+        return y
+
+    @torch.inference_mode()
+    def synthesize(
+        self, y: NDArray[np.int32], gain: NDArray[np.float32], height: int, width: int, channels: int
+    ) -> NDArray[np.uint8]:
+        """ŷ (M, h, w) to pixels (height, width, channels); one channel is the mean of three."""
+        _, h, w = y.shape
+        color = np.empty((height, width, channels), dtype=np.uint8)
+        scale = torch.from_numpy(gain).to(self.device)[:, None, None]
+        for inner, outer in _tiles(h, w):
+            part = y[:, outer[0] : outer[1], outer[2] : outer[3]]
+            y_hat = torch.from_numpy(np.ascontiguousarray(part)).to(self.device) / scale
+            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+                x_hat = self.g_s(y_hat[None].contiguous(memory_format=torch.channels_last))[0]
+            x_hat = _cut(x_hat.float(), inner, outer, STRIDE)
+            if channels == 1:
+                x_hat = x_hat.mean(0, keepdim=True)
+            pixels = (x_hat.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+            top, left = inner[0] * STRIDE, inner[2] * STRIDE
+            target = color[top : top + pixels.shape[0], left : left + pixels.shape[1]]
+            target[:] = pixels[: target.shape[0], : target.shape[1]]
+        return color
+
+
+Box = tuple[int, int, int, int]
+
+
+def _tiles(h: int, w: int) -> list[tuple[Box, Box]]:
+    """(inner, outer) boxes in latent positions, top, bottom, left, right: inner tiles the plane, and
+    outer is what must be seen for it."""
+    out = []
+    for top in range(0, h, _TILE):
+        for left in range(0, w, _TILE):
+            inner = (top, min(top + _TILE, h), left, min(left + _TILE, w))
+            outer = (
+                max(0, inner[0] - _HALO), min(h, inner[1] + _HALO),
+                max(0, inner[2] - _HALO), min(w, inner[3] + _HALO),
+            )  # fmt: skip
+            out.append((inner, outer))
+    return out
+
+
+def _cut(tile: Tensor, inner: Box, outer: Box, scale: int) -> Tensor:
+    """The inner part of a tile (C, …) that was computed over the outer box."""
+    top, left = (inner[0] - outer[0]) * scale, (inner[2] - outer[2]) * scale
+    height, width = (inner[1] - inner[0]) * scale, (inner[3] - inner[2]) * scale
+    return tile[:, top : top + height, left : left + width]
