@@ -83,10 +83,14 @@ def shared(command: Callable[..., Any]) -> Callable[..., Any]:
     help="0 is smallest, 100 is best; continuous.",
 )  # fmt: skip
 @click.option("-m", "--model", default="adaptive", show_default=True, help="See `licodec models`.")
+@click.option(
+    "-e", "--effort", type=click.IntRange(0, 9), default=1, show_default=True,
+    help="Passes in which the encoder trades rate for distortion.",
+)  # fmt: skip
 def encode(
     inputs: tuple[str, ...], output: str | None, output_dir: str | None, force: bool,
     device: str, precision: str, max_pixels: int, strip: bool, quiet: bool,
-    quality: float, model: str,
+    quality: float, model: str, effort: int,
 ) -> None:  # fmt: skip
     """Encode images to .lic files; - is standard input or output."""
 
@@ -94,13 +98,14 @@ def encode(
         from licodec import image as images
         from licodec.codec import encode_picture
 
-        picture = images.from_pillow(files.open_image(source, max_pixels))
+        with files.open_image(source, max_pixels) as image:
+            picture = images.from_pillow(image)
         if strip:
             picture.metadata.clear()
         for note in picture.notes:
             complain(f"{source}: note: {note}")
         began = time.perf_counter()
-        data = encode_picture(picture, quality, model, device, precision)
+        data = encode_picture(picture, quality, model, device, precision, effort)
         seconds = time.perf_counter() - began
         files.write(target, data)
         height, width = picture.color.shape[:2]
@@ -178,7 +183,9 @@ def _target(source: str, output_dir: str | None, suffix: str) -> str:
 
 @main.command()
 @click.argument("inputs", nargs=-1, required=True, metavar="IN...")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object, or a list for several files.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="One JSON object, or a list for several files."
+)
 def info(inputs: tuple[str, ...], as_json: bool) -> None:
     """Show what .lic files hold, without decoding them."""
 
@@ -195,7 +202,9 @@ def info(inputs: tuple[str, ...], as_json: bool) -> None:
 @main.command()
 @click.argument("inputs", nargs=-1, required=True, metavar="IN...")
 @click.option("--deep", is_flag=True, help="Decode the latents and compare their checksum.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object, or a list for several files.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="One JSON object, or a list for several files."
+)
 @click.option("--max-pixels", type=click.IntRange(1), default=MAX_PIXELS, show_default=True)
 def verify(inputs: tuple[str, ...], deep: bool, as_json: bool, max_pixels: int) -> None:
     """Check .lic files against their checksums."""
@@ -288,7 +297,9 @@ def _reporter() -> Iterator[Callable[[dict[str, Any]], None]]:
     """A progress bar with the latest figures on a terminal, plain lines elsewhere."""
 
     def text(row: dict[str, Any]) -> str:
-        return " ".join(f"{k}={v:.5g}" if isinstance(v, float) else f"{k}={v}" for k, v in row.items())
+        return " ".join(
+            f"{k}={v:.5g}" if isinstance(v, float) else f"{k}={v}" for k, v in row.items()
+        )
 
     if not sys.stderr.isatty():
         yield lambda row: click.echo(text(row), err=True)
@@ -296,7 +307,12 @@ def _reporter() -> Iterator[Callable[[dict[str, Any]], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (BarColumn(), TextColumn("{task.percentage:>5.1f}%"), TimeElapsedColumn(), TextColumn("{task.description}"))
+    columns = (
+        BarColumn(),
+        TextColumn("{task.percentage:>5.1f}%"),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
     with Progress(*columns, console=Console(stderr=True)) as progress:
         bar = progress.add_task("starting", total=1.0)
 
@@ -313,7 +329,9 @@ def _reporter() -> Iterator[Callable[[dict[str, Any]], None]]:
 @main.command()
 @click.argument("checkpoint", type=click.Path(exists=True, dir_okay=False))
 @click.option("-o", "--output-dir", default="weights", show_default=True)
-@click.option("--name", default="natural-mse", show_default=True, help="First part of the file's name.")
+@click.option(
+    "--name", default="natural-mse", show_default=True, help="First part of the file's name."
+)
 def export(checkpoint: str, output_dir: str, name: str) -> None:
     """Turn a training checkpoint into a hashed weights file."""
     from licodec.training.export import export as run

@@ -205,9 +205,7 @@ def _pack_chunk(kind: bytes, content: bytes) -> bytes:
     return kind + _varint(len(stored) << 1 | small) + stored
 
 
-def _unpack_chunk(
-    data: bytes, at: int, end: int, header: Header
-) -> tuple[bytes, bytes, int]:
+def _unpack_chunk(data: bytes, at: int, end: int, header: Header) -> tuple[bytes, bytes, int]:
     """Type, unpacked content, and where the next chunk starts. Type 0 ends the list."""
     reader = _Reader(data, at, end)
     kind = reader.take(1)

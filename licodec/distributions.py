@@ -10,6 +10,8 @@ Bins 0 … 255 stand for the latents -128 … 127; the last bin is the escape fo
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,8 +24,24 @@ LOG2_UNIT = 1024
 
 PMF_TOTAL = 2**22
 _FRACTION_BITS = 30
-# round(2^(30 - f/1024)): written by float64 exp2, then checked as integers by a test.
-_EXP2 = np.rint(np.exp2(_FRACTION_BITS - np.arange(LOG2_UNIT) / LOG2_UNIT)).astype(np.int64)
+
+
+def _exp2_table() -> NDArray[np.int64]:
+    """round(2^(30 - f/1024)) for f = 0 … 1023, by integers alone: no libm has a say in it."""
+    precision = 128
+    root = 1 << precision - 1
+    for _ in range(10):  # ten square roots of 1/2
+        root = math.isqrt(root << precision)
+    values, power = [], 1 << precision
+    for _ in range(LOG2_UNIT):
+        shift = precision - _FRACTION_BITS
+        values.append((power + (1 << shift - 1)) >> shift)
+        power = power * root >> precision
+    return np.array(values, dtype=np.int64)
+
+
+_EXP2 = _exp2_table()
+
 
 def interpolate(prior: NDArray[np.int16], position: int, steps: int) -> NDArray[np.int64]:
     """The prior between two rates, linear in the log domain.
@@ -37,7 +55,8 @@ def interpolate(prior: NDArray[np.int16], position: int, steps: int) -> NDArray[
     t = position - k * steps
     low = prior[k].astype(np.int64)
     high = prior[min(k + 1, len(prior) - 1)].astype(np.int64)
-    return (low * (steps - t) + high * t) // steps
+    row: NDArray[np.int64] = (low * (steps - t) + high * t) // steps
+    return row
 
 
 def integer_softmax(logits: NDArray[np.int64]) -> Pmf:
@@ -48,7 +67,8 @@ def integer_softmax(logits: NDArray[np.int64]) -> Pmf:
     below = logits.max(axis=1, keepdims=True) - logits
     whole = np.minimum(below // LOG2_UNIT, 62)
     weights = _EXP2[below % LOG2_UNIT] >> whole
-    return weights * PMF_TOTAL // weights.sum(axis=1, keepdims=True)
+    pmf: Pmf = weights * PMF_TOTAL // weights.sum(axis=1, keepdims=True)
+    return pmf
 
 
 def code_channels(

@@ -48,26 +48,12 @@ def open_image(path: str, max_pixels: int) -> Image.Image:
     except OSError as error:
         raise LicodecError(error.strerror or str(error)) from error
     except Exception as error:  # foreign decoders raise anything at all
-        raise UnsupportedImageError(f"not an image that can be read ({_line(error)})") from error
+        raise UnsupportedImageError(f"not an image that can be read ({error})") from error
     if image.width * image.height > max_pixels:
         raise UnsupportedImageError(
             f"{image.width}x{image.height} is more than {max_pixels} pixels (--max-pixels)"
         )
     return image
-
-
-def load_pixels(image: Image.Image) -> None:
-    """Decode now, so that a damaged file is told from a failing codec.
-
-    Raises:
-        UnsupportedImageError: the file's pixels cannot be decoded.
-    """
-    try:
-        image.load()
-    except LicodecError:
-        raise
-    except Exception as error:
-        raise UnsupportedImageError(f"the image is damaged ({_line(error)})") from error
 
 
 def check_output(path: str, force: bool, source: str | None = None) -> None:
@@ -97,12 +83,12 @@ def write(path: str, data: bytes) -> None:
     Raises:
         LicodecError: the file system refuses.
     """
-    if path == STANDARD:
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
-        return
     target = Path(path)
     try:
+        if path == STANDARD:
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+            return
         if target.exists() and not target.is_file():  # a device or a named pipe
             target.write_bytes(data)
             return
@@ -113,9 +99,7 @@ def write(path: str, data: bytes) -> None:
             os.replace(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)
+    except BrokenPipeError:
+        raise  # the reader has seen enough; click ends quietly
     except OSError as error:
         raise LicodecError(f"cannot write {path}: {error.strerror or error}") from error
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

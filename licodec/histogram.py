@@ -52,7 +52,7 @@ def kernel_density(u: Tensor, kernel: str = "triangular") -> Tensor:
         (B, C, BINS).
     """
     k, reach = KERNELS[kernel]
-    u = _Inward.apply(u, _BOUND)
+    u = _Inward.apply(u, _BOUND)  # type: ignore[no-untyped-call]
     nearest = u.detach().round()
     p = u.new_zeros(*u.shape[:2], BINS)
     for offset in range(-reach, reach + 1):
@@ -71,4 +71,4 @@ def histogram(u: Tensor) -> Tensor:
 def straight_through_histogram(u: Tensor, kernel: str = "triangular") -> Tensor:
     """`histogram` forward, `kernel_density` backward."""
     soft = kernel_density(u, kernel)
-    return histogram(u) + soft - soft.detach()
+    return histogram(u) + (soft - soft.detach())

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps
 
 from licodec.container import EXIF, ICC, XMP
-from licodec.errors import DamagedFileError, UnsupportedImageError, UsageError
+from licodec.errors import DamagedFileError, LicodecError, UnsupportedImageError, UsageError
 
 Pixels = NDArray[np.uint8]
 
@@ -40,13 +40,20 @@ def from_pillow(image: Image.Image) -> Picture:
     """Take over any 8-bit image.
 
     Raises:
-        UnsupportedImageError: more than 8 bits a sample, or a colour space without a plain RGB meaning.
+        UnsupportedImageError: damaged, more than 8 bits a sample, or a colour space without a plain RGB
+            meaning.
     """
     _refuse_deep(image)
     notes = []
-    if getattr(image, "n_frames", 1) > 1:
-        notes.append(f"only the first of {image.n_frames} frames is kept")
-    image.load()
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1:
+        notes.append(f"only the first of {frames} frames is kept")
+    try:
+        image.load()
+    except LicodecError:
+        raise
+    except Exception as error:  # foreign decoders raise anything at all
+        raise UnsupportedImageError(f"the image is damaged ({error})") from error
     metadata = _metadata(image)
     transparent = "transparency" in image.info
     target = {
@@ -113,7 +120,9 @@ def to_file(image: Image.Image, name: str) -> bytes:
 
 def save_options(image: Image.Image, format: str) -> dict[str, Any]:
     """Arguments for Image.save that carry the metadata of `info` along where the format has a place."""
-    options = {k: image.info[k] for k in ("icc_profile", "exif", "xmp") if k in image.info}
+    options: dict[str, Any] = {
+        k: image.info[k] for k in ("icc_profile", "exif", "xmp") if k in image.info
+    }
     if format == "PNG":
         from PIL.PngImagePlugin import PngInfo
 

@@ -20,7 +20,10 @@ def describe(data: bytes, max_pixels: int = MAX_PIXELS) -> dict[str, Any]:
         DamagedFileError: the file is not whole.
     """
     container = unpack(data, max_pixels)
-    streams = {"side": container.side_bytes, "latents": len(container.payload) - container.side_bytes}
+    streams = {
+        "side": container.side_bytes,
+        "latents": len(container.payload) - container.side_bytes,
+    }
     streams |= {_NAMES[k]: size for k, size in container.packed_chunk_bytes.items()}
     return {
         "bytes": len(data),

@@ -1,7 +1,7 @@
 """How latents become a stream: one traversal for both directions, and what the encoder chooses.
 
-    factorized:  y ──────────────────────────────── static tables ─► coder        (Ballé 2018)
-    adaptive:    y ─ histogram ─ h_a ─► z ─ coder ─► h_s ─ tables ─► coder        (paper 1)
+factorized:  y ──────────────────────────────── static tables ─► coder        (Ballé 2018)
+adaptive:    y ─ histogram ─ h_a ─► z ─ coder ─► h_s ─ tables ─► coder        (paper 1)
 """
 
 from __future__ import annotations

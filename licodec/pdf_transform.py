@@ -77,8 +77,8 @@ class PdfSynthesis(nn.Module):
                 nn.Conv1d(width, M, 5, padding=2, groups=groups),
             ]
         )
-        nn.init.zeros_(self.layers[-1].weight)
-        nn.init.zeros_(self.layers[-1].bias)
+        nn.init.zeros_(self.layers[-1].get_parameter("weight"))
+        nn.init.zeros_(self.layers[-1].get_parameter("bias"))
 
     def forward(self, z_hat: Tensor, rate: Tensor) -> Tensor:
         x = torch.cat([z_hat, rate[:, None, None].expand(-1, 1, z_hat.shape[2])], dim=1)
@@ -96,8 +96,8 @@ def quantize_synthesis(h_s: PdfSynthesis) -> dict[str, NDArray[np.int32]]:
     """
     out = {}
     for i, layer in enumerate(h_s.layers):
-        weight = (layer.weight.detach().double() * _WEIGHT_UNIT).round()
-        bias = (layer.bias.detach().double() * LOG2_UNIT).round()
+        weight = (layer.get_parameter("weight").detach().double() * _WEIGHT_UNIT).round()
+        bias = (layer.get_parameter("bias").detach().double() * LOG2_UNIT).round()
         rows = (0, 2) if isinstance(layer, nn.ConvTranspose1d) else (1, 2)
         largest_input = max(_ACTIVATION_LIMIT, Z_LIMIT * LOG2_UNIT)
         worst = weight.abs().sum(rows).max() * largest_input + bias.abs().max() * _WEIGHT_UNIT
@@ -127,7 +127,12 @@ class IntegerSynthesis:
     def __call__(self, z_hat: NDArray[np.int32], rate: int) -> NDArray[np.int64]:
         """Δ (M, 256) in 1/1024 bit, from ẑ (Z, 32) and the rate in 1/RATE_UNIT."""
         z = torch.from_numpy(np.clip(z_hat, -Z_LIMIT, Z_LIMIT).astype(np.float64))
-        x = torch.cat([z * LOG2_UNIT, torch.full((1, z.shape[1]), float(rate * LOG2_UNIT // RATE_UNIT)).double()])
+        x = torch.cat(
+            [
+                z * LOG2_UNIT,
+                torch.full((1, z.shape[1]), float(rate * LOG2_UNIT // RATE_UNIT)).double(),
+            ]
+        )
         x = x[None]
         for i, (weight, bias) in enumerate(self.layers):
             pad = weight.shape[2] // 2

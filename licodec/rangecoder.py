@@ -22,15 +22,9 @@ from licodec.errors import DamagedFileError
 Symbols = NDArray[np.int32]
 Pmf = NDArray[np.int64]
 
-_MAX_GAMMA_BITS = 31
-
 
 def _categorical(pmf: Pmf) -> constriction.stream.model.Categorical:
     return constriction.stream.model.Categorical(pmf.astype(np.float64), perfect=False)
-
-
-def _coin() -> constriction.stream.model.Categorical:
-    return _categorical(np.array([1, 1], dtype=np.int64))
 
 
 class Coder(Protocol):
@@ -38,9 +32,6 @@ class Coder(Protocol):
 
     def code(self, symbols: Symbols | None, count: int, pmf: Pmf) -> Symbols:
         """Code `count` symbols in 0 … len(pmf)-1, all under one table of frequencies."""
-
-    def bits(self) -> float:
-        """Bits of the stream so far, to a word."""
 
 
 class Encoder:
@@ -55,12 +46,10 @@ class Encoder:
         self._coder.encode(symbols, _categorical(pmf))
         return symbols
 
-    def bits(self) -> int:
-        return self._coder.num_bits()
-
     def finish(self) -> bytes:
         """The stream. A decoder reads zeros beyond its end."""
-        return self._coder.get_compressed().astype("<u4").tobytes().rstrip(b"\0")
+        words: NDArray[np.uint32] = self._coder.get_compressed()
+        return words.astype("<u4").tobytes().rstrip(b"\0")
 
 
 class Decoder:
@@ -75,9 +64,7 @@ class Decoder:
 
     def code(self, symbols: Symbols | None, count: int, pmf: Pmf) -> Symbols:
         try:
-            return self._coder.decode(_categorical(pmf), count)
+            decoded: Symbols = self._coder.decode(_categorical(pmf), count)
         except AssertionError as error:
             raise DamagedFileError("the latent bitstream is damaged") from error
-
-    def bits(self) -> int:
-        return 0
+        return decoded

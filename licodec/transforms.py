@@ -40,7 +40,7 @@ class _LowerBound(torch.autograd.Function):
 
 
 def _nonnegative(raw: Tensor, minimum: float) -> Tensor:
-    bounded: Tensor = _LowerBound.apply(raw, (minimum + _PEDESTAL) ** 0.5)
+    bounded: Tensor = _LowerBound.apply(raw, (minimum + _PEDESTAL) ** 0.5)  # type: ignore[no-untyped-call]
     return bounded**2 - _PEDESTAL
 
 
@@ -102,41 +102,45 @@ def has_native_bf16() -> bool:
 
 
 class Pair:
-    """g_a and g_s as the codec runs them: uint8 pixels on one side, integer latents on the other.
+    """g_a and g_s as the codec runs them: uint8 pixels on one side, latents on the other.
 
     Args:
         g_a, g_s: their states.
         device: cpu or cuda.
         precision: float32, bf16 or auto.
+        tile: latent positions a side that are computed at once; bounds the memory.
     """
 
     def __init__(
-        self, g_a: dict[str, Tensor], g_s: dict[str, Tensor], device: str, precision: str
-    ) -> None:
+        self, g_a: dict[str, Tensor], g_s: dict[str, Tensor],
+        device: str, precision: str, tile: int = _TILE,
+    ) -> None:  # fmt: skip
         N, M = len(g_a["0.bias"]), len(g_a["6.bias"])
         self.device = torch.device(device)
         if precision == "auto":
             precision = "bf16" if device == "cuda" or has_native_bf16() else "float32"
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        self.M = M
+        self.M, self.tile = M, tile
         self.g_a = self._place(analysis(N, M), g_a)
         self.g_s = self._place(synthesis(N, M), g_s)
 
     def _place(self, net: nn.Sequential, state: dict[str, Tensor]) -> nn.Sequential:
         net.load_state_dict(state)
-        return net.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        net.to(self.device)
+        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return net.eval()
 
     @torch.inference_mode()
-    def analyze(self, color: NDArray[np.uint8], gain: NDArray[np.float32]) -> NDArray[np.int32]:
-        """Pixels (H, W, 1 or 3) to y (M, h, w), multiplied by gain (M,) and rounded.
+    def analyze(self, color: NDArray[np.uint8], gain: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Pixels (H, W, 1 or 3) to y (M, h, w), multiplied by gain (M,): in quantization steps.
 
         The image is continued by its border to multiples of 16, and seen tile by tile.
         """
         height, width = color.shape[:2]
         h, w = -(-height // STRIDE), -(-width // STRIDE)
-        y = np.empty((self.M, h, w), dtype=np.int32)
+        y = np.empty((self.M, h, w), dtype=np.float32)
         scale = torch.from_numpy(gain).to(self.device)[:, None, None]
-        for inner, outer in _tiles(h, w):
+        for inner, outer in _tiles(h, w, self.tile):
             (top, bottom, left, right) = (side * STRIDE for side in outer)
             pixels = color[top:bottom, left:right]
             missing = (bottom - top - pixels.shape[0], right - left - pixels.shape[1])
@@ -146,21 +150,24 @@ class Pair:
             x = x.float().div(255).expand(-1, 3, -1, -1)
             with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
                 tile = self.g_a(x.contiguous(memory_format=torch.channels_last))[0]
-            tile = (tile.float() * scale).round()
-            y[:, inner[0] : inner[1], inner[2] : inner[3]] = (
-                _cut(tile, inner, outer, 1).to(torch.int32).cpu().numpy()
-            )
+            tile = _cut(tile.float() * scale, inner, outer, 1)
+            y[:, inner[0] : inner[1], inner[2] : inner[3]] = tile.cpu().numpy()
         return y
 
     @torch.inference_mode()
     def synthesize(
-        self, y: NDArray[np.int32], gain: NDArray[np.float32], height: int, width: int, channels: int
+        self,
+        y: NDArray[np.int32],
+        gain: NDArray[np.float32],
+        height: int,
+        width: int,
+        channels: int,
     ) -> NDArray[np.uint8]:
         """ŷ (M, h, w) to pixels (height, width, channels); one channel is the mean of three."""
         _, h, w = y.shape
         color = np.empty((height, width, channels), dtype=np.uint8)
         scale = torch.from_numpy(gain).to(self.device)[:, None, None]
-        for inner, outer in _tiles(h, w):
+        for inner, outer in _tiles(h, w, self.tile):
             part = y[:, outer[0] : outer[1], outer[2] : outer[3]]
             y_hat = torch.from_numpy(np.ascontiguousarray(part)).to(self.device) / scale
             with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
@@ -168,7 +175,9 @@ class Pair:
             x_hat = _cut(x_hat.float(), inner, outer, STRIDE)
             if channels == 1:
                 x_hat = x_hat.mean(0, keepdim=True)
-            pixels = (x_hat.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+            pixels = (
+                (x_hat.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+            )
             top, left = inner[0] * STRIDE, inner[2] * STRIDE
             target = color[top : top + pixels.shape[0], left : left + pixels.shape[1]]
             target[:] = pixels[: target.shape[0], : target.shape[1]]
@@ -178,13 +187,13 @@ class Pair:
 Box = tuple[int, int, int, int]
 
 
-def _tiles(h: int, w: int) -> list[tuple[Box, Box]]:
+def _tiles(h: int, w: int, tile: int) -> list[tuple[Box, Box]]:
     """(inner, outer) boxes in latent positions, top, bottom, left, right: inner tiles the plane, and
     outer is what must be seen for it."""
     out = []
-    for top in range(0, h, _TILE):
-        for left in range(0, w, _TILE):
-            inner = (top, min(top + _TILE, h), left, min(left + _TILE, w))
+    for top in range(0, h, tile):
+        for left in range(0, w, tile):
+            inner = (top, min(top + tile, h), left, min(left + tile, w))
             outer = (
                 max(0, inner[0] - _HALO), min(h, inner[1] + _HALO),
                 max(0, inner[2] - _HALO), min(w, inner[3] + _HALO),

@@ -7,10 +7,11 @@ A file is `NAME-HASH8.safetensors`, HASH8 being the first 8 hex digits of the SH
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +46,9 @@ class Weights:
             self.hash = hashlib.sha256(path.read_bytes()).digest()[:4]
             with safe_open(path, "np") as file:
                 self.metadata: dict[str, str] = dict(file.metadata() or {})
-                self._tensors = {name: file.get_tensor(name) for name in file.keys()}
+                self._tensors: dict[str, NDArray[Any]] = {
+                    name: file.get_tensor(name) for name in file.keys()
+                }
         except (OSError, SafetensorError) as error:
             raise ModelMissingError(f"{path}: no readable weights file ({error})") from error
         stem = path.stem.rsplit("-", 1)
@@ -61,10 +64,10 @@ class Weights:
     def __contains__(self, name: str) -> bool:
         return name in self._tensors
 
-    def numpy(self, name: str) -> NDArray:
+    def numpy(self, name: str) -> NDArray[Any]:
         return self._tensors[name]
 
-    def tensors(self, prefix: str) -> dict[str, NDArray]:
+    def tensors(self, prefix: str) -> dict[str, NDArray[Any]]:
         """Those whose name starts with prefix, under their full names."""
         return {k: v for k, v in self._tensors.items() if k.startswith(prefix)}
 
@@ -84,12 +87,23 @@ class Weights:
 
     def gain(self, position: int) -> NDArray[np.float32]:
         """(M,) what y is multiplied by before rounding; linear in log between anchors."""
-        log_gain = self._tensors["log_gain"].astype(np.float64)
-        k = min(position // STEPS, max(0, len(log_gain) - 2))
-        t = position / STEPS - k
-        return np.exp((1 - t) * log_gain[k] + t * log_gain[min(k + 1, len(log_gain) - 1)]).astype(
-            np.float32
-        )
+        return np.exp(self.interpolated("log_gain", position)).astype(np.float32)
+
+    def lmbda(self, position: int) -> float:
+        """The weight of distortion that the rate was trained for."""
+        lambdas = np.log(json.loads(self.metadata["lambdas"]))
+        return float(np.exp(_between(lambdas, position)))
+
+    def interpolated(self, name: str, position: int) -> NDArray[np.float64]:
+        """A row between the anchors' rows of a float tensor (K, …)."""
+        return _between(self._tensors[name].astype(np.float64), position)
+
+
+def _between(rows: NDArray[np.float64], position: int) -> NDArray[np.float64]:
+    k = min(position // STEPS, max(0, len(rows) - 2))
+    t = position / STEPS - k
+    row: NDArray[np.float64] = (1 - t) * rows[k] + t * rows[min(k + 1, len(rows) - 1)]
+    return row
 
 
 def folders() -> list[Path]:
@@ -141,5 +155,7 @@ def resolve(model: str) -> tuple[str, Path]:
         raise UsageError(f"no model named {model!r}; there are {', '.join(NAMES)}")
     found = installed()
     if not found:
-        raise ModelMissingError("no weights are installed (looked in $LICODEC_WEIGHTS and the package)")
+        raise ModelMissingError(
+            "no weights are installed (looked in $LICODEC_WEIGHTS and the package)"
+        )
     return model, found[0]

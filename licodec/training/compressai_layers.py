@@ -18,9 +18,9 @@ for _name, _schema in (
     except (AttributeError, RuntimeError):
         _missing.append((_name, _schema))
 if _missing:
-    _library = torch.library.Library("torchvision", "FRAGMENT")
+    _library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     for _name, _schema in _missing:
-        _library.define(_name + _schema)
+        _library.define(_name + _schema)  # type: ignore[no-untyped-call]
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

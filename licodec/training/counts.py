@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from licodec.distributions import BINS
@@ -40,7 +42,7 @@ def collect(
             gain = between(model.log_gain, torch.tensor([t], device=device))[0].exp()
             values.append(count(y * gain[:, None]))
             ts.append(t)
-    return Counts(torch.stack(values), torch.tensor(ts))
+    return Counts(torch.stack(values), torch.tensor(ts, dtype=torch.float32))
 
 
 def count(u: Tensor) -> Tensor:
@@ -52,7 +54,7 @@ def count(u: Tensor) -> Tensor:
     return flat.reshape(len(u), BINS + 1).to(torch.int16).cpu()
 
 
-def log2_average(counts: np.ndarray) -> Tensor:
+def log2_average(counts: NDArray[Any]) -> Tensor:
     """The best single distribution for counts (C, bins + 1): log2 of their smoothed shares.
 
     Bins never seen get the tail of a Laplace distribution of three times the channel's spread, with
@@ -72,3 +74,23 @@ def best_average(counts: Counts, k: int) -> Tensor:
     """log2 of the best static distribution at anchor k: (M, BINS + 1)."""
     rows = counts.values[counts.t == k]
     return log2_average(rows.sum(0, dtype=torch.float64).numpy())
+
+
+def sensitivity(model: Adaptive, images: list[Tensor], k: int) -> Tensor:
+    """How much squared error in x̂ one squared unit of y causes at anchor k: (M,).
+
+    The mean over positions of the squared columns of g_s's Jacobian: the square of Jᵀv for v of unit
+    variance has it as its expectation.
+    """
+    gain = model.log_gain[k].detach().exp()[None, :, None, None]
+    total = torch.zeros_like(model.log_gain[k])
+    for image in images:
+        height, width = (min(side, 256) // 16 * 16 for side in image.shape[1:])
+        x = image[None, :, :height, :width].float() / 255
+        with torch.no_grad():
+            y_hat = (model.g_a(x) * gain).round() / gain
+        y_hat.requires_grad_(True)
+        x_hat = model.g_s(y_hat)
+        (gradient,) = torch.autograd.grad(x_hat, y_hat, torch.randn_like(x_hat))
+        total += (gradient**2).mean((0, 2, 3))
+    return total / len(images)

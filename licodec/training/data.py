@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -56,7 +57,7 @@ class Images:
         if not Path(root).is_dir():
             raise UsageError(f"data.path {root!s}: not a folder")
         digest = hashlib.sha256()
-        images: list[np.ndarray] = []
+        images: list[NDArray[np.uint8]] = []
         for _, data in _files(Path(root)):
             digest.update(data)
             with Image.open(io.BytesIO(data)) as image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from pathlib import Path
@@ -9,16 +10,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.numpy import save
 from torch import Tensor
 
 from licodec.distributions import BINS, LOG2_UNIT
 from licodec.errors import UsageError
 from licodec.files import write
+from licodec.pdf_transform import quantize_synthesis
 from licodec.training import config as configs
 from licodec.training.checkpoint import load_checkpoint
 from licodec.training.model import Adaptive, Factorized
-from licodec.pdf_transform import quantize_synthesis
 from licodec.weights import ARITHMETIC
 
 
@@ -34,7 +36,7 @@ def export(checkpoint: str | Path, folder: str | Path, name: str) -> Path:
     state = load_checkpoint(checkpoint)
     config = configs.from_dict(state["config"], str(checkpoint))
     ema: dict[str, Tensor] = state["ema"]
-    tensors: dict[str, np.ndarray] = {
+    tensors: dict[str, NDArray[Any]] = {
         k: v.half().numpy() for k, v in ema.items() if k.startswith(("g_a.", "g_s."))
     }
     tensors["log_gain"] = ema["log_gain"].float().numpy()
@@ -53,17 +55,27 @@ def export(checkpoint: str | Path, folder: str | Path, name: str) -> Path:
     path = Path(folder) / f"{name}-{hashlib.sha256(data).hexdigest()[:8]}.safetensors"
     recipe: dict[str, Any] = {
         "sha256": hashlib.sha256(data).hexdigest(),
-        "config": state["config"],
-        "steps": state["step"],
-        "seconds": round(state["seconds"]),
-        "history": state["history"],
-        "provenance": state["provenance"],
-        "earlier": state.get("earlier", []),
+        "stages": [_stage(s) for s in (*state.get("earlier", []), state)],
     }
     Path(folder).mkdir(parents=True, exist_ok=True)
     write(str(path), data)
     write(str(path.with_suffix(".json")), json.dumps(recipe, indent=1).encode())
     return path
+
+
+def _stage(state: dict[str, Any]) -> dict[str, Any]:
+    """One run as a recipe tells it: without the folders of the machine it ran on."""
+    config = copy.deepcopy(state["config"])
+    config["data"]["path"] = Path(config["data"]["path"]).name
+    config["train"]["init"] = Path(config["train"]["init"]).name
+    del config["train"]["out"]
+    return {
+        "config": config,
+        "steps": state["step"],
+        "seconds": round(state["seconds"]),
+        "history": state["history"],
+        "provenance": state["provenance"],
+    }
 
 
 def trained_prior(config: configs.Config, ema: dict[str, Tensor]) -> Tensor:
@@ -79,7 +91,7 @@ def trained_prior(config: configs.Config, ema: dict[str, Tensor]) -> Tensor:
     return torch.cat([mass.clamp(min=2.0**-24), escape], -1).log2()
 
 
-def _adaptive(config: configs.Config, ema: dict[str, Tensor]) -> dict[str, np.ndarray]:
+def _adaptive(config: configs.Config, ema: dict[str, Tensor]) -> dict[str, NDArray[Any]]:
     if not ema["z_prior"].any():
         raise UsageError("the checkpoint has no tables yet: they are set at its first validation")
     settings = config.model
@@ -90,11 +102,12 @@ def _adaptive(config: configs.Config, ema: dict[str, Tensor]) -> dict[str, np.nd
     model.load_state_dict(ema)
     return {
         "prior": _log2_integers(ema["prior"]),
+        "sensitivity": ema["sensitivity"].float().numpy(),
         "z_prior": _log2_integers(ema["z_prior"]),
         **{f"h_a.{k}": v.half().numpy() for k, v in model.h_a.state_dict().items()},
         **quantize_synthesis(model.h_s),
     }
 
 
-def _log2_integers(log2: Tensor) -> np.ndarray:
+def _log2_integers(log2: Tensor) -> NDArray[Any]:
     return (log2.double() * LOG2_UNIT).round().clamp(-(2**15), 2**15 - 1).numpy().astype(np.int16)

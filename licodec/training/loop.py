@@ -1,8 +1,8 @@
 """`licodec train`: one readable loop.
 
-    licodec train configs/transforms.toml                       one process, CPU or GPU
-    licodec train configs/transforms.toml --resume              go on from its checkpoint
-    torchrun --nproc-per-node 2 -m licodec train CONFIG.toml    several processes (DDP)
+licodec train configs/transforms.toml                       one process, CPU or GPU
+licodec train configs/transforms.toml --resume              go on from its checkpoint
+torchrun --nproc-per-node 2 -m licodec train CONFIG.toml    several processes (DDP)
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ def train(
         loss, figures = task.loss(network, rng, run.progress())
         for optimizer in run.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(task.model.parameters(), settings.clip)
         if torch.isfinite(norm):
             for optimizer in run.optimizers:

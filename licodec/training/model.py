@@ -14,6 +14,7 @@ Adaptive, stages (b) and (c): the transform of encoding distributions on top (pa
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -101,12 +102,14 @@ TARGET_PIXELS = 768 * 512
 class Adaptive(nn.Module):
     """Factorized transforms with encoding distributions that follow the image.
 
-    Buffers `prior` (K, M, BINS + 1) and `z_prior` (K, Z·32, Z_BINS + 1) hold log2 probabilities, set from
-    data by the task; the last entry of each is the escape's.
+    `sensitivity` (K, M): squared error in x̂, summed over pixels and channels, that one squared unit of y
+    causes. `prior` (K, M, BINS + 1) and `z_prior` (K, Z·32, Z_BINS + 1) hold log2 probabilities; the
+    last entry of each is the escape's. The task sets these buffers from data.
     """
 
     prior: Tensor
     z_prior: Tensor
+    sensitivity: Tensor
 
     def __init__(
         self, N: int, M: int, lambdas: tuple[float, ...],
@@ -123,6 +126,7 @@ class Adaptive(nn.Module):
         self.bottleneck = EntropyBottleneck(Z * SIDE_LENGTH, init_scale=4)
         self.bottleneck.quantiles.requires_grad_(False)
         self.register_buffer("prior", torch.zeros(K, M, BINS + 1))
+        self.register_buffer("sensitivity", torch.zeros(K, M))
         self.register_buffer("z_prior", torch.zeros(K, Z * SIDE_LENGTH, Z_BINS + 1))
 
     def prior_at(self, t: Tensor) -> Tensor:
@@ -140,9 +144,9 @@ class Adaptive(nn.Module):
         logits = torch.cat([log_prior[..., :-1] + delta, log_prior[..., -1:]], dim=-1)
         return normalized_log2(logits)
 
-    def forward(self, mode: str, *args: Tensor, **options: str) -> tuple[Tensor, Tensor]:
-        """DDP's one entrance: `mode` names the stage's loss."""
-        return self.joint(*args, **options) if mode == "joint" else self.rates(*args)
+    def forward(self, loss: str, *args: Any) -> tuple[Tensor, Tensor]:
+        """DDP's one entrance: `rates` or `joint`, with their arguments."""
+        return self.joint(*args) if loss == "joint" else self.rates(*args)
 
     def rates(self, counts: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Stage (b): loss, and the mean bits (3,): static prior, p̂, side stream.
@@ -164,13 +168,13 @@ class Adaptive(nn.Module):
         return loss, torch.stack([static.mean(), adaptive.mean(), side.mean()]).detach()
 
     def joint(
-        self, x: Tensor, rate_balance: Tensor, kernel: str = "triangular"
+        self, x: Tensor, rate_balance: float, kernel: str = "triangular"
     ) -> tuple[Tensor, Tensor]:
         """Stage (c): loss with the rate of the adaptive distributions, and (2, K) bpp and mse.
 
         Args:
             x: (R·K, 3, H, W) in [0, 1]; patch i is coded at lambda i mod K.
-            rate_balance: () the loss at each lambda is divided by lambda to this power.
+            rate_balance: the loss at each lambda is divided by lambda to this power.
 
         L = R_y + λ_q R_q + λ D with R_y = Σ_c positions · H(p_c, p̂_c) (paper 1, equation 7).
         """

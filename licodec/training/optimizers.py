@@ -25,7 +25,7 @@ def orthogonalize(matrix: Tensor) -> Tensor:
         total = step @ total
         gram = step @ gram @ step
         gram = (gram + gram.T) / 2
-    out = total @ x
+    out: Tensor = total @ x
     return out if matrix.shape[0] <= matrix.shape[1] else out.T
 
 

@@ -25,7 +25,9 @@ def initialize(model: Factorized | Adaptive, config: Config, images: Images) -> 
     """
     if config.train.init == "klt":
         if isinstance(model, Adaptive):
-            raise UsageError(f"train.stage {config.train.stage} needs trained transforms in train.init")
+            raise UsageError(
+                f"train.stage {config.train.stage} needs trained transforms in train.init"
+            )
         karhunen_loeve(model, images, config.train.seed)
         return
     state, lambdas = _read(config.train.init)
@@ -36,7 +38,7 @@ def initialize(model: Factorized | Adaptive, config: Config, images: Images) -> 
         missing, unexpected = model.load_state_dict(state, strict=False)
     except RuntimeError as error:
         raise UsageError(f"train.init {config.train.init}: {str(error).splitlines()[1]}") from error
-    own = ("bottleneck.", "h_a.", "h_s.", "prior", "z_prior")
+    own = ("bottleneck.", "h_a.", "h_s.", "prior", "z_prior", "sensitivity")
     wrong = [k for k in (*missing, *unexpected) if not k.startswith(own)]
     if wrong:
         raise UsageError(f"train.init {config.train.init}: does not fit the model ({wrong[0]})")
@@ -97,9 +99,10 @@ def karhunen_loeve(model: Factorized, images: Images, seed: int) -> None:
     x = images.crops(np.random.default_rng(seed), 64, 128).float().cpu() / 255
     convs = [m for m in model.g_a if isinstance(m, nn.Conv2d)]
     deconvs = [m for m in model.g_s if isinstance(m, nn.ConvTranspose2d)][::-1]
-    for norm in (m for m in (*model.g_a, *model.g_s) if isinstance(m, GDN)):
+    norms = [m for m in model.g_a if isinstance(m, GDN)]
+    for norm in (*norms, *(m for m in model.g_s if isinstance(m, GDN))):
         norm.gamma.copy_(torch.sqrt(0.01 * torch.eye(len(norm.beta)) + 2.0**-36))
-    for conv, deconv, norm in zip(convs, deconvs, [*list(model.g_a)[1::2], None], strict=True):
+    for conv, deconv, following in zip(convs, deconvs, [*norms, None], strict=True):
         C = x.shape[1]
         blocks = torch.nn.functional.unfold(x, 2, stride=2).transpose(1, 2).reshape(-1, 4 * C)
         mean = blocks.mean(0)
@@ -111,9 +114,9 @@ def karhunen_loeve(model: Factorized, images: Images, seed: int) -> None:
             layer.weight.mul_(scale)
             layer.weight[:count].zero_()
             layer.weight[:count, :, 2:4, 2:4] = V
-        conv.bias.zero_()
-        conv.bias[:count] = -V.flatten(1) @ mean
-        deconv.bias.copy_(mean.reshape(C, 4).mean(1))
+        offset = conv.get_parameter("bias").zero_()
+        offset[:count] = -V.flatten(1) @ mean
+        deconv.get_parameter("bias").copy_(mean.reshape(C, 4).mean(1))
         x = conv(x)
-        if norm is not None:
-            x = norm(x)
+        if following is not None:
+            x = following(x)

@@ -7,10 +7,11 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from licodec.training.config import Config
-from licodec.training.counts import best_average, collect, log2_average
+from licodec.training.counts import best_average, collect, log2_average, sensitivity
 from licodec.training.data import Images
 from licodec.training.model import Z_BINS, Adaptive, Factorized, normalized_log2
 from licodec.training.start import initialize
@@ -43,7 +44,8 @@ class Transforms:
         self.config, self.images, self.device = config, images, device
         model = Factorized(config.model.N, config.model.M, config.model.lambdas)
         initialize(model, config, images)
-        self.model = model.to(device, memory_format=torch.channels_last)
+        self.model = model.to(device)
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
         return torch.autocast(
@@ -103,7 +105,11 @@ class Distributions:
         )  # fmt: skip
         initialize(self.model, config, images)
         self.model = self.model.to(device)
-        for frozen in (*self.model.g_a.parameters(), *self.model.g_s.parameters(), self.model.log_gain):
+        for frozen in (
+            *self.model.g_a.parameters(),
+            *self.model.g_s.parameters(),
+            self.model.log_gain,
+        ):
             frozen.requires_grad_(False)
 
         K = len(settings.lambdas)
@@ -116,13 +122,17 @@ class Distributions:
         self.held_out = collect(self.model, images.validation, held_out, precision, device)
         if not self.model.prior.any():
             self.model.prior.copy_(torch.stack([best_average(self.counts, k) for k in range(K)]))
+        sample = images.train[:: max(1, len(images.train) // 12)]
+        self.model.sensitivity.copy_(
+            torch.stack([sensitivity(self.model, sample, k) for k in range(K)])
+        )
 
     def loss(
         self, network: nn.Module, rng: np.random.Generator, progress: float
     ) -> tuple[Tensor, dict[str, Any]]:
         rows = torch.from_numpy(rng.integers(len(self.counts.t), size=self.config.data.batch))
         counts = self.counts.values[rows].to(self.device).float()
-        loss, figures = network("distributions", counts, self.counts.t[rows].to(self.device))
+        loss, figures = network("rates", counts, self.counts.t[rows].to(self.device))
         static, adaptive, side = (float(f) for f in figures)
         return loss, {
             "gain_%": round(100 * ((adaptive + side) / static - 1), 3), "side_bytes": side / 8,
@@ -175,7 +185,7 @@ class Distributions:
         return -float(normalized_log2(self.model.z_prior[k]).gather(1, symbols).sum())
 
 
-def _z_counts(z_hat: Tensor) -> np.ndarray:
+def _z_counts(z_hat: Tensor) -> NDArray[Any]:
     """Counts (Z·32, Z_BINS + 1) of ẑ (n, Z, 32), the last for what lies outside the bins."""
     symbols = z_hat.flatten(1).long() + Z_BINS // 2
     symbols = torch.where((symbols < 0) | (symbols >= Z_BINS), Z_BINS, symbols)
@@ -196,13 +206,12 @@ class Joint(Distributions):
     ) -> tuple[Tensor, dict[str, Any]]:
         config = self.config
         x = self.images.crops(rng, config.data.batch, config.data.patch).float() / 255
-        balance = torch.tensor(config.train.rate_balance, device=self.device)
         with torch.autocast(
             self.device.type, torch.bfloat16, enabled=config.train.precision == "bf16"
         ):
             loss, (bpp, mse) = network(
-                "joint", x.contiguous(memory_format=torch.channels_last), balance,
-                kernel=config.train.histogram_kernel,
+                "joint", x.contiguous(memory_format=torch.channels_last), config.train.rate_balance,
+                config.train.histogram_kernel,
             )  # fmt: skip
         return loss, {"bpp": _row(bpp, 3), "psnr": _row(-10 * torch.log10(mse), 2)}
 

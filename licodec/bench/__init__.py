@@ -1,0 +1,1 @@
+"""Rate-distortion measurements of licodec and its peers, from real files."""

@@ -1,0 +1,37 @@
+"""licodec's networks as modules whose work can be counted."""
+
+from __future__ import annotations
+
+import torch
+
+from licodec.bench.complexity import Complexity, count
+from licodec.codec import open_codec
+from licodec.distributions import BINS
+from licodec.pdf_transform import SIDE_LENGTH, PdfAnalysis, PdfSynthesis
+from licodec.transforms import STRIDE
+from licodec.weights import Weights
+
+
+def decoder_complexity(model: str, width: int, height: int) -> Complexity:
+    """g_s on the latents of one image, and h_s where the distributions are adapted."""
+    codec, name = open_codec(model, "cpu")
+    y_hat = torch.zeros(1, codec.transforms.M, -(-height // STRIDE), -(-width // STRIDE))
+    total = count(codec.transforms.g_s, y_hat)
+    if name == "adaptive":
+        total += pdf_transforms(codec.weights)[1]
+    return total
+
+
+def pdf_transforms(weights: Weights) -> tuple[Complexity, Complexity]:
+    """h_a and h_s of the encoding distributions: once an image, whatever its size.
+
+    They are rebuilt from the shapes of the weights, since h_s runs on integers outside any module.
+    """
+    M = weights.numpy("prior").shape[1]
+    groups = int(weights.metadata["groups"])
+    width, _, K = weights.numpy("h_s.0.weight").shape
+    Z = weights.numpy("h_a.layers.4.weight").shape[0]
+    h_a = PdfAnalysis(M, width, Z, groups, K)
+    h_s = PdfSynthesis(M, width, Z, groups, K)
+    analysis = count(h_a, torch.zeros(1, M, BINS))
+    return analysis, count(h_s, torch.zeros(1, Z, SIDE_LENGTH), torch.zeros(1))

@@ -1,0 +1,71 @@
+"""Rate-distortion curves as a picture. matplotlib is imported when a plot is made."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from licodec.bench.results import AXES, Curve
+from licodec.errors import LicodecError
+
+
+def require() -> None:
+    """Raises LicodecError where matplotlib is not installed."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise LicodecError("plots need matplotlib: pip install 'licodec[bench]'") from error
+
+
+def save_plot(path: Path, curves: Sequence[Curve], title: str) -> None:
+    """One panel a quality that the curves have; the suffix chooses the format.
+
+    Raises:
+        LicodecError: matplotlib knows no such format.
+    """
+    axes = [axis for axis in AXES if any(curve.points(axis)[0] for curve in curves)]
+    path.write_bytes(_render(curves, axes, title, path.suffix[1:].lower()))
+
+
+def svg(curves: Sequence[Curve], axis: str) -> str:
+    """One panel as SVG text, to stand inside a page."""
+    text = _render(curves, [axis], "", "svg").decode()
+    return text[text.index("<svg") :]
+
+
+def _render(curves: Sequence[Curve], axes: Sequence[str], title: str, form: str) -> bytes:
+    """The same curves give the same bytes: no date, no random identifiers."""
+    require()
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    out = io.BytesIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "licodec"}):
+        figure = Figure(figsize=(7.2 * max(1, len(axes)), 5), dpi=120, layout="constrained")
+        for i, axis in enumerate(axes):
+            _panel(figure.add_subplot(1, len(axes), i + 1), curves, axis)
+        if title:
+            figure.suptitle(title)
+        try:
+            figure.savefig(out, format=form, metadata={"Date": None} if form == "svg" else {})
+        except ValueError as error:
+            raise LicodecError(f"no plot as {form!r}: choose .svg, .png or .pdf") from error
+    return out.getvalue()
+
+
+def _panel(panel: Any, curves: Sequence[Curve], axis: str) -> None:
+    for k, curve in enumerate(curves):
+        bpp, quality = curve.points(axis)
+        if bpp:
+            panel.plot(
+                bpp, quality, label=curve.name, color=f"C{k % 10}", marker=".",
+                linestyle="-" if curve.rows else "--",
+                linewidth=2.2 if curve.name.startswith("licodec") else 1.1,
+            )  # fmt: skip
+    panel.set_xlabel("rate [bpp]")
+    panel.set_ylabel(AXES[axis])
+    panel.grid(alpha=0.3)
+    if panel.lines:
+        panel.legend(loc="lower right", fontsize="small")

@@ -1,0 +1,155 @@
+"""Measurements as data: rows of one image each, curves of their averages, and the JSON of both.
+
+A curve is CompressAI's JSON object, {"name", "description", "results": {"bpp": [], …}, "meta"},
+with the rows it was made from beside it. One file may hold several curves: the first is the object
+itself, so that a tool which knows one curve a file reads that, and the rest are its "others".
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from licodec.bench.metrics import ms_ssim_db
+from licodec.errors import LicodecError, UsageError
+
+Row = dict[str, Any]
+"""image, sha256, width, height, quality, bytes, bpp, psnr-rgb, ms-ssim-rgb and ssimulacra2 (either
+may be None), encoding_time and decoding_time in seconds, and header_bytes, side_bytes and
+latents_bytes where the codec tells."""
+
+MEANS = (
+    "bpp", "psnr-rgb", "ms-ssim-rgb", "ssimulacra2", "header_bytes", "side_bytes", "latents_bytes"
+)  # fmt: skip
+MEDIANS = ("encoding_time", "decoding_time")
+
+AXES = {
+    "psnr-rgb": "PSNR-RGB [dB]",
+    "ms-ssim-db": "MS-SSIM [dB]",
+    "ssimulacra2": "SSIMULACRA 2",
+}
+"""Qualities that curves are compared in."""
+
+
+@dataclass
+class Curve:
+    """One codec over one set of images."""
+
+    name: str
+    description: str = ""
+    results: dict[str, list[Any]] = field(default_factory=dict)
+    meta: dict[str, Any] = field(default_factory=dict)
+    rows: list[Row] = field(default_factory=list)
+
+    def points(self, axis: str) -> tuple[list[float], list[float]]:
+        """bpp and quality of each point that has both; axis is one of AXES.
+
+        MS-SSIM in dB is made from the mean MS-SSIM where the curve has it: curves from elsewhere
+        disagree on what their dB are the mean of.
+        """
+        values = self.results.get(axis, [])
+        if axis == "ms-ssim-db":
+            linear = self.results.get("ms-ssim-rgb", self.results.get("ms-ssim"))
+            if linear is not None:
+                values = [None if v is None else ms_ssim_db(v) for v in linear]
+            else:
+                values = values or self.results.get("ms-ssim-db-rgb", [])
+        pairs = [
+            (bpp, value)
+            for bpp, value in zip(self.results.get("bpp", []), values, strict=False)
+            if bpp is not None and value is not None
+        ]
+        return [p[0] for p in pairs], [p[1] for p in pairs]
+
+    def to_json(self, rows: bool) -> dict[str, Any]:
+        out = {
+            "name": self.name,
+            "description": self.description,
+            "meta": self.meta,
+            "results": self.results,
+        }
+        return {**out, "rows": self.rows} if rows else out
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Curve:
+        names = ("description", "results", "meta", "rows")
+        return cls(document["name"], **{k: document[k] for k in names if k in document})
+
+
+def aggregate(rows: Iterable[Row], images: int) -> dict[str, list[Any]]:
+    """Averages by quality, from the lowest rate; only where every one of the images has a row.
+
+    A value is None where some image has none.
+    """
+    by_quality: dict[float, list[Row]] = {}
+    for row in rows:
+        by_quality.setdefault(row["quality"], []).append(row)
+    points = []
+    for quality, group in by_quality.items():
+        if len(group) < images:
+            continue
+        point: dict[str, Any] = {"quality": quality}
+        for keys, average in ((MEANS, statistics.fmean), (MEDIANS, statistics.median)):
+            for key in keys:
+                values = [row[key] for row in group if row.get(key) is not None]
+                point[key] = average(values) if len(values) == len(group) else None
+        ms_ssim = point["ms-ssim-rgb"]
+        point["ms-ssim-db"] = None if ms_ssim is None else ms_ssim_db(ms_ssim)
+        points.append(point)
+    points.sort(key=lambda point: float(point["bpp"]))
+    columns = [k for k in (points[0] if points else {}) if any(p[k] is not None for p in points)]
+    return {k: [point[k] for point in points] for k in columns}
+
+
+def load_curves(path: Path) -> list[Curve]:
+    """Every curve of a JSON file, CompressAI's or licodec's; PATH#NAME is one of several.
+
+    Raises:
+        UsageError: no such file, or no such curve in it.
+        LicodecError: the file holds no curve.
+    """
+    name = None
+    if not path.exists() and "#" in path.name:
+        stem, name = path.name.rsplit("#", 1)
+        path = path.with_name(stem)
+    try:
+        document = json.loads(path.read_text("utf-8"))
+        documents = [document, *document.get("others", ())]
+        curves = [Curve.from_json(d) for d in documents]
+        if any("bpp" not in d["results"] and "rows" not in d for d in documents):
+            raise KeyError("bpp")
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise LicodecError(f"{path}: no rate-distortion curve in CompressAI's schema") from error
+    if name is None:
+        return curves
+    named = [curve for curve in curves if curve.name == name]
+    if not named:
+        raise UsageError(f"{path} has {', '.join(c.name for c in curves)}, and no {name!r}")
+    return named
+
+
+def to_json(curves: Sequence[Curve], rows: bool) -> str:
+    first, *others = (curve.to_json(rows) for curve in curves)
+    document = {**first, "others": others} if others else first
+    return json.dumps(document, indent=1, allow_nan=False) + "\n"
+
+
+def save_curves(path: Path, curves: Sequence[Curve]) -> None:
+    """Write all curves with their rows; the file is never half-written."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(to_json(curves, rows=True))
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

@@ -1,0 +1,34 @@
+"""Inputs that the tests make themselves; the weights are the ones that are shipped."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import data
+
+
+@pytest.fixture(scope="session")
+def photo() -> Image.Image:
+    """A real photograph, 150 x 100, RGB."""
+    return Image.fromarray(data.astronaut()).resize((256, 256)).crop((60, 20, 210, 120))
+
+
+@pytest.fixture(scope="session")
+def encoded(photo: Image.Image) -> bytes:
+    """`photo`, adaptive, at quality 40."""
+    import licodec
+
+    return licodec.encode(photo, quality=40)
+
+
+def noise(width: int, height: int, mode: str, seed: int = 0) -> Image.Image:
+    """A smooth random image of any mode that Pillow builds from bytes."""
+    rng = np.random.default_rng(seed)
+    channels = len(Image.new(mode, (1, 1)).getbands())
+    small = rng.integers(0, 256, (4, 4, channels), dtype=np.uint8)
+    bands = [
+        Image.fromarray(small[:, :, c]).resize((width, height), Image.Resampling.BILINEAR)
+        for c in range(channels)
+    ]
+    return bands[0] if channels == 1 else Image.merge(mode, bands)

@@ -1,0 +1,240 @@
+import io
+
+import numpy as np
+import pytest
+from conftest import noise
+from PIL import Image
+
+import licodec
+from licodec import weights
+from licodec.codec import Codec, latents_crc32, open_codec
+from licodec.container import pack, unpack
+from licodec.distributions import information
+from licodec.errors import DamagedFileError, ModelMissingError, UnsupportedImageError, UsageError
+from licodec.models import MODELS, code_latents
+from licodec.rangecoder import Decoder, Encoder
+
+
+def psnr(a: Image.Image, b: Image.Image) -> float:
+    difference = np.asarray(a, dtype=float) - np.asarray(b, dtype=float)
+    return float(10 * np.log10(255**2 / max(1e-9, (difference**2).mean())))
+
+
+@pytest.mark.parametrize("model", sorted(MODELS))
+def test_round_trip_is_good_and_small(photo, model):
+    data = licodec.encode(photo, quality=60, model=model)
+    image = licodec.decode(data)
+    assert image.mode == "RGB" and image.size == photo.size
+    assert psnr(image, photo) > 28
+    assert len(data) < photo.width * photo.height * 3 / 8
+
+
+@pytest.mark.parametrize(
+    "size",
+    [(1, 1), (1, 40), (40, 1), (2, 3), (15, 16), (16, 16), (17, 16), (31, 47), (97, 101), (1, 257)],
+)
+@pytest.mark.parametrize("model", sorted(MODELS))
+def test_any_size(size, model):
+    image = noise(*size, "RGB")
+    out = licodec.decode(licodec.encode(image, quality=90, model=model))
+    assert out.size == size
+    assert psnr(out, image) > 20
+
+
+def test_quality_orders_rate_and_distortion(photo):
+    sizes, quality = [], []
+    for q in (0, 25, 50, 75, 100):
+        data = licodec.encode(photo, quality=q)
+        sizes.append(len(data))
+        quality.append(psnr(licodec.decode(data), photo))
+    assert sizes == sorted(sizes)
+    assert quality == sorted(quality)
+
+
+def test_quality_is_continuous(photo):
+    sizes = [len(licodec.encode(photo, quality=q)) for q in np.arange(40, 60, 2.0)]
+    assert all(a < b * 1.02 for a, b in zip(sizes, sizes[1:], strict=False))
+    assert len(set(sizes)) == len(sizes)
+
+
+@pytest.mark.parametrize("model", sorted(MODELS))
+@pytest.mark.parametrize("quality", [0, 33.5, 100])
+def test_decoder_returns_the_very_latents(photo, model, quality):
+    codec, _ = open_codec(model, "cpu")
+    step = round(2 * quality)
+    position = codec.weights.position(step)
+    u = codec.transforms.analyze(np.asarray(photo), codec.weights.gain(position))
+    y, _ = codec.choose(u.reshape(len(u), -1), position, codec.model(model), effort=1)
+    y = y.reshape(u.shape)
+    container = unpack(licodec.encode(photo, quality=quality, model=model, device="cpu"))
+    assert container.latents_crc32 == latents_crc32(y)
+    assert (codec.decode_latents(container) == y).all()
+
+
+def test_rate_is_the_information_of_the_tables():
+    image = noise(512, 384, "RGB", seed=4)
+    container = unpack(licodec.encode(image, quality=100))
+    codec, _ = open_codec("adaptive", "cpu")
+    model = codec.model("adaptive")
+    position = codec.weights.position(container.quality)
+    decoder = Decoder(container.payload)
+    z = model.code_side(decoder, position, None)
+    y = codec.decode_latents(container)
+    bits = model.side_bits(z, position)
+    assert container.side_bytes == -(-int(np.ceil(bits)) // 8)
+    bits += information(y.reshape(len(y), -1), model.tables(position, z))
+    assert bits <= 8 * len(container.payload) <= bits * 1.002 + 64
+
+
+def test_one_traversal_for_both_directions(photo):
+    """Extreme latents, escapes included, survive both models."""
+    codec, _ = open_codec("adaptive", "cpu")
+    rng = np.random.default_rng(5)
+    M = codec.transforms.M
+    y = rng.integers(-3, 4, (M, 6)).astype(np.int32)
+    y[0] = [0, 127, 128, -128, -129, 100_000]
+    for name in MODELS:
+        model = codec.model(name)
+        encoder = Encoder()
+        z = model.side_information(y, 300)
+        code_latents(model, encoder, 300, 6, y, z)
+        decoded = code_latents(model, Decoder(encoder.finish()), 300, 6, None, None)
+        assert (decoded == y).all()
+
+
+def test_adaptive_pays_for_itself_on_photographs():
+    from skimage import data
+
+    photographs = [Image.fromarray(a) for a in (data.coffee(), data.chelsea(), data.rocket())]
+    adaptive, factorized = (
+        sum(len(licodec.encode(p, quality=q, model=m)) for p in photographs for q in (30, 70))
+        for m in ("adaptive", "factorized")
+    )
+    assert adaptive < 0.97 * factorized
+
+
+def test_tiles_do_not_show():
+    """Tiles with a halo give the untiled path's latents and pixels."""
+    from licodec import transforms
+
+    image = np.asarray(noise(400, 300, "RGB", seed=2))
+    loaded = weights.load(weights.installed()[0])
+    gain = loaded.gain(loaded.position(150))
+    results = []
+    for tile in (64, 5):
+        pair = transforms.Pair(loaded.torch("g_a."), loaded.torch("g_s."), "cpu", "float32", tile)
+        y = np.rint(pair.analyze(image, gain)).astype(np.int32)
+        results.append((y, pair.synthesize(results[0][0] if results else y, gain, 300, 400, 3)))
+    (y, x_hat), (y_tiled, x_hat_tiled) = results
+    assert (y == y_tiled).all()
+    assert (x_hat == x_hat_tiled).mean() > 0.9999
+    assert np.abs(x_hat.astype(int) - x_hat_tiled).max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGBA"])
+def test_mode_and_alpha_are_kept(mode):
+    image = noise(50, 37, mode)
+    out = licodec.decode(licodec.encode(image, quality=80))
+    assert out.mode == mode
+    if mode.endswith("A"):
+        assert (np.asarray(out)[..., -1] == np.asarray(image)[..., -1]).all()
+    assert psnr(out.convert("RGB"), image.convert("RGB")) > 25
+
+
+def test_grey_costs_less_than_colour(photo):
+    assert len(licodec.encode(photo.convert("L"))) < len(licodec.encode(photo))
+
+
+def test_metadata_is_kept_and_stripped(photo):
+    icc = b"profile" * 60
+    exif = Image.Exif()
+    exif[0x010E] = "a description"
+    buffer = io.BytesIO()
+    photo.save(buffer, "JPEG", icc_profile=icc, exif=exif, xmp=b"<x:xmpmeta/>")
+    image = Image.open(buffer)
+    kept = licodec.decode(licodec.encode(image))
+    assert kept.info["icc_profile"] == icc
+    assert kept.info["xmp"] == b"<x:xmpmeta/>"
+    assert kept.getexif()[0x010E] == "a description"
+    assert not licodec.decode(licodec.encode(image, strip=True)).info
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "F", "LAB", "HSV"])
+def test_what_cannot_be_kept_is_refused(mode):
+    with pytest.raises(UnsupportedImageError):
+        licodec.encode(Image.new(mode, (8, 8)))
+
+
+def test_sixteen_bit_colour_png_is_refused_though_pillow_would_narrow_it(tmp_path):
+    import struct
+    import zlib
+
+    def chunk(kind, content):
+        body = kind + content
+        return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
+
+    rows = b"".join(b"\0" + bytes(range(24)) for _ in range(4))
+    png = (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0))
+        + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    )  # fmt: skip
+    with pytest.raises(UnsupportedImageError, match="8 bits"):
+        licodec.encode(Image.open(io.BytesIO(png)))
+
+
+@pytest.mark.parametrize(("mode", "expected"), [("1", "L"), ("P", "RGB"), ("CMYK", "RGB")])
+def test_converted_modes(mode, expected):
+    image = noise(20, 20, "RGB").convert(mode)
+    assert licodec.decode(licodec.encode(image)).mode == expected
+
+
+def test_wrong_latents_are_never_shown(encoded):
+    import dataclasses
+
+    container = unpack(encoded)
+    altered = dataclasses.replace(container, latents_crc32=container.latents_crc32 ^ 1)
+    with pytest.raises(DamagedFileError, match="latents"):
+        licodec.decode(pack(altered))
+    shuffled = dataclasses.replace(container, payload=container.payload[::-1])
+    with pytest.raises(DamagedFileError):
+        licodec.decode(pack(shuffled))
+
+
+def test_missing_weights_are_named(encoded):
+    import dataclasses
+
+    foreign = pack(dataclasses.replace(unpack(encoded), model_hash=b"\xaa\xbb\xcc\xdd"))
+    with pytest.raises(ModelMissingError, match="aabbccdd"):
+        licodec.decode(foreign)
+
+
+def test_altered_weights_are_refused(tmp_path):
+    path = weights.installed()[0]
+    altered = bytearray(path.read_bytes())
+    altered[-1] ^= 1
+    copy = tmp_path / path.name
+    copy.write_bytes(altered)
+    with pytest.raises(ModelMissingError, match="altered"):
+        weights.load(copy)
+
+
+@pytest.mark.parametrize("quality", [-1, 101, float("nan")])
+def test_quality_out_of_range(photo, quality):
+    with pytest.raises(UsageError):
+        licodec.encode(photo, quality=quality)
+
+
+def test_unknown_model(photo):
+    with pytest.raises(UsageError, match="no model"):
+        licodec.encode(photo, model="hyperbolic")
+
+
+def test_a_codec_without_side_tables_says_so():
+    class Partial(type(weights.load(weights.installed()[0]))):
+        def __contains__(self, name):
+            return name != "z_prior"
+
+    codec = Codec(Partial(weights.installed()[0]))
+    with pytest.raises(ModelMissingError, match="adaptive"):
+        codec.model("adaptive")

@@ -1,0 +1,83 @@
+"""A file decodes to the same latents whatever arithmetic the machine does (docs/format.md, §5)."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+import licodec
+
+_SCRIPT = """
+import sys, torch, licodec, json
+from licodec.codec import Codec, open_codec
+from licodec.container import unpack
+from licodec import weights
+threads, onednn, precision, path = sys.argv[1:]
+torch.set_num_threads(int(threads))
+torch.backends.mkldnn.enabled = onednn == "on"
+data = open(path, "rb").read()
+container = unpack(data)
+codec = Codec(weights.by_hash(container.model_hash), "cpu", precision)
+y = codec.decode_latents(container)
+from licodec.codec import latents_crc32
+image = codec.decode(container)
+# What this machine encodes must decode here too, whatever its transforms round to.
+again = unpack(codec.encode(image, 40, "adaptive"))
+print(json.dumps([latents_crc32(y), latents_crc32(codec.decode_latents(again)) == again.latents_crc32]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("environment", "threads", "onednn", "precision"),
+    [
+        ({}, 1, "on", "float32"),
+        ({}, 2, "on", "float32"),
+        ({}, 2, "on", "bf16"),
+        ({}, 2, "off", "float32"),
+        ({"OMP_NUM_THREADS": "1"}, 1, "on", "bf16"),
+        ({"ATEN_CPU_CAPABILITY": "default"}, 2, "on", "float32"),
+        ({"ONEDNN_MAX_CPU_ISA": "SSE41"}, 2, "on", "float32"),
+        ({"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41"}, 1, "off", "float32"),
+    ],
+)
+def test_latents_do_not_depend_on_the_machine(
+    encoded, tmp_path, environment, threads, onednn, precision
+):
+    path = tmp_path / "x.lic"
+    path.write_bytes(encoded)
+    done = subprocess.run(
+        [sys.executable, "-c", _SCRIPT, str(threads), onednn, precision, str(path)],
+        env={**os.environ, **environment}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    crc, round_trip = json.loads(done.stdout)
+    assert crc == licodec.info(encoded)["latents_crc32"]
+    assert round_trip
+
+
+def test_integer_synthesis_is_exact_where_floats_are_not():
+    """The sums of h_s in any order, by numpy's int64, are torch's float64 ones."""
+    import numpy as np
+    import torch
+
+    from licodec import weights
+    from licodec.models import Adaptive
+
+    loaded = weights.load(weights.installed()[0])
+    model = Adaptive(loaded)
+    rng = np.random.default_rng(0)
+    z = rng.integers(-9, 10, (model.Z, 32)).astype(np.int32)
+    weight, bias = model.h_s.layers[0]
+    x = np.concatenate([z.astype(np.int64) * 1024, np.full((1, 32), 77 * 4)])
+    K = weight.shape[2]
+    padded = np.pad(x, ((0, 0), (K // 2, K // 2)))
+    columns = np.stack([padded[:, i : i + 32] for i in range(K)], axis=1)
+    exact = np.einsum("oik,ikl->ol", weight.numpy().astype(np.int64), columns)
+    exact += bias.numpy().astype(np.int64)[:, None]
+    got = torch.nn.functional.conv1d(
+        torch.from_numpy(x).double()[None], weight, bias, padding=K // 2
+    )[0]
+    assert (got.numpy().astype(np.int64) == exact).all()
+    assert np.abs(exact).max() > 2**20

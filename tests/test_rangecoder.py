@@ -1,0 +1,100 @@
+from decimal import ROUND_HALF_EVEN, Decimal, localcontext
+
+import numpy as np
+import pytest
+
+from licodec.distributions import (
+    _EXP2,
+    BINS,
+    LOG2_UNIT,
+    PMF_TOTAL,
+    code_channels,
+    information,
+    integer_softmax,
+    interpolate,
+)
+from licodec.rangecoder import Decoder, Encoder
+
+
+def laplace_tables(channels: int, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    scale = np.exp(rng.normal(0.5, 1.5, (channels, 1)))
+    distance = np.abs(np.arange(BINS) - BINS // 2)
+    logits = np.concatenate([-distance / scale, np.full((channels, 1), -15.0)], axis=1)
+    return integer_softmax((logits * LOG2_UNIT).astype(np.int64))
+
+
+def sample(pmf: np.ndarray, count: int, seed: int = 1) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    p = pmf[:, :-1] / pmf[:, :-1].sum(1, keepdims=True)
+    return np.stack([rng.choice(BINS, count, p=row) for row in p]).astype(np.int32) - BINS // 2
+
+
+def test_tables_are_integers_that_sum_to_the_total():
+    pmf = laplace_tables(50)
+    assert pmf.dtype == np.int64
+    assert (pmf >= 0).all()
+    assert (pmf.sum(1) <= PMF_TOTAL).all()
+    assert (pmf.sum(1) > PMF_TOTAL - BINS - 2).all()
+
+
+def test_softmax_agrees_with_floating_point():
+    rng = np.random.default_rng(3)
+    logits = rng.integers(-20 * LOG2_UNIT, 0, (20, 257))
+    expected = np.exp2(logits / LOG2_UNIT)
+    expected /= expected.sum(1, keepdims=True)
+    got = integer_softmax(logits) / PMF_TOTAL
+    assert np.abs(got - expected).max() < 2e-6
+
+
+def test_interpolation_hits_the_anchors_and_stays_between():
+    prior = np.array([[[-1024, -5000]], [[-2048, -1000]], [[-4096, -3]]], dtype=np.int16)
+    assert (interpolate(prior, 0, 256) == prior[0]).all()
+    assert (interpolate(prior, 256, 256) == prior[1]).all()
+    assert (interpolate(prior, 512, 256) == prior[2]).all()
+    middle = interpolate(prior, 384, 256)
+    assert (middle == [[-3072, -502]]).all()
+    assert (interpolate(prior[:1], 0, 256) == prior[0]).all()
+
+
+def test_coder_is_within_a_fifth_of_a_percent_of_the_information():
+    pmf = laplace_tables(192)
+    values = sample(pmf, 1536)
+    encoder = Encoder()
+    code_channels(encoder, values, 1536, pmf)
+    bits = 8 * len(encoder.finish())
+    assert bits >= information(values, pmf)
+    assert bits < 1.002 * information(values, pmf)
+
+
+@pytest.mark.parametrize("far", [128, -129, 200, -1000, 2**20, -(2**20)])
+def test_values_outside_the_bins_are_never_clipped(far):
+    pmf = laplace_tables(3)
+    values = sample(pmf, 40)
+    values[1, 7] = far
+    values[2, 0:3] = [far, -far, 127]
+    encoder = Encoder()
+    code_channels(encoder, values, 40, pmf)
+    decoded = code_channels(Decoder(encoder.finish()), None, 40, pmf)
+    assert (decoded == values).all()
+
+
+def test_bytes_are_those_of_the_format():
+    """Golden: if this fails, files written before cannot be read any more."""
+    pmf = laplace_tables(4, seed=7)
+    values = sample(pmf, 12, seed=8)
+    values[0, 0] = 300
+    encoder = Encoder()
+    code_channels(encoder, values, 12, pmf)
+    assert encoder.finish().hex() == GOLDEN
+
+
+GOLDEN = "bbfeffff6fab20b527020461424d8c13408b4721fdd5318c"
+
+
+def test_exp2_table_is_exact():
+    with localcontext() as context:
+        context.prec = 60
+        for f in range(LOG2_UNIT):
+            exact = Decimal(2) ** (Decimal(30) - Decimal(f) / LOG2_UNIT)
+            assert _EXP2[f] == int(exact.to_integral_value(ROUND_HALF_EVEN))

@@ -1,0 +1,231 @@
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage import data
+
+import licodec
+from licodec.errors import UsageError
+from licodec.training import config as configs
+from licodec.training.checkpoint import load_checkpoint
+from licodec.training.data import Images
+from licodec.training.export import export
+from licodec.training.loop import train
+from licodec.training.model import Adaptive, Factorized, between, round_ste
+from licodec.training.optimizers import orthogonalize
+from licodec.training.start import karhunen_loeve
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """Eight crops of free photographs."""
+    path = tmp_path_factory.mktemp("images")
+    for i, source in enumerate((data.astronaut(), data.coffee(), data.chelsea(), data.rocket())):
+        for j in range(2):
+            Image.fromarray(source[j * 40 : j * 40 + 160, 60:260]).save(path / f"{i}{j}.png")
+    return path
+
+
+def settings(folder, out, **changes):
+    raw = {
+        "data": {"path": str(folder), "holdout": 2, "patch": 64, "batch": 4},
+        "model": {
+            "N": 8, "M": 16, "lambdas": [0.005, 0.05],
+            "width": 16, "z_channels": 4, "groups": 4, "kernel_size": 5,
+        },
+        "train": {
+            "steps": 6, "warmup": 1, "precision": "float32", "device": "cpu", "out": str(out), **changes,
+        },
+    }  # fmt: skip
+    return configs.from_dict(raw)
+
+
+@pytest.fixture(scope="session")
+def trained(folder, tmp_path_factory):
+    """Checkpoints of the two stages, 30 and 20 steps."""
+    out = tmp_path_factory.mktemp("runs")
+    a = train(settings(folder, out / "a", steps=30, lr=1e-3))
+    changes = dict(steps=20, stage="distributions", init=str(a), lr=2e-3, bottleneck_lr=1e-2)
+    return a, train(settings(folder, out / "b", **changes))
+
+
+def test_loss_falls(folder, tmp_path):
+    rows = []
+    train(settings(folder, tmp_path, steps=60, lr=1e-3, bottleneck_lr=2e-2), report=rows.append)
+    history = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
+    start = settings(folder, tmp_path / "zero", steps=1, lr=1e-9, bottleneck_lr=1e-9, ema=0.0)
+    train(start, report=rows.append)
+    first = [json.loads(s) for s in (tmp_path / "zero/history.jsonl").read_text().splitlines()]
+    assert history[-1]["val_objective"] < 0.95 * first[-1]["val_objective"]
+    assert rows
+
+
+def test_resume_goes_on(folder, tmp_path):
+    train(settings(folder, tmp_path, steps=3))
+    with pytest.raises(UsageError, match="resume"):
+        train(settings(folder, tmp_path, steps=5))
+    train(settings(folder, tmp_path, steps=5), resume=True)
+    state = load_checkpoint(tmp_path / "checkpoint.pt")
+    assert state["step"] == 5
+    assert len(state["history"]) == 2
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_fixed_rate_and_optimizers(folder, tmp_path, optimizer):
+    config = settings(folder, tmp_path, optimizer=optimizer, steps=2)
+    config.model.lambdas = (0.01,)
+    assert load_checkpoint(train(config))["step"] == 2
+
+
+def test_trained_weights_encode_and_decode(trained, folder, tmp_path):
+    with Image.open(sorted(folder.iterdir())[0]) as image:
+        image.load()
+    for checkpoint, model in zip(trained, ("factorized", "adaptive"), strict=True):
+        path = export(checkpoint, tmp_path, "tiny")
+        assert path.with_suffix(".json").exists()
+        data = licodec.encode(image, quality=100, model=str(path))
+        assert licodec.info(data)["model"] == model
+        os.environ["LICODEC_WEIGHTS"] = str(tmp_path)
+        try:
+            out = licodec.decode(data)
+        finally:
+            del os.environ["LICODEC_WEIGHTS"]
+        error = np.asarray(out, float) - np.asarray(image, float)
+        assert 10 * np.log10(255**2 / (error**2).mean()) > 18
+
+
+def test_recipe_tells_every_stage(trained, tmp_path):
+    text = export(trained[1], tmp_path, "tiny").with_suffix(".json").read_text()
+    first, second = json.loads(text)["stages"]
+    assert first["config"]["train"]["stage"] == "transforms" and first["steps"] == 30
+    assert second["config"]["train"]["stage"] == "distributions" and second["steps"] == 20
+    assert second["provenance"]["data_sha256"]
+    assert str(tmp_path.parent) not in text
+
+
+def test_stage_b_leaves_the_transforms_alone(trained):
+    a, b = (load_checkpoint(path)["ema"] for path in trained)
+    for name in a:
+        if name.startswith(("g_a", "g_s", "log_gain")):
+            assert torch.equal(a[name], b[name])
+    assert any(b[n].abs().sum() > 0 for n in b if n.startswith("h_s.layers.4"))
+
+
+def test_joint_stage_trains_everything(trained, folder, tmp_path):
+    b = trained[1]
+    c = train(settings(folder, tmp_path, steps=3, stage="joint", init=str(b), lr=1e-3))
+    before, after = load_checkpoint(b)["model"], load_checkpoint(c)["model"]
+    for part in ("g_a.0.weight", "g_s.0.weight", "h_a.layers.0.weight", "h_s.layers.4.weight"):
+        assert not torch.equal(before[part], after[part])
+
+
+def test_two_processes(folder, tmp_path):
+    """DDP over gloo: both ranks step together, and the result is a checkpoint like any other."""
+    config = tmp_path / "config.toml"
+    config.write_text(
+        f'[data]\npath = "{folder}"\nholdout = 2\npatch = 64\nbatch = 2\n'
+        "[model]\nN = 8\nM = 16\nlambdas = [0.005, 0.05]\n"
+        f'[train]\nsteps = 3\nprecision = "float32"\ndevice = "cpu"\nout = "{tmp_path}/out"\n'
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+               "-m", "licodec", "train", str(config)]  # fmt: skip
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    state = load_checkpoint(tmp_path / "out/checkpoint.pt")
+    assert state["step"] == 3 and state["provenance"]["processes"] == 2
+
+
+def test_processes_see_different_images(folder):
+    parts = [Images(folder, 2, 64, torch.device("cpu"), (rank, 2)).train for rank in (0, 1)]
+    assert len(parts[0]) == len(parts[1]) == 3
+    assert not any(torch.equal(a, b) for a in parts[0] for b in parts[1])
+
+
+def test_tar_shards_read_like_a_folder(folder, tmp_path):
+    import tarfile
+
+    with tarfile.open(tmp_path / "shard-0.tar", "w") as tar:
+        for path in sorted(folder.iterdir()):
+            tar.add(path, path.name)
+    a = Images(folder, 2, 64, torch.device("cpu"))
+    b = Images(tmp_path, 2, 64, torch.device("cpu"))
+    assert a.sha256 == b.sha256
+    assert all(torch.equal(x, y) for x, y in zip(a.train, b.train, strict=True))
+
+
+def test_start_is_a_good_linear_transform(folder):
+    images = Images(folder, 2, 64, torch.device("cpu"))
+    model = Factorized(32, 64, (0.01,))
+    karhunen_loeve(model, images, seed=0)
+    x = torch.stack([image[:, :128, :128] for image in images.validation]).float() / 255
+    with torch.no_grad():
+        mse = ((model.g_s(model.g_a(x)) - x) ** 2).mean()
+    assert -10 * torch.log10(mse) > 24
+
+
+def test_rounding_passes_gradients():
+    x = torch.tensor([0.4, 1.6], requires_grad=True)
+    out = round_ste(x)
+    out.sum().backward()
+    assert out.tolist() == [0, 2] and x.grad.tolist() == [1, 1]
+
+
+def test_stage_b_loss_reaches_both_nets_and_nothing_else():
+    model = Adaptive(8, 16, (0.01, 0.1), 16, 4, 4, 5)
+    torch.nn.init.normal_(model.h_s.layers[-1].weight, std=0.1)
+    counts = torch.zeros(2, 16, 257)
+    counts[:, :, 120:136] = torch.rand(2, 16, 16) * 50
+    loss, _ = model.rates(counts, torch.tensor([0.0, 0.7]))
+    loss.backward()
+    for name, parameter in model.named_parameters():
+        reached = parameter.grad is not None and bool(parameter.grad.abs().sum() > 0)
+        assert reached == name.startswith(("h_a", "h_s", "bottleneck.")) or "quantiles" in name
+
+
+def test_between_interpolates_per_row():
+    tables = torch.tensor([[0.0], [2.0], [6.0]])
+    assert between(tables, torch.tensor([0.5, 1.0, 2.0])).flatten().tolist() == [1, 2, 6]
+
+
+def test_orthogonalize_flattens_singular_values():
+    torch.manual_seed(0)
+    for shape in ((8, 40), (40, 8)):
+        values = torch.linalg.svdvals(orthogonalize(torch.randn(shape)))
+        assert values.min() > 0.6 and values.max() < 1.3
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        ({"train": {"steps": 1, "stage": "x"}}, "stage"),
+        ({"train": {"steps": 1, "speed": 3}}, "train.speed"),
+        ({"train": {"steps": "many"}}, "must be int"),
+        ({"trains": {}}, "section"),
+        ({"train": {}}, "steps or"),
+        ({"train": {"steps": 1}, "data": {"batch": 7}}, "multiple"),
+        ({"train": {"steps": 1}, "model": {"lambdas": [0.2, 0.1]}}, "rise"),
+    ],
+)
+def test_bad_configs(raw, reason):
+    with pytest.raises(UsageError, match=reason):
+        configs.from_dict(raw)
+
+
+def test_checkpoints_cannot_run_code(tmp_path):
+    import pickle
+
+    class Evil:
+        def __reduce__(self):
+            return (os.mkdir, (str(tmp_path / "evil"),))
+
+    (tmp_path / "x.pt").write_bytes(pickle.dumps({"ema": Evil(), "config": {}}))
+    with pytest.raises(UsageError):
+        load_checkpoint(tmp_path / "x.pt")
+    assert not (tmp_path / "evil").exists()
