@@ -20,6 +20,7 @@ lint: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	$(VENV)/bin/licodec bench $(KODAK) -o benchmarks/kodak.json --plot benchmarks/kodak.svg
+	$(VENV)/bin/python benchmarks/tables.py
 
 # torch first and by itself: resolved together with the rest, pip may take a larger build.
 $(VENV)/.installed: pyproject.toml

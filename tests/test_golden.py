@@ -1,0 +1,39 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import licodec
+from licodec.codec import verify_latents
+
+GOLDEN = Path(__file__).resolve().parent / "golden"
+OK = sorted((GOLDEN / "ok").glob("*.lic"))
+MUST_FAIL = sorted((GOLDEN / "must-fail").glob("*.lic"))
+LATENTS = json.loads((GOLDEN / "ok" / "latents_crc32.json").read_text())
+
+
+def test_there_are_golden_files():
+    assert {path.stem for path in OK} == set(LATENTS)
+    assert len(OK) >= 13 and len(MUST_FAIL) >= 16
+
+
+@pytest.mark.parametrize("path", OK, ids=lambda p: p.stem)
+def test_decodes_to_the_same_latents_and_pixels(path):
+    data = path.read_bytes()
+    assert verify_latents(data) == LATENTS[path.stem]
+    decoded = licodec.decode(data, precision="float32")
+    with Image.open(path.with_suffix(".png")) as expected:
+        assert decoded.mode == expected.mode
+        difference = np.asarray(decoded).astype(int) - np.asarray(expected).astype(int)
+    assert np.abs(difference).max() <= 1
+
+
+@pytest.mark.parametrize("path", MUST_FAIL, ids=lambda p: p.stem)
+def test_is_refused(path):
+    with pytest.raises(licodec.LicodecError) as caught:
+        licodec.decode(path.read_bytes())
+    assert "\n" not in str(caught.value)
+    missing = path.stem == "missing-weights"
+    assert caught.value.exit_code == (4 if missing else 3)
