@@ -196,7 +196,7 @@ def info(inputs: tuple[str, ...], as_json: bool) -> None:
             f"{row['bpp']} bpp, {row['model']}@{row['model_hash']}, quality {row['quality']:g} ({streams})"
         )
 
-    _inspect(inputs, as_json, lambda data: licodec.info(data, sys.maxsize), line)
+    _inspect(inputs, as_json, lambda data: licodec.info(data, 2**62), line)
 
 
 @main.command()

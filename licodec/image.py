@@ -88,7 +88,9 @@ def to_pillow(picture: Picture) -> Image.Image:
     image = Image.fromarray(samples[:, :, 0] if samples.shape[2] == 1 else samples)
     for kind, key in ((ICC, "icc_profile"), (EXIF, "exif"), (XMP, "xmp")):
         if kind in picture.metadata:
-            image.info[key] = picture.metadata[kind]
+            # Pillow's JPEG writer wants EXIF with the prefix that its readers leave on.
+            prefix = b"Exif\0\0" if kind == EXIF else b""
+            image.info[key] = prefix + picture.metadata[kind]
     return image
 
 

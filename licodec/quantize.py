@@ -52,10 +52,11 @@ def rate_distortion(
     for c, row in enumerate(u):
         best = np.rint(row).astype(np.int32)
         inside = np.clip(best, -half, half - 1)
+        codable = inside == best
         cost = bits[c][inside + half] + weight[c] * (row - best) ** 2
         for candidate in (inside - np.sign(inside), np.zeros_like(inside)):
             other = bits[c][candidate + half] + weight[c] * (row - candidate) ** 2
-            better = (other < cost) & (best == inside)
+            better = (other < cost) & codable
             best = np.where(better, candidate, best)
             cost = np.where(better, other, cost)
         y[c] = best

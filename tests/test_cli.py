@@ -93,6 +93,19 @@ def test_verify(run, lic, encoded, tmp_path):
     assert "photo.lic: ok" in result.stdout and "broken.lic" in result.stderr
 
 
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+def test_orientation_acts_once(run, tmp_path, photo, suffix):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo.save(tmp_path / "in.jpg", exif=exif, quality=95)
+    assert run("encode", tmp_path / "in.jpg", "-o", tmp_path / "x.lic").exit_code == 0
+    assert run("decode", tmp_path / "x.lic", "-o", tmp_path / f"out{suffix}").exit_code == 0
+    with Image.open(tmp_path / f"out{suffix}") as out:
+        assert out.size == photo.size and out.getexif()[0x0112] == 6
+    assert run("decode", tmp_path / "x.lic", "-o", tmp_path / "out.ppm").exit_code == 0
+    assert opened(tmp_path / "out.ppm").size == photo.size[::-1]
+
+
 def test_models(run):
     rows = json.loads(run("models", "--json").stdout)
     assert {row["model"] for row in rows} >= {"adaptive", "factorized"}

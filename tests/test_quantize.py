@@ -24,7 +24,7 @@ def test_choice_is_the_cheapest_of_its_candidates(weight):
     u = np.random.default_rng(1).normal(0, 3, (1, 300)).astype(np.float32)
     pmf = laplace(1)
     y = rate_distortion(u, pmf, np.array([weight]))[0]
-    bits = -np.log2(pmf[0, :-1] / pmf[0].sum())
+    bits = -np.log2(np.maximum(pmf[0, :-1], 0.25) / pmf[0].sum())
     for value, chosen in zip(u[0], y, strict=True):
         near = int(np.rint(value))
         candidates = {near, near - int(np.sign(near)), 0}
