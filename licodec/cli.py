@@ -83,14 +83,10 @@ def shared(command: Callable[..., Any]) -> Callable[..., Any]:
     help="0 is smallest, 100 is best; continuous.",
 )  # fmt: skip
 @click.option("-m", "--model", default="adaptive", show_default=True, help="See `licodec models`.")
-@click.option(
-    "-e", "--effort", type=click.IntRange(0, 9), default=1, show_default=True,
-    help="Passes in which the encoder trades rate for distortion.",
-)  # fmt: skip
 def encode(
     inputs: tuple[str, ...], output: str | None, output_dir: str | None, force: bool,
     device: str, precision: str, max_pixels: int, strip: bool, quiet: bool,
-    quality: float, model: str, effort: int,
+    quality: float, model: str,
 ) -> None:  # fmt: skip
     """Encode images to .lic files; - is standard input or output."""
 
@@ -105,7 +101,7 @@ def encode(
         for note in picture.notes:
             complain(f"{source}: note: {note}")
         began = time.perf_counter()
-        data = encode_picture(picture, quality, model, device, precision, effort)
+        data = encode_picture(picture, quality, model, device, precision)
         seconds = time.perf_counter() - began
         files.write(target, data)
         height, width = picture.color.shape[:2]

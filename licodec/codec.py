@@ -1,7 +1,7 @@
 """encode(image) → bytes, decode(bytes) → image: the whole path.
 
-image.from_pillow ─► transforms.analyze ─► quantize ─► models.code_latents ─► container.pack
-image.to_pillow ◄─ transforms.synthesize ◄──────────── models.code_latents ◄─ container.unpack
+image.from_pillow ─► transforms.analyze ─► models.code_latents ─► container.pack
+image.to_pillow ◄─ transforms.synthesize ◄─ models.code_latents ◄─ container.unpack
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from licodec import image as images
-from licodec import quantize, transforms, weights
+from licodec import transforms, weights
 from licodec.container import ALPHA, MAX_PIXELS, QUALITY_STEPS, Container, pack, unpack
 from licodec.errors import DamagedFileError, ModelMissingError, UnsupportedImageError, UsageError
 from licodec.image import Picture, from_pillow, to_pillow
@@ -25,9 +25,6 @@ from licodec.models import MODELS, Model, code_latents
 from licodec.rangecoder import Decoder, Encoder
 from licodec.transforms import STRIDE
 from licodec.weights import Weights
-
-EFFORT = 1
-"""Passes of rate-distortion quantization that an encoder makes by default."""
 
 
 class Codec:
@@ -54,16 +51,16 @@ class Codec:
             self.models[name] = MODELS[name](self.weights)
         return self.models[name]
 
-    def encode(self, picture: Picture, quality: float, model: str, effort: int = EFFORT) -> bytes:
+    def encode(self, picture: Picture, quality: float, model: str) -> bytes:
         """A picture to the bytes of a .lic file; quality 0 … 100, in halves."""
         step = round(quality * QUALITY_STEPS / 100)
         position = self.weights.position(step)
         height, width = picture.color.shape[:2]
-        u = self.transforms.analyze(picture.color, self.weights.gain(position))
-        u = u.reshape(len(u), -1)
+        y = self.transforms.analyze(picture.color, self.weights.gain(position))
+        y = y.reshape(len(y), -1)
 
         entropy_model = self.model(model)
-        y, z = self.choose(u, position, entropy_model, effort)
+        z = entropy_model.side_information(y, position)
         encoder = Encoder()
         code_latents(entropy_model, encoder, position, y.shape[1], y, z)
 
@@ -78,24 +75,6 @@ class Codec:
                 latents_crc32=latents_crc32(y), payload=encoder.finish(), chunks=chunks,
             )
         )  # fmt: skip
-
-    def choose(
-        self, u: NDArray[np.float32], position: int, model: Model, effort: int
-    ) -> tuple[NDArray[np.int32], NDArray[np.int32] | None]:
-        """The encoder's freedom: which integers y (M, positions) and side information z to send.
-
-        Args:
-            u: (M, positions) latents in quantization steps.
-            effort: how often y is chosen anew by the tables that the last choice led to.
-        """
-        y = quantize.nearest(u)
-        z = model.side_information(y, position)
-        if "sensitivity" in self.weights:
-            weight = quantize.error_weight(self.weights, position)
-            for _ in range(effort):
-                y = quantize.rate_distortion(u, model.tables(position, z), weight)
-                z = model.side_information(y, position)
-        return y, z
 
     def decode(self, container: Container) -> Picture:
         """A parsed file to its picture.
@@ -166,7 +145,6 @@ def encode(
     device: str = "auto",
     precision: str = "auto",
     strip: bool = False,
-    effort: int = EFFORT,
 ) -> bytes:
     """Encode an image.
 
@@ -177,7 +155,6 @@ def encode(
         device: auto, cpu or cuda, for the transforms.
         precision: auto, float32 or bf16, for the transforms.
         strip: leave ICC, EXIF and XMP out.
-        effort: passes of rate-distortion quantization; 0 rounds to the nearest.
 
     Returns:
         The bytes of a .lic file.
@@ -188,12 +165,12 @@ def encode(
     picture = from_pillow(image)
     if strip:
         picture.metadata.clear()
-    return encode_picture(picture, quality, model, device, precision, effort)
+    return encode_picture(picture, quality, model, device, precision)
 
 
 def encode_picture(
     picture: Picture, quality: float, model: str,
-    device: str = "auto", precision: str = "auto", effort: int = EFFORT,
+    device: str = "auto", precision: str = "auto",
 ) -> bytes:  # fmt: skip
     """`encode` for a picture already read."""
     if not 0 <= quality <= 100:
@@ -202,7 +179,7 @@ def encode_picture(
     if width * height > MAX_PIXELS:
         raise UnsupportedImageError(f"{width}x{height} is more than {MAX_PIXELS} pixels")
     codec, name = open_codec(model, device, precision)
-    return codec.encode(picture, quality, name, effort)
+    return codec.encode(picture, quality, name)
 
 
 def decode(

@@ -102,7 +102,7 @@ def has_native_bf16() -> bool:
 
 
 class Pair:
-    """g_a and g_s as the codec runs them: uint8 pixels on one side, latents on the other.
+    """g_a and g_s as the codec runs them: uint8 pixels on one side, integer latents on the other.
 
     Args:
         g_a, g_s: their states.
@@ -131,14 +131,14 @@ class Pair:
         return net.eval()
 
     @torch.inference_mode()
-    def analyze(self, color: NDArray[np.uint8], gain: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Pixels (H, W, 1 or 3) to y (M, h, w), multiplied by gain (M,): in quantization steps.
+    def analyze(self, color: NDArray[np.uint8], gain: NDArray[np.float32]) -> NDArray[np.int32]:
+        """Pixels (H, W, 1 or 3) to y (M, h, w), multiplied by gain (M,) and rounded.
 
         The image is continued by its border to multiples of 16, and seen tile by tile.
         """
         height, width = color.shape[:2]
         h, w = -(-height // STRIDE), -(-width // STRIDE)
-        y = np.empty((self.M, h, w), dtype=np.float32)
+        y = np.empty((self.M, h, w), dtype=np.int32)
         scale = torch.from_numpy(gain).to(self.device)[:, None, None]
         for inner, outer in _tiles(h, w, self.tile):
             (top, bottom, left, right) = (side * STRIDE for side in outer)
@@ -150,7 +150,7 @@ class Pair:
             x = x.float().div(255).expand(-1, 3, -1, -1)
             with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
                 tile = self.g_a(x.contiguous(memory_format=torch.channels_last))[0]
-            tile = _cut(tile.float() * scale, inner, outer, 1)
+            tile = _cut((tile.float() * scale).round().int(), inner, outer, 1)
             y[:, inner[0] : inner[1], inner[2] : inner[3]] = tile.cpu().numpy()
         return y
 

@@ -7,7 +7,6 @@ A file is `NAME-HASH8.safetensors`, HASH8 being the first 8 hex digits of the SH
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from functools import lru_cache
 from pathlib import Path
@@ -88,11 +87,6 @@ class Weights:
     def gain(self, position: int) -> NDArray[np.float32]:
         """(M,) what y is multiplied by before rounding; linear in log between anchors."""
         return np.exp(self.interpolated("log_gain", position)).astype(np.float32)
-
-    def lmbda(self, position: int) -> float:
-        """The weight of distortion that the rate was trained for."""
-        lambdas = np.log(json.loads(self.metadata["lambdas"]))
-        return float(np.exp(_between(lambdas, position)))
 
     def interpolated(self, name: str, position: int) -> NDArray[np.float64]:
         """A row between the anchors' rows of a float tensor (K, …)."""

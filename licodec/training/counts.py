@@ -74,23 +74,3 @@ def best_average(counts: Counts, k: int) -> Tensor:
     """log2 of the best static distribution at anchor k: (M, BINS + 1)."""
     rows = counts.values[counts.t == k]
     return log2_average(rows.sum(0, dtype=torch.float64).numpy())
-
-
-def sensitivity(model: Adaptive, images: list[Tensor], k: int) -> Tensor:
-    """How much squared error in x̂ one squared unit of y causes at anchor k: (M,).
-
-    The mean over positions of the squared columns of g_s's Jacobian: the square of Jᵀv for v of unit
-    variance has it as its expectation.
-    """
-    gain = model.log_gain[k].detach().exp()[None, :, None, None]
-    total = torch.zeros_like(model.log_gain[k])
-    for image in images:
-        height, width = (min(side, 256) // 16 * 16 for side in image.shape[1:])
-        x = image[None, :, :height, :width].float() / 255
-        with torch.no_grad():
-            y_hat = (model.g_a(x) * gain).round() / gain
-        y_hat.requires_grad_(True)
-        x_hat = model.g_s(y_hat)
-        (gradient,) = torch.autograd.grad(x_hat, y_hat, torch.randn_like(x_hat))
-        total += (gradient**2).mean((0, 2, 3))
-    return total / len(images)

@@ -102,7 +102,6 @@ def _adaptive(config: configs.Config, ema: dict[str, Tensor]) -> dict[str, NDArr
     model.load_state_dict(ema)
     return {
         "prior": _log2_integers(ema["prior"]),
-        "sensitivity": ema["sensitivity"].float().numpy(),
         "z_prior": _log2_integers(ema["z_prior"]),
         **{f"h_a.{k}": v.half().numpy() for k, v in model.h_a.state_dict().items()},
         **quantize_synthesis(model.h_s),

@@ -102,14 +102,12 @@ TARGET_PIXELS = 768 * 512
 class Adaptive(nn.Module):
     """Factorized transforms with encoding distributions that follow the image.
 
-    `sensitivity` (K, M): squared error in x̂, summed over pixels and channels, that one squared unit of y
-    causes. `prior` (K, M, BINS + 1) and `z_prior` (K, Z·32, Z_BINS + 1) hold log2 probabilities; the
+    `prior` (K, M, BINS + 1) and `z_prior` (K, Z·32, Z_BINS + 1) hold log2 probabilities; the
     last entry of each is the escape's. The task sets these buffers from data.
     """
 
     prior: Tensor
     z_prior: Tensor
-    sensitivity: Tensor
 
     def __init__(
         self, N: int, M: int, lambdas: tuple[float, ...],
@@ -126,7 +124,6 @@ class Adaptive(nn.Module):
         self.bottleneck = EntropyBottleneck(Z * SIDE_LENGTH, init_scale=4)
         self.bottleneck.quantiles.requires_grad_(False)
         self.register_buffer("prior", torch.zeros(K, M, BINS + 1))
-        self.register_buffer("sensitivity", torch.zeros(K, M))
         self.register_buffer("z_prior", torch.zeros(K, Z * SIDE_LENGTH, Z_BINS + 1))
 
     def prior_at(self, t: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ def initialize(model: Factorized | Adaptive, config: Config, images: Images) -> 
         missing, unexpected = model.load_state_dict(state, strict=False)
     except RuntimeError as error:
         raise UsageError(f"train.init {config.train.init}: {str(error).splitlines()[1]}") from error
-    own = ("bottleneck.", "h_a.", "h_s.", "prior", "z_prior", "sensitivity")
+    own = ("bottleneck.", "h_a.", "h_s.", "prior", "z_prior")
     wrong = [k for k in (*missing, *unexpected) if not k.startswith(own)]
     if wrong:
         raise UsageError(f"train.init {config.train.init}: does not fit the model ({wrong[0]})")

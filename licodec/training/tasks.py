@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from licodec.training.config import Config
-from licodec.training.counts import best_average, collect, log2_average, sensitivity
+from licodec.training.counts import best_average, collect, log2_average
 from licodec.training.data import Images
 from licodec.training.model import Z_BINS, Adaptive, Factorized, normalized_log2
 from licodec.training.start import initialize
@@ -122,10 +122,6 @@ class Distributions:
         self.held_out = collect(self.model, images.validation, held_out, precision, device)
         if not self.model.prior.any():
             self.model.prior.copy_(torch.stack([best_average(self.counts, k) for k in range(K)]))
-        sample = images.train[:: max(1, len(images.train) // 12)]
-        self.model.sensitivity.copy_(
-            torch.stack([sensitivity(self.model, sample, k) for k in range(K)])
-        )
 
     def loss(
         self, network: nn.Module, rng: np.random.Generator, progress: float
