@@ -109,7 +109,9 @@ class Adaptive:
 
 def analysis_input(p: torch.Tensor, prior: torch.Tensor) -> torch.Tensor:
     """√p - √prior: what h_a sees. p sums to 1 over its last axis, prior to anything."""
-    return p.sqrt() - (prior / prior.sum(-1, keepdim=True)).sqrt()
+    # The root has no finite slope at 0; empty bins take no part in the gradient.
+    root = torch.where(p > 0, p.clamp(min=1e-12).sqrt(), 0.0)
+    return root - (prior / prior.sum(-1, keepdim=True)).sqrt()
 
 
 MODELS: dict[str, type[Factorized] | type[Adaptive]] = {

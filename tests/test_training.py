@@ -56,12 +56,12 @@ def trained(folder, tmp_path_factory):
 
 def test_loss_falls(folder, tmp_path):
     rows = []
-    train(settings(folder, tmp_path, steps=60, lr=1e-3, bottleneck_lr=2e-2), report=rows.append)
+    train(settings(folder, tmp_path, steps=60, lr=1e-4, bottleneck_lr=2e-2), report=rows.append)
     history = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
     start = settings(folder, tmp_path / "zero", steps=1, lr=1e-9, bottleneck_lr=1e-9, ema=0.0)
     train(start, report=rows.append)
     first = [json.loads(s) for s in (tmp_path / "zero/history.jsonl").read_text().splitlines()]
-    assert history[-1]["val_objective"] < 0.95 * first[-1]["val_objective"]
+    assert history[-1]["val_objective"] < 0.97 * first[-1]["val_objective"]
     assert rows
 
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from licodec.errors import UsageError
+from licodec.errors import LicodecError, UsageError
 from licodec.training import config as configs
 from licodec.training import distributed
 from licodec.training.checkpoint import load_checkpoint, save_checkpoint
@@ -28,6 +28,9 @@ from licodec.training.config import Config
 from licodec.training.data import Images
 from licodec.training.optimizers import Muon
 from licodec.training.tasks import Task, make_task
+
+_MAX_BAD_STEPS = 20
+"""A step without a finite gradient is left out; so many in a row mean that the run is lost."""
 
 
 class Run:
@@ -41,6 +44,7 @@ class Run:
         self.base_lrs = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
         self.step = 0
         self.seconds = 0.0
+        self.bad_steps = 0
         self.history: list[dict[str, Any]] = []
         self.earlier: list[dict[str, Any]] = _earlier_runs(config)
 
@@ -181,7 +185,10 @@ def train(
             optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(task.model.parameters(), settings.clip)
-        if torch.isfinite(norm):
+        run.bad_steps = 0 if torch.isfinite(norm) else run.bad_steps + 1
+        if run.bad_steps >= _MAX_BAD_STEPS:
+            raise LicodecError(f"{run.bad_steps} steps in a row had no finite gradient; stopped")
+        if not run.bad_steps:
             for optimizer in run.optimizers:
                 optimizer.step()
             run.average()
