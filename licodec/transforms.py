@@ -60,7 +60,10 @@ class GDN(nn.Module):
         beta = _nonnegative(self.beta, 1e-6)
         gamma = _nonnegative(self.gamma, 0.0)
         energy = F.conv2d(x * x, gamma[:, :, None, None], beta)
-        return x * (torch.sqrt(energy) if self.inverse else torch.rsqrt(energy))
+        if torch.is_grad_enabled():
+            return x * (torch.sqrt(energy) if self.inverse else torch.rsqrt(energy))
+        # In place: fresh buffers of this size cost more than the arithmetic.
+        return (energy.sqrt_() if self.inverse else energy.rsqrt_()).mul_(x)
 
 
 def _conv(inputs: int, outputs: int) -> nn.Conv2d:
