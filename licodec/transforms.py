@@ -110,7 +110,7 @@ class Pair:
     Args:
         g_a, g_s: their states.
         device: cpu or cuda.
-        precision: float32, bf16 or auto.
+        precision: float32, bf16, or auto: bf16 where it is fast, but for what is `precise`.
         tile: latent positions a side that are computed at once; bounds the memory.
     """
 
@@ -120,7 +120,8 @@ class Pair:
     ) -> None:  # fmt: skip
         N, M = len(g_a["0.bias"]), len(g_a["6.bias"])
         self.device = torch.device(device)
-        if precision == "auto":
+        self.chosen = precision != "auto"
+        if not self.chosen:
             precision = "bf16" if device == "cuda" or has_native_bf16() else "float32"
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self.M, self.tile = M, tile
@@ -133,8 +134,15 @@ class Pair:
         net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return net.eval()
 
+    def _autocast(self, precise: bool) -> torch.autocast:
+        """precise asks for float32, unless the precision was chosen by the user."""
+        enabled = self.dtype != torch.float32 and (self.chosen or not precise)
+        return torch.autocast(self.device.type, self.dtype, enabled=enabled)
+
     @torch.inference_mode()
-    def analyze(self, color: NDArray[np.uint8], gain: NDArray[np.float32]) -> NDArray[np.int32]:
+    def analyze(
+        self, color: NDArray[np.uint8], gain: NDArray[np.float32], precise: bool = False
+    ) -> NDArray[np.int32]:
         """Pixels (H, W, 1 or 3) to y (M, h, w), multiplied by gain (M,) and rounded.
 
         The image is continued by its border to multiples of 16, and seen tile by tile.
@@ -151,7 +159,7 @@ class Pair:
                 pixels = np.pad(pixels, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")
             x = torch.from_numpy(pixels.copy()).to(self.device).permute(2, 0, 1)[None]
             x = x.float().div(255).expand(-1, 3, -1, -1)
-            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            with self._autocast(precise):
                 tile = self.g_a(x.contiguous(memory_format=torch.channels_last))[0]
             tile = _cut((tile.float() * scale).round().int(), inner, outer, 1)
             y[:, inner[0] : inner[1], inner[2] : inner[3]] = tile.cpu().numpy()
@@ -165,6 +173,7 @@ class Pair:
         height: int,
         width: int,
         channels: int,
+        precise: bool = False,
     ) -> NDArray[np.uint8]:
         """ŷ (M, h, w) to pixels (height, width, channels); one channel is the mean of three."""
         _, h, w = y.shape
@@ -173,7 +182,7 @@ class Pair:
         for inner, outer in _tiles(h, w, self.tile):
             part = y[:, outer[0] : outer[1], outer[2] : outer[3]]
             y_hat = torch.from_numpy(np.ascontiguousarray(part)).to(self.device) / scale
-            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            with self._autocast(precise):
                 x_hat = self.g_s(y_hat[None].contiguous(memory_format=torch.channels_last))[0]
             x_hat = _cut(x_hat.float(), inner, outer, STRIDE)
             if channels == 1:

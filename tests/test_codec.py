@@ -7,7 +7,7 @@ from PIL import Image
 
 import licodec
 from licodec import weights
-from licodec.codec import Codec, latents_crc32, open_codec
+from licodec.codec import Codec, is_precise, latents_crc32, open_codec
 from licodec.container import pack, unpack
 from licodec.distributions import information
 from licodec.errors import DamagedFileError, ModelMissingError, UnsupportedImageError, UsageError
@@ -63,7 +63,7 @@ def test_decoder_returns_the_very_latents(photo, model, quality):
     codec, _ = open_codec(model, "cpu")
     step = round(2 * quality)
     position = codec.weights.position(step)
-    y = codec.transforms.analyze(np.asarray(photo), codec.weights.gain(position))
+    y = codec.transforms.analyze(np.asarray(photo), codec.weights.gain(position), is_precise(step))
     container = unpack(licodec.encode(photo, quality=quality, model=model, device="cpu"))
     assert container.latents_crc32 == latents_crc32(y)
     assert (codec.decode_latents(container) == y).all()
