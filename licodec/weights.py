@@ -86,18 +86,11 @@ class Weights:
 
     def gain(self, position: int) -> NDArray[np.float32]:
         """(M,) what y is multiplied by before rounding; linear in log between anchors."""
-        return np.exp(self.interpolated("log_gain", position)).astype(np.float32)
-
-    def interpolated(self, name: str, position: int) -> NDArray[np.float64]:
-        """A row between the anchors' rows of a float tensor (K, …)."""
-        return _between(self._tensors[name].astype(np.float64), position)
-
-
-def _between(rows: NDArray[np.float64], position: int) -> NDArray[np.float64]:
-    k = min(position // STEPS, max(0, len(rows) - 2))
-    t = position / STEPS - k
-    row: NDArray[np.float64] = (1 - t) * rows[k] + t * rows[min(k + 1, len(rows) - 1)]
-    return row
+        log_gain = self._tensors["log_gain"].astype(np.float64)
+        k = min(position // STEPS, max(0, len(log_gain) - 2))
+        t = position / STEPS - k
+        row = (1 - t) * log_gain[k] + t * log_gain[min(k + 1, len(log_gain) - 1)]
+        return np.exp(row).astype(np.float32)
 
 
 def folders() -> list[Path]:
@@ -109,7 +102,7 @@ def folders() -> list[Path]:
 
 
 def installed() -> list[Path]:
-    """Every weights file there is, the newest name of a folder first."""
+    """Every weights file there is, folder by folder, in the order of names."""
     return [p for folder in folders() for p in sorted(folder.glob("*.safetensors"))]
 
 
