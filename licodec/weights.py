@@ -89,7 +89,8 @@ class Weights:
         log_gain = self._tensors["log_gain"].astype(np.float64)
         k = min(position // STEPS, max(0, len(log_gain) - 2))
         t = position / STEPS - k
-        row: NDArray[np.float64] = (1 - t) * log_gain[k] + t * log_gain[min(k + 1, len(log_gain) - 1)]
+        above = log_gain[min(k + 1, len(log_gain) - 1)]
+        row: NDArray[np.float64] = (1 - t) * log_gain[k] + t * above
         gain: NDArray[np.float32] = np.exp(row).astype(np.float32)
         return gain
 
