@@ -65,12 +65,10 @@ class Codec:
         position = self.weights.position(step)
         height, width = picture.color.shape[:2]
         y = self.transforms.analyze(picture.color, self.weights.gain(position), is_precise(step))
-        y = y.reshape(len(y), -1)
-
         entropy_model = self.model(model)
         z = entropy_model.side_information(y, position)
         encoder = Encoder()
-        code_latents(entropy_model, encoder, position, y.shape[1], y, z)
+        code_latents(entropy_model, encoder, position, y.shape[1], y.shape[2], y, z)
 
         chunks = dict(picture.metadata)
         if picture.alpha is not None:
@@ -110,7 +108,7 @@ class Codec:
         h, w = (math.ceil(side / STRIDE) for side in (container.height, container.width))
         model = self.model("adaptive" if container.adaptive else "factorized")
         decoder = Decoder(container.payload)
-        y = code_latents(model, decoder, position, h * w, None, None).reshape(-1, h, w)
+        y = code_latents(model, decoder, position, h, w, None, None)
         if latents_crc32(y) != container.latents_crc32:
             raise DamagedFileError("the latents decode to other values than were encoded")
         return y

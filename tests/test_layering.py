@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "licodec"
 # From the bottom up. Folders stand for all of their files.
 ORDER = [
     "errors", "container", "info", "rangecoder", "distributions", "weights", "histogram",
-    "pdf_transform", "transforms", "models", "image", "files", "codec", "pillow_plugin", "",
+    "pdf_transform", "transforms", "contexts", "models", "image", "files", "codec", "pillow_plugin", "",
     "training", "bench", "cli", "__main__",
 ]  # fmt: skip
 
