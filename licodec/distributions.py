@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from licodec.errors import UnsupportedImageError
+from licodec.progress import track
 from licodec.rangecoder import Coder, Pmf
 
 BINS = 256
@@ -82,12 +83,12 @@ def code_channels(
     """
     bins = pmf.shape[1] - 1
     out = np.empty((len(pmf), count), dtype=np.int32)
-    for c, row in enumerate(pmf):
+    for c in track(range(len(pmf)), "latents"):
         symbols = None
         if values is not None:
             symbols = values[c] + bins // 2
             symbols = np.where((symbols < 0) | (symbols >= bins), bins, symbols).astype(np.int32)
-        symbols = coder.code(symbols, count, row)
+        symbols = coder.code(symbols, count, pmf[c])
         out[c] = symbols - bins // 2
         escaped = np.flatnonzero(symbols == bins)
         if len(escaped):
@@ -130,7 +131,10 @@ def _code_outside(
 def information(values: NDArray[np.int32], pmf: Pmf) -> float:
     """Bits that coding (C, count) values costs under pmf, escapes at their table's price alone."""
     bins = pmf.shape[1] - 1
-    symbols = values.astype(np.int64) + bins // 2
-    symbols = np.where((symbols < 0) | (symbols >= bins), bins, symbols)
-    frequencies = np.maximum(pmf, PMF_TOTAL / 2**24) / pmf.sum(axis=1, keepdims=True)
-    return float(-np.log2(np.take_along_axis(frequencies, symbols, axis=1)).sum())
+    bits = -np.log2(np.maximum(pmf, PMF_TOTAL / 2**24) / pmf.sum(axis=1, keepdims=True))
+    total = 0.0
+    for row, channel in zip(bits, values, strict=True):  # one at a time, for large images
+        outside = (channel < -(bins // 2)) | (channel >= bins // 2)
+        symbols = np.where(outside, bins, channel + bins // 2)
+        total += float(np.bincount(symbols, minlength=bins + 1) @ row)
+    return total

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from licodec.distributions import BINS
@@ -66,6 +68,14 @@ def histogram(u: Tensor) -> Tensor:
     b = (u.detach().round() + BINS // 2).long().clamp(0, BINS - 1)
     p = u.new_zeros(*u.shape[:2], BINS)
     return p.scatter_add(2, b, torch.ones_like(u)) / u.shape[2]
+
+
+def shares(y: NDArray[np.int32]) -> NDArray[np.float32]:
+    """`histogram` of integers (C, positions), (C, BINS), a channel at a time, for large images."""
+    counts = np.empty((len(y), BINS), dtype=np.int64)
+    for row, channel in zip(counts, y, strict=True):
+        row[:] = np.bincount(np.clip(channel + BINS // 2, 0, BINS - 1), minlength=BINS)
+    return (counts / y.shape[1]).astype(np.float32)
 
 
 def straight_through_histogram(u: Tensor, kernel: str = "triangular") -> Tensor:

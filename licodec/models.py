@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from licodec.distributions import code_channels, information, integer_softmax, interpolate
-from licodec.histogram import histogram
+from licodec.histogram import shares
 from licodec.pdf_transform import RATE_UNIT, SIDE_LENGTH, IntegerSynthesis, PdfAnalysis
 from licodec.rangecoder import Coder, Pmf
 from licodec.weights import STEPS, Weights
@@ -77,7 +77,7 @@ class Adaptive:
     @torch.no_grad()
     def side_information(self, y: Integers, position: int) -> Integers:
         """ẑ (Z, 32): what h_a says, or all zero where that costs fewer bits in all."""
-        p = histogram(torch.from_numpy(y).float()[None])[0]
+        p = torch.from_numpy(shares(y))
         prior = torch.from_numpy(self._prior(position).astype(np.float32))
         z = self.h_a(analysis_input(p, prior)[None])[0].round().numpy().astype(np.int32)
         candidates = (z, np.zeros_like(z))
