@@ -107,9 +107,10 @@ def fill_hidden(color: Pixels, alpha: Pixels) -> Pixels:
 def _reduce(samples: NDArray[np.generic], factor: int) -> NDArray[np.float32]:
     """Sums over factor x factor blocks of (H, W, C); the last ones may be cut by the border."""
     height, width, _ = samples.shape
-    rows = np.add.reduceat(samples, range(0, height, factor), axis=0, dtype=np.float32)
-    out: NDArray[np.float32] = np.add.reduceat(rows, range(0, width, factor), axis=1)
-    return out
+    rows: NDArray[np.float32] = np.add.reduceat(
+        samples, range(0, height, factor), axis=0, dtype=np.float32
+    )
+    return np.add.reduceat(rows, range(0, width, factor), axis=1)
 
 
 def _continue(sums: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -127,5 +128,4 @@ def _continue(sums: NDArray[np.float32]) -> NDArray[np.float32]:
         for c in range(means.shape[2])
     ]
     filled: NDArray[np.float32] = np.stack([np.asarray(p) for p in planes], axis=2)
-    out: NDArray[np.float32] = np.where(weight > 0, means, filled)
-    return out
+    return np.where(weight > 0, means, filled)

@@ -86,7 +86,7 @@ class Codec:
         """A picture to the bytes of a .lic file; quality 0 … 100, in halves."""
         step = round(quality * QUALITY_STEPS / 100)
         y = self.transforms.analyze(picture.color, self._gain(step), is_precise(step))
-        return pack(self._container(picture, y, step, model, _chunks(picture)))
+        return pack(self.container(picture, y, step, model, _chunks(picture)))
 
     def encode_to(self, picture: Picture, target: Target, model: str) -> bytes:
         """A picture to the .lic file whose quality serves a target best; g_a runs once for all of them.
@@ -108,7 +108,7 @@ class Codec:
 
         @cache
         def size(step: int) -> int:
-            return len(pack(self._container(picture, latents(step), step, model, {}))) + chunk_bytes
+            return len(pack(self.container(picture, latents(step), step, model, {}))) + chunk_bytes
 
         @cache
         def psnr(step: int) -> float:
@@ -121,12 +121,12 @@ class Codec:
             step = lowest_with_psnr(psnr, target.psnr)
         else:
             step = highest_within_size(size, wanted)
-        return pack(self._container(picture, latents(step), step, model, chunks))
+        return pack(self.container(picture, latents(step), step, model, chunks))
 
     def _gain(self, step: int) -> NDArray[np.float32]:
         return self.weights.gain(self.weights.position(step))
 
-    def _container(
+    def container(
         self, picture: Picture, y: Latents, step: int, model: str, chunks: dict[bytes, bytes]
     ) -> Container:
         """The file of a picture whose latents y (M, h, w) are known, at quality step / 2."""
