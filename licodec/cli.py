@@ -42,9 +42,11 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-        warnings.showwarning = lambda message, *_: complain(f"note: {message}")
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():  # Pillow's, of odd metadata above all
+                warnings.simplefilter("always", UserWarning)
+                warnings.showwarning = lambda message, *_: complain(f"note: {message}")
+                return super().invoke(ctx)
         except KeyboardInterrupt:
             complain("interrupted")
             ctx.exit(128 + signal.SIGINT)

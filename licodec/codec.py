@@ -98,13 +98,14 @@ class Codec:
         chunks = _chunks(picture)
         chunk_bytes = len(pack_chunks(chunks))
 
-        @lru_cache(maxsize=1)  # a second time only where bf16 serves lower qualities alone
-        def features(precise: bool) -> NDArray[np.float32]:
-            return self.transforms.analyze(picture.color, None, precise)
+        @cache  # a second time only where bf16 serves the lower qualities alone
+        def features(reduced: bool) -> NDArray[np.float32]:
+            return self.transforms.analyze(picture.color, None, precise=not reduced)
 
         @lru_cache(maxsize=1)
         def latents(step: int) -> Latents:
-            return transforms.quantize(features(is_precise(step)), self._gain(step))
+            reduced = self.transforms.is_reduced(is_precise(step))
+            return transforms.quantize(features(reduced), self._gain(step))
 
         @cache
         def size(step: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -148,6 +149,8 @@ def decode(
 def _run(
     verb: str, plan: batch.Plan, work: batch.Work, force: bool, jobs: int, quiet: bool
 ) -> None:
+    if quiet:
+        warnings.simplefilter("ignore")
     if plan.ignored and not quiet:
         click.echo(f"licodec: note: {plan.ignored} files in folders are not for {verb}", err=True)
     if jobs > 1:

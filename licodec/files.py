@@ -17,6 +17,7 @@ from licodec.container import (
     HEADER_BYTES,
     MAX_BYTES_PER_PIXEL,
     MAX_OVERHEAD,
+    SIGNATURE,
     most_bytes,
     unpack_header,
 )
@@ -32,7 +33,7 @@ STANDARD = "-"
 
 # Pillow knows more; but some start a program (EPS), and some recognise anything.
 FORMATS = (
-    "PNG", "JPEG", "MPO", "WEBP", "AVIF", "TIFF", "GIF", "BMP", "DIB", "PPM", "JPEG2000", "TGA",
+    "PNG", "JPEG", "WEBP", "AVIF", "TIFF", "GIF", "BMP", "DIB", "PPM", "JPEG2000", "TGA",
     "PCX", "ICO", "SGI", "QOI", "PSD",
 )  # fmt: skip
 
@@ -70,6 +71,8 @@ def open_image(path: str, max_pixels: int) -> Image.Image:
         else:
             image = Image.open(path, formats=FORMATS)
     except UnidentifiedImageError as error:
+        if path != STANDARD and starts_with(Path(path), SIGNATURE):
+            raise UnsupportedImageError("is a .lic file already") from error
         raise UnsupportedImageError("not an image that can be read") from error
     except (LicodecError, MemoryError):
         raise
@@ -132,14 +135,14 @@ def _pipe(file: IO[bytes], max_pixels: int) -> bytes:
 
 def _is_known(prefix: bytes) -> bool:
     Image.init()
-    accepts = [accept for name in FORMATS if name in Image.OPEN and (accept := Image.OPEN[name][1])]
+    accepts = [accept for name in FORMATS if (accept := Image.OPEN[name][1])]
     return any(accept(prefix) for accept in accepts)
 
 
 def has_image_suffix(path: Path) -> bool:
     """Whether a file found in a folder is named like an image of FORMATS."""
-    Image.init()
-    return Image.registered_extensions().get(path.suffix.lower()) in FORMATS
+    format = Image.registered_extensions().get(path.suffix.lower())
+    return format == "MPO" or format in FORMATS  # MPO: several JPEGs in one file
 
 
 def starts_with(path: Path, signature: bytes) -> bool:

@@ -144,10 +144,12 @@ class Pair:
         net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return net.eval()
 
+    def is_reduced(self, precise: bool) -> bool:
+        """Whether bf16 it is; precise asks for float32, unless the precision was chosen by the user."""
+        return self.dtype != torch.float32 and (self.chosen or not precise)
+
     def _autocast(self, precise: bool) -> torch.autocast:
-        """precise asks for float32, unless the precision was chosen by the user."""
-        enabled = self.dtype != torch.float32 and (self.chosen or not precise)
-        return torch.autocast(self.device.type, self.dtype, enabled=enabled)
+        return torch.autocast(self.device.type, self.dtype, enabled=self.is_reduced(precise))
 
     @torch.inference_mode()
     def analyze(
