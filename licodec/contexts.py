@@ -11,8 +11,6 @@ All of it is integers, carried in float32 whose sums stay below 2^24 and so are 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,11 +24,10 @@ MAGNITUDE_LIMIT = 63
 _EXACT = 2**24
 
 
-def bands(height: int, width: int) -> Iterator[slice]:
+def bands(height: int, width: int) -> list[slice]:
     """Rows of latents that are coded together: at most 2^16 positions, so that memory is bounded."""
     rows = max(1, 2**16 // width)
-    for top in range(0, height, rows):
-        yield slice(top, min(top + rows, height))
+    return [slice(top, min(top + rows, height)) for top in range(0, height, rows)]
 
 
 class Features:

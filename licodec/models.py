@@ -24,6 +24,7 @@ from licodec.distributions import (
     interpolate,
 )
 from licodec.pdf_transform import RATE_UNIT, SIDE_LENGTH, IntegerSynthesis, PdfAnalysis
+from licodec.progress import track
 from licodec.rangecoder import Coder, Pmf
 from licodec.weights import STEPS, Weights
 
@@ -163,7 +164,7 @@ def code_latents(
     tables = model.tables(position, z)
     thresholds = model.contexts.at(position)
     out = np.empty((len(tables), h, w), dtype=np.int32)
-    for band in bands(h, w):
+    for band in track(bands(h, w), "latents"):
         rows = out[:, band]
         features = Features(len(tables), *rows.shape[1:])
         for i, c in enumerate(model.contexts.order):

@@ -10,7 +10,7 @@ from licodec import weights
 from licodec.codec import Codec, is_precise, latents_crc32, open_codec
 from licodec.container import pack, unpack
 from licodec.distributions import BINS, information
-from licodec.errors import DamagedFileError, ModelMissingError, UnsupportedImageError, UsageError
+from licodec.errors import DamagedFileError, ModelMissingError, UsageError
 from licodec.models import MODELS, code_latents
 from licodec.rangecoder import Decoder, Encoder
 
@@ -156,36 +156,6 @@ def test_metadata_is_kept_and_stripped(photo):
     assert kept.info["xmp"] == b"<x:xmpmeta/>"
     assert kept.getexif()[0x010E] == "a description"
     assert not licodec.decode(licodec.encode(image, strip=True)).info
-
-
-@pytest.mark.parametrize("mode", ["I;16", "I", "F", "LAB", "HSV"])
-def test_what_cannot_be_kept_is_refused(mode):
-    with pytest.raises(UnsupportedImageError):
-        licodec.encode(Image.new(mode, (8, 8)))
-
-
-def test_sixteen_bit_colour_png_is_refused_though_pillow_would_narrow_it(tmp_path):
-    import struct
-    import zlib
-
-    def chunk(kind, content):
-        body = kind + content
-        return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
-
-    rows = b"".join(b"\0" + bytes(range(24)) for _ in range(4))
-    png = (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0))
-        + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    )  # fmt: skip
-    with pytest.raises(UnsupportedImageError, match="8 bits"):
-        licodec.encode(Image.open(io.BytesIO(png)))
-
-
-@pytest.mark.parametrize(("mode", "expected"), [("1", "L"), ("P", "RGB"), ("CMYK", "RGB")])
-def test_converted_modes(mode, expected):
-    image = noise(20, 20, "RGB").convert(mode)
-    assert licodec.decode(licodec.encode(image)).mode == expected
 
 
 def test_wrong_latents_are_never_shown(encoded):

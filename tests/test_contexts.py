@@ -104,7 +104,7 @@ def test_latents_of_several_bands_come_back(monkeypatch):
     codec, _ = open_codec("adaptive", "cpu")
     model = codec.model("adaptive")
     y = np.random.default_rng(4).integers(-2, 3, (codec.transforms.M, 300, 2)).astype(np.int32)
-    monkeypatch.setattr("licodec.models.bands", lambda h, w: iter([slice(0, 7), slice(7, h)]))
+    monkeypatch.setattr("licodec.models.bands", lambda h, w: [slice(0, 7), slice(7, h)])
     encoder = Encoder()
     z = model.side_information(y, 700)
     code_latents(model, encoder, 700, 300, 2, y, z)
