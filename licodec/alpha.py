@@ -117,15 +117,12 @@ def _continue(sums: NDArray[np.float32]) -> NDArray[np.float32]:
     """Weighted sums (h, w, C + 1), the weight last, to means; where it is 0, those of coarser sums."""
     weight = sums[:, :, -1:]
     means: NDArray[np.float32] = sums / np.maximum(weight, 1)
-    if weight.all() or weight.size == 1:
+    empty = weight[:, :, 0] == 0
+    if not empty.any() or empty.size == 1:
         return means
     coarse = _continue(_reduce(sums, 2))
     size = (means.shape[1], means.shape[0])
-    planes = [
-        Image.fromarray(np.ascontiguousarray(coarse[:, :, c])).resize(
-            size, Image.Resampling.BILINEAR
-        )
-        for c in range(means.shape[2])
-    ]
-    filled: NDArray[np.float32] = np.stack([np.asarray(p) for p in planes], axis=2)
-    return np.where(weight > 0, means, filled)
+    for c in range(means.shape[2]):
+        plane = Image.fromarray(np.ascontiguousarray(coarse[:, :, c]))
+        means[empty, c] = np.asarray(plane.resize(size, Image.Resampling.BILINEAR))[empty]
+    return means

@@ -150,7 +150,7 @@ def test_every_failure_is_one_line_without_output(run, tmp_path, encoded, png):
     foreign.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(50))
     cut = tmp_path / "cut.lic"
     cut.write_bytes(encoded[:-20])
-    out = tmp_path / "out.bin"
+    out = tmp_path / "out.png"
     for command, path, code in [
         ("encode", text, 1),
         ("encode", truncated, 1),

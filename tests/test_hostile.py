@@ -215,6 +215,7 @@ def test_an_unreadable_file_is_one_line(verb, lic, monkeypatch):
     def refuse(*arguments, **options):
         raise PermissionError(13, "Permission denied")
 
+    lic = lic.rename(lic.with_suffix(".in"))
     monkeypatch.setattr(files, "open", refuse, raising=False)
     monkeypatch.setattr(Image, "open", refuse)
     result = run(verb, lic)
