@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from licodec.distributions import count_values, interpolate
 
 Integers = NDArray[np.int32]
-Classes = NDArray[np.int64]
+Classes = NDArray[np.uint8]
 
 MAGNITUDE_LIMIT = 63
 """Larger magnitudes count as this."""
@@ -79,7 +79,7 @@ class Contexts:
 
     def classes(self, i: int, features: Features, thresholds: NDArray[np.float32]) -> Classes:
         """(positions,) classes of the i-th channel, once the features of all before it are in."""
-        out = np.zeros(features.rows.shape[1], dtype=np.int64)
+        out = np.zeros(features.rows.shape[1], dtype=np.uint8)
         if thresholds.shape[1] == 0:
             return out
         forecast = self.weights[i, : 2 * i] @ features.rows[: 2 * i]

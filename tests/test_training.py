@@ -148,6 +148,12 @@ def test_two_processes(folder, tmp_path):
     assert state["step"] == 3 and state["provenance"]["processes"] == 2
 
 
+def test_fewer_images_are_spread_evenly(folder):
+    every = Images(folder, 2, 64, torch.device("cpu")).train
+    some = Images(folder, 2, 64, torch.device("cpu"), count=3).train
+    assert [any(torch.equal(a, b) for b in some) for a in every] == [True, False] * 3
+
+
 def test_processes_see_different_images(folder):
     parts = [Images(folder, 2, 64, torch.device("cpu"), (rank, 2)).train for rank in (0, 1)]
     assert len(parts[0]) == len(parts[1]) == 3

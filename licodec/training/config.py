@@ -23,6 +23,8 @@ LAMBDAS = (0.0018, 0.0035, 0.0067, 0.0130, 0.0250, 0.0483, 0.0932, 0.1800)
 class Data:
     path: str = ""
     """A folder of images, or of tar shards of images."""
+    images: int = 0
+    """Use so many of the training images, evenly spread; 0 for all."""
     holdout: int = 32
     """The last images, in name order, are for validation only."""
     patch: int = 128
