@@ -63,6 +63,7 @@ def plan(
 
     Raises:
         UsageError: -o together with --output-dir, or for more than one file.
+        FileAccessError: a folder cannot be read.
     """
     inputs = list(inputs)
     folders = [source for source in inputs if recursive and Path(source).is_dir()]
@@ -76,7 +77,7 @@ def plan(
             jobs.append(Job(source, output or _target(source, "", output_dir, suffix)))
             continue
         for path in _walk(Path(source)):
-            if takes(path):
+            if path.is_file() and takes(path):
                 inside = str(path.parent.relative_to(source))
                 jobs.append(Job(str(path), _target(str(path), inside, output_dir, suffix)))
             else:
@@ -85,7 +86,10 @@ def plan(
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    for parent, subfolders, names in os.walk(folder):
+    def refuse(error: OSError) -> None:
+        raise FileAccessError(f"cannot read {error.filename}: {error.strerror}") from error
+
+    for parent, subfolders, names in os.walk(folder, onerror=refuse):
         subfolders.sort()
         yield from (Path(parent) / name for name in sorted(names) if not name.startswith("."))
 
@@ -93,7 +97,10 @@ def _walk(folder: Path) -> Iterator[Path]:
 def _target(source: str, inside: str, output_dir: str | None, suffix: str) -> str:
     if source == STANDARD:
         return STANDARD if output_dir is None else str(Path(output_dir) / f"stdin{suffix}")
-    path = Path(source).with_suffix(suffix)
+    path = Path(source)
+    if not path.name:
+        raise FileAccessError(f"{source} is a directory; -r goes into it")
+    path = path.with_suffix(suffix)
     return str(path if output_dir is None else Path(output_dir) / inside / path.name)
 
 
