@@ -117,7 +117,8 @@ class Batch:
     def __init__(self, verb: str, plan: Plan, work: Work, force: bool, say: bool) -> None:
         self.plan, self.work, self.force, self.say = plan, work, force, say
         self.bar = Bar(verb, quiet=not say)
-        self.done = self.skipped = self.failed = 0
+        self.counts = dict.fromkeys(("done", "skipped", "failed"), 0)
+        self._lock = threading.Lock()
         self._stop = threading.Event()
         self._producer: dict[str, str] = {}
         for job in plan.jobs:
@@ -138,10 +139,11 @@ class Batch:
                 self._threads(workers)
         if self.plan.lone:
             return
+        summary = ", ".join(f"{count} {outcome}" for outcome, count in self.counts.items())
+        if self.counts["failed"]:
+            raise LicodecError(summary)
         if self.say:
-            self._print(f"{self.done} done, {self.skipped} skipped, {self.failed} failed")
-        if self.failed:
-            raise LicodecError(f"{self.failed} of {len(jobs)} files failed")
+            self._print(summary)
 
     def _threads(self, workers: int) -> None:
         with ThreadPoolExecutor(workers) as pool:
@@ -157,7 +159,7 @@ class Batch:
         source = "standard input" if job.source == STANDARD else job.source
         try:
             with watching(lambda stage, share: self._heard(source, stage, share)):
-                self._do(job, source)
+                outcome = self._do(job, source)
         except BrokenPipeError:
             raise  # the reader has seen enough; click ends quietly
         except Exception as error:
@@ -165,13 +167,16 @@ class Batch:
             failure.args = (f"{source}: {failure}",)
             if self.plan.lone:
                 raise failure from error
-            self.failed += 1
+            outcome = "failed"
             self._print(str(failure))
-        finished = self.done + self.skipped + self.failed
+        with self._lock:
+            self.counts[outcome] += 1
+            finished = sum(self.counts.values())
         if not self.plan.lone:
             self.bar.update(f"{finished} of {len(self.plan.jobs)}", finished / len(self.plan.jobs))
 
-    def _do(self, job: Job, source: str) -> None:
+    def _do(self, job: Job, source: str) -> str:
+        """The outcome, done or skipped."""
         if self._producer[job.target] != job.source:
             raise FileAccessError(
                 f"{job.target} is also the output of {self._producer[job.target]}"
@@ -180,19 +185,18 @@ class Batch:
         if job.target != STANDARD and not self.force and target.is_file():
             if self.plan.lone:
                 raise FileAccessError(f"{target} exists; -f overwrites it")
-            self.skipped += 1
-            return
+            return "skipped"
         if not self.plan.lone:
             _make_folder(target.parent)
         files.check_output(job.target, job.source)
         result = self.work(job)
         self._heard(source, "writing", 1.0)
         files.write(job.target, result.data)
-        self.done += 1
         for note in result.notes:
             self._print(f"{source}: note: {note}")
         if self.say and job.target != STANDARD:
             self.bar.print(f"{source} -> {target}: {result.line}")
+        return "done"
 
     def _heard(self, source: str, stage: str, share: float) -> None:
         if self._stop.is_set():
