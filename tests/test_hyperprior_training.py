@@ -50,7 +50,7 @@ def exported(folder, tmp_path_factory):
     """{arch: path} of trained and exported nets, at one lambda."""
     out = tmp_path_factory.mktemp("hyperpriors")
     return {
-        arch: export(train(settings(folder, out / arch, arch, steps=8)), None, "tiny")
+        arch: export(train(settings(folder, out / arch, arch, steps=30, lr=3e-3)), None, "tiny")
         for arch in ARCHES
     }
 
@@ -75,7 +75,7 @@ def test_same_forward_pass_as_compressai(arch, training):
 
 
 @pytest.mark.parametrize("arch", ARCHES)
-def test_export_is_compressais_state(exported, arch):
+def test_export_is_compressais_state(exported, folder, arch):
     """It loads strictly, compresses and decompresses to what evaluation promised."""
     path = exported[arch]
     with safe_open(path, "pt") as file:
@@ -85,7 +85,8 @@ def test_export_is_compressais_state(exported, arch):
     state = load_file(path)
     assert state["log_gain"].shape == (1, latents(arch)) and not state["log_gain"].any()
     network = compressai(arch, state).eval()
-    x = torch.rand(1, 3, 64, 64)
+    image = Images(folder, 2, 64, torch.device("cpu")).validation[0]
+    x = image[None, :, :128, :128].float() / 255
     with torch.no_grad():
         out = network.compress(x)
         x_hat = network.decompress(out["strings"], out["shape"])["x_hat"]
@@ -94,9 +95,10 @@ def test_export_is_compressais_state(exported, arch):
     usable = {k: v for k, v in state.items() if k in known and v.shape == known[k].shape}
     ours.load_state_dict(usable, strict=False)
     bpp, mse = ours.evaluate(x, 0)
-    real = sum(len(s[0]) for s in out["strings"]) * 8 / (64 * 64)
+    pixels = 128 * 128
+    real = sum(len(s[0]) for s in out["strings"]) * 8 / pixels
     assert float(((x_hat - x) ** 2).mean()) == pytest.approx(float(mse), rel=0.05)
-    assert real == pytest.approx(float(bpp), rel=0.1, abs=16 * 8 / (64 * 64))
+    assert real == pytest.approx(float(bpp), rel=0.05, abs=16 * 8 / pixels)
 
 
 def test_tails_hold_nearly_all_of_z(exported):
@@ -126,9 +128,10 @@ def test_every_parameter_is_trained(folder, tmp_path, arch):
 def test_loss_falls_at_two_rates(folder, tmp_path):
     short = settings(folder, tmp_path / "a", "hyperprior", (0.002, 0.05), steps=1, lr=1e-9)
     short.train.bottleneck_lr, short.train.ema = 1e-9, 0.0
-    long = settings(folder, tmp_path / "b", "hyperprior", (0.002, 0.05), steps=60)
+    long = settings(folder, tmp_path / "b", "hyperprior", (0.002, 0.05), steps=60, lr=5e-4)
+    long.train.bottleneck_lr, long.train.clip, long.data.batch = 1e-2, 10.0, 4
     first, last = (load_checkpoint(train(c))["history"][-1] for c in (short, long))
-    assert last["val_objective"] < 0.9 * first["val_objective"]
+    assert last["val_objective"] < 0.95 * first["val_objective"]
     assert last["val_bpp"][0] < last["val_bpp"][1] and last["val_psnr"][0] < last["val_psnr"][1]
 
 

