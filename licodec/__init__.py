@@ -13,8 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from licodec.errors import (
     DamagedFileError,
+    FileAccessError,
     LicodecError,
     ModelMissingError,
+    NewerFileError,
+    OutOfMemoryError,
+    TooLargeError,
+    UnreachableTargetError,
     UnsupportedImageError,
     UsageError,
 )
@@ -28,8 +33,13 @@ __version__ = "0.1.0"
 
 __all__ = [
     "DamagedFileError",
+    "FileAccessError",
     "LicodecError",
     "ModelMissingError",
+    "NewerFileError",
+    "OutOfMemoryError",
+    "TooLargeError",
+    "UnreachableTargetError",
     "UnsupportedImageError",
     "UsageError",
     "__version__",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
+import importlib
 import json
+import os
+import signal
 import sys
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -15,29 +16,48 @@ import click
 import licodec
 from licodec import files
 from licodec.container import MAX_PIXELS
-from licodec.errors import LicodecError, UsageError
-from licodec.files import STANDARD
+from licodec.errors import LicodecError, family
+
+_ELSEWHERE = {
+    "encode": "licodec.coding",
+    "decode": "licodec.coding",
+    "bench": "licodec.bench.command",
+    "train": "licodec.training.command",
+    "export": "licodec.training.command",
+}
+"""Commands of other files, loaded when asked for."""
 
 
 class Commands(click.Group):
-    """Turns every LicodecError into one line and its exit code; loads `bench` when asked for."""
+    """Turns whatever goes wrong into one line and its exit code."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return ["encode", "decode", "info", "verify", "models", "bench", "train", "export"]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name == "bench":
-            from licodec.bench.command import bench
-
-            return bench
+        if name in _ELSEWHERE:
+            command: click.Command = getattr(importlib.import_module(_ELSEWHERE[name]), name)
+            return command
         return super().get_command(ctx, name)
 
     def invoke(self, ctx: click.Context) -> Any:
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
         try:
-            return super().invoke(ctx)
-        except LicodecError as error:
-            complain(str(error))
-            ctx.exit(error.exit_code)
+            with warnings.catch_warnings():  # Pillow's, of odd metadata above all
+                warnings.simplefilter("always", UserWarning)
+                warnings.showwarning = lambda message, *_: complain(f"note: {message}")
+                return super().invoke(ctx)
+        except KeyboardInterrupt:
+            complain("interrupted")
+            ctx.exit(128 + signal.SIGINT)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise
+        except Exception as error:
+            if os.environ.get("LICODEC_DEBUG"):
+                raise
+            failure = family(error)
+            complain(str(failure))
+            ctx.exit(failure.exit_code)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -48,133 +68,6 @@ def main() -> None:
 
 def complain(message: str) -> None:
     click.echo(f"licodec: {' '.join(message.split())}", err=True)
-
-
-def shared(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options that encode and decode have in common."""
-    for option in (
-        click.argument("inputs", nargs=-1, required=True, metavar="IN..."),
-        click.option("-o", "--output", metavar="OUT", help="Output file; - is standard output."),
-        click.option("--output-dir", metavar="DIR", help="Write all outputs there."),
-        click.option("-f", "--force", is_flag=True, help="Overwrite existing files."),
-        click.option(
-            "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto",
-            show_default=True, help="Where the transforms run.",
-        ),
-        click.option(
-            "--precision", type=click.Choice(["auto", "float32", "bf16"]), default="auto",
-            show_default=True, help="Arithmetic of the transforms.",
-        ),
-        click.option(
-            "--max-pixels", type=click.IntRange(1), default=MAX_PIXELS, show_default=True,
-            help="Refuse larger images.",
-        ),
-        click.option("--strip", is_flag=True, help="Drop ICC, EXIF and XMP."),
-        click.option("--quiet", is_flag=True, help="Print errors only."),
-    ):  # fmt: skip
-        command = option(command)
-    return command
-
-
-@main.command()
-@shared
-@click.option(
-    "-q", "--quality", type=click.FloatRange(0, 100), default=50, show_default=True,
-    help="0 is smallest, 100 is best; continuous.",
-)  # fmt: skip
-@click.option("-m", "--model", default="adaptive", show_default=True, help="See `licodec models`.")
-def encode(
-    inputs: tuple[str, ...], output: str | None, output_dir: str | None, force: bool,
-    device: str, precision: str, max_pixels: int, strip: bool, quiet: bool,
-    quality: float, model: str,
-) -> None:  # fmt: skip
-    """Encode images to .lic files; - is standard input or output."""
-
-    def work(source: str, target: str) -> str:
-        from licodec import image as images
-        from licodec.codec import encode_picture
-
-        with files.open_image(source, max_pixels) as image:
-            picture = images.from_pillow(image)
-        if strip:
-            picture.metadata.clear()
-        for note in picture.notes:
-            complain(f"{source}: note: {note}")
-        began = time.perf_counter()
-        data = encode_picture(picture, quality, model, device, precision)
-        seconds = time.perf_counter() - began
-        files.write(target, data)
-        height, width = picture.color.shape[:2]
-        return (
-            f"{len(data):,} bytes, {8 * len(data) / (height * width):.3f} bpp, "
-            f"{width}x{height}, {seconds:.2f} s"
-        )
-
-    _each(inputs, output, output_dir, force, quiet, ".lic", work)
-
-
-@main.command()
-@shared
-@click.option(
-    "--format", "format_", type=click.Choice(["png", "jpeg", "webp", "ppm", "tiff"]),
-    help="Of the output; by default its name decides, else png.",
-)  # fmt: skip
-def decode(
-    inputs: tuple[str, ...], output: str | None, output_dir: str | None, force: bool,
-    device: str, precision: str, max_pixels: int, strip: bool, quiet: bool, format_: str | None,
-) -> None:  # fmt: skip
-    """Decode .lic files to images; - is standard input or output."""
-
-    def work(source: str, target: str) -> str:
-        from licodec import image as images
-        from licodec.codec import decode as decode_bytes
-
-        data = files.read(source)
-        began = time.perf_counter()
-        image = decode_bytes(data, device=device, precision=precision, max_pixels=max_pixels)
-        seconds = time.perf_counter() - began
-        if strip:
-            image.info.clear()
-        files.write(target, images.to_file(image, format_ or Path(target).suffix))
-        return f"{image.width}x{image.height} {image.mode}, {seconds:.2f} s"
-
-    suffix = "." + (format_ or "png")
-    _each(inputs, output, output_dir, force, quiet, suffix, work)
-
-
-def _each(
-    inputs: tuple[str, ...], output: str | None, output_dir: str | None, force: bool,
-    quiet: bool, suffix: str, work: Callable[[str, str], str],
-) -> None:  # fmt: skip
-    """Run work on every input; with several, a failing one is named and the rest go on."""
-    if output and output_dir:
-        raise UsageError("-o and --output-dir exclude each other")
-    if output and len(inputs) > 1:
-        raise UsageError("-o takes one input; use --output-dir for several")
-    failures = 0
-    for source in inputs:
-        target = output or _target(source, output_dir, suffix)
-        try:
-            files.check_output(target, force, source)
-            result = work(source, target)
-        except LicodecError as error:
-            error.args = (f"{'standard input' if source == STANDARD else source}: {error}",)
-            if len(inputs) == 1:
-                raise
-            complain(str(error))
-            failures += 1
-        else:
-            if not quiet and target != STANDARD:
-                click.echo(f"{source} -> {target}: {result}", err=True)
-    if failures:
-        raise LicodecError(f"{failures} of {len(inputs)} files failed")
-
-
-def _target(source: str, output_dir: str | None, suffix: str) -> str:
-    if source == STANDARD:
-        return STANDARD if output_dir is None else str(Path(output_dir) / f"stdin{suffix}")
-    path = Path(source).with_suffix(suffix)
-    return str(path if output_dir is None else Path(output_dir) / path.name)
 
 
 @main.command()
@@ -192,7 +85,7 @@ def info(inputs: tuple[str, ...], as_json: bool) -> None:
             f"{row['bpp']} bpp, {row['model']}@{row['model_hash']}, quality {row['quality']:g} ({streams})"
         )
 
-    _inspect(inputs, as_json, lambda data: licodec.info(data, 2**62), line)
+    _inspect(inputs, as_json, 2**62, lambda data: licodec.info(data, 2**62), line)
 
 
 @main.command()
@@ -213,18 +106,18 @@ def verify(inputs: tuple[str, ...], deep: bool, as_json: bool, max_pixels: int) 
             row["latents_crc32"] = verify_latents(data, max_pixels)
         return {"ok": True, "deep": deep, "latents_crc32": row["latents_crc32"]}
 
-    _inspect(inputs, as_json, check, lambda row: f"{row['file']}: ok")
+    _inspect(inputs, as_json, max_pixels, check, lambda row: f"{row['file']}: ok")
 
 
 def _inspect(
-    inputs: tuple[str, ...], as_json: bool,
+    inputs: tuple[str, ...], as_json: bool, max_pixels: int,
     look: Callable[[bytes], dict[str, Any]], line: Callable[[dict[str, Any]], str],
 ) -> None:  # fmt: skip
     """Print a row for every input; the exit code is the worst failure's."""
     rows, worst = [], 0
     for source in inputs:
         try:
-            row = {"file": source, **look(files.read(source))}
+            row = {"file": source, **look(files.read(source, max_pixels))}
         except LicodecError as error:
             complain(f"{source}: {error}")
             worst = max(worst, error.exit_code)
@@ -256,86 +149,3 @@ def models(as_json: bool) -> None:
     for row in rows:
         mark = " (default)" if row["default"] else ""
         click.echo(f"{row['model']}@{row['hash']}  {row['weights']}, {row['bytes']:,} bytes{mark}")
-
-
-@main.command()
-@click.argument("config", type=click.Path(exists=True, dir_okay=False))
-@click.option("--resume", is_flag=True, help="Go on from the checkpoint in train.out.")
-@click.option("--data", "path", metavar="DIR", help="Images or tar shards (data.path).")
-@click.option("--init", metavar="FILE", help="Weights or checkpoint to start from (train.init).")
-@click.option("--out", metavar="DIR", help="Where checkpoints and logs go (train.out).")
-@click.option("--steps", type=click.IntRange(1), help="Stop after this many (train.steps).")
-@click.option("--minutes", type=float, help="Stop after this much time (train.minutes).")
-def train(
-    config: str, resume: bool, path: str | None, init: str | None, out: str | None,
-    steps: int | None, minutes: float | None,
-) -> None:  # fmt: skip
-    """Train a model as CONFIG (TOML) says."""
-    from licodec.training import config as configs
-    from licodec.training.loop import train as run
-
-    settings = configs.load(config)
-    for section, key, value in (
-        (settings.data, "path", path),
-        (settings.train, "init", init),
-        (settings.train, "out", out),
-        (settings.train, "steps", steps),
-        (settings.train, "minutes", minutes),
-    ):
-        if value is not None:
-            setattr(section, key, value)
-    with _reporter() as report:
-        click.echo(run(settings, resume, report))
-
-
-@contextlib.contextmanager
-def _reporter() -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A progress bar with the latest figures on a terminal, plain lines elsewhere."""
-
-    def text(row: dict[str, Any]) -> str:
-        return " ".join(
-            f"{k}={v:.5g}" if isinstance(v, float) else f"{k}={v}" for k, v in row.items()
-        )
-
-    if not sys.stderr.isatty():
-        yield lambda row: click.echo(text(row), err=True)
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (
-        BarColumn(),
-        TextColumn("{task.percentage:>5.1f}%"),
-        TimeElapsedColumn(),
-        TextColumn("{task.description}"),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        bar = progress.add_task("starting", total=1.0)
-
-        def show(row: dict[str, Any]) -> None:
-            if "progress" in row:
-                loss = f"step {row['step']}  loss {row['loss']:.4f}  lr {row['lr']:.2g}"
-                progress.update(bar, completed=row["progress"], description=loss)
-            else:
-                progress.console.print(text(row))
-
-        yield show
-
-
-@main.command()
-@click.argument("checkpoint", type=click.Path(exists=True, dir_okay=False))
-@click.option(
-    "-o", "--output-dir",
-    help="By default weights, or the checkpoint's own folder for a codec with a hyperprior.",
-)  # fmt: skip
-@click.option(
-    "--name", default="natural-mse", show_default=True, help="First part of the file's name."
-)
-def export(checkpoint: str, output_dir: str | None, name: str) -> None:
-    """Turn a training checkpoint into a hashed weights file.
-
-    Of a codec with a hyperprior it is a state dict of CompressAI's, for `licodec import`.
-    """
-    from licodec.training.export import export as run
-
-    click.echo(run(checkpoint, output_dir, name))

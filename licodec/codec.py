@@ -7,8 +7,9 @@ image.to_pillow ◄─ transforms.synthesize ◄─ models.code_latents ◄─ c
 from __future__ import annotations
 
 import math
+import threading
 import zlib
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +17,34 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from licodec import image as images
-from licodec import transforms, weights
-from licodec.container import ALPHA, MAX_PIXELS, QUALITY_STEPS, Container, pack, unpack
-from licodec.errors import DamagedFileError, ModelMissingError, UnsupportedImageError, UsageError
+from licodec import alpha, transforms, weights
+from licodec.container import (
+    ALPHA,
+    MAX_PIXELS,
+    QUALITY_STEPS,
+    Container,
+    pack,
+    pack_chunks,
+    unpack,
+)
+from licodec.errors import (
+    DamagedFileError,
+    ModelMissingError,
+    TooLargeError,
+    UsageError,
+    one_family,
+)
 from licodec.image import Picture, from_pillow, to_pillow
 from licodec.models import MODELS, Model, code_latents
-from licodec.rangecoder import Decoder, Encoder
+from licodec.rangecoder import LATENTS_PER_BYTE, Decoder, Encoder
+from licodec.rate import Target, highest_within_size, lowest_with_psnr, rate_control
 from licodec.transforms import STRIDE
 from licodec.weights import Weights
+
+Latents = NDArray[np.int32]
+
+_LOADING = threading.Lock()
+"""Threads of a batch share codecs and models, each loaded once."""
 
 _PRECISE_FROM = 160
 
@@ -49,39 +69,80 @@ class Codec:
         self.transforms = transforms.Pair(
             weights.torch("g_a."), weights.torch("g_s."), device, precision
         )
-        self.models: dict[str, Model] = {}
+        self._models: dict[str, Model] = {}
 
     def model(self, name: str) -> Model:
         """The entropy model of that name over these weights, made once."""
-        if name not in self.models:
-            if name == "adaptive" and "z_prior" not in self.weights:
-                raise ModelMissingError(f"{self.weights.path.name} has no adaptive distributions")
-            self.models[name] = MODELS[name](self.weights)
-        return self.models[name]
+        with _LOADING:
+            if name not in self._models:
+                if name == "adaptive" and "z_prior" not in self.weights:
+                    raise ModelMissingError(
+                        f"{self.weights.path.name} has no adaptive distributions"
+                    )
+                self._models[name] = MODELS[name](self.weights)
+            return self._models[name]
 
     def encode(self, picture: Picture, quality: float, model: str) -> bytes:
         """A picture to the bytes of a .lic file; quality 0 … 100, in halves."""
         step = round(quality * QUALITY_STEPS / 100)
+        y = self.transforms.analyze(picture.color, self._gain(step), is_precise(step))
+        return pack(self.container(picture, y, step, model, _chunks(picture)))
+
+    def encode_to(self, picture: Picture, target: Target, model: str) -> bytes:
+        """A picture to the .lic file whose quality serves a target best; g_a runs once for all of them.
+
+        Raises:
+            UnreachableTargetError: no quality does.
+        """
+        height, width = picture.color.shape[:2]
+        chunks = _chunks(picture)
+        chunk_bytes = len(pack_chunks(chunks))
+
+        @cache  # a second time only where bf16 serves the lower qualities alone
+        def features(reduced: bool) -> NDArray[np.float32]:
+            return self.transforms.analyze(picture.color, None, precise=not reduced)
+
+        @lru_cache(maxsize=1)
+        def latents(step: int) -> Latents:
+            reduced = self.transforms.is_reduced(is_precise(step))
+            return transforms.quantize(features(reduced), self._gain(step))
+
+        @cache
+        def size(step: int) -> int:
+            return len(pack(self.container(picture, latents(step), step, model, {}))) + chunk_bytes
+
+        @cache
+        def psnr(step: int) -> float:
+            decoded = self.synthesize(latents(step), height, width, picture.mode, step)
+            return psnr_db(picture, decoded)
+
+        wanted = target.bytes(height * width)
+        if wanted is None:
+            assert target.psnr is not None
+            step = lowest_with_psnr(psnr, target.psnr)
+        else:
+            step = highest_within_size(size, wanted)
+        return pack(self.container(picture, latents(step), step, model, chunks))
+
+    def _gain(self, step: int) -> NDArray[np.float32]:
+        return self.weights.gain(self.weights.position(step))
+
+    def container(
+        self, picture: Picture, y: Latents, step: int, model: str, chunks: dict[bytes, bytes]
+    ) -> Container:
+        """The file of a picture whose latents y (M, h, w) are known, at quality step / 2."""
         position = self.weights.position(step)
         height, width = picture.color.shape[:2]
-        y = self.transforms.analyze(picture.color, self.weights.gain(position), is_precise(step))
-        y = y.reshape(len(y), -1)
-
         entropy_model = self.model(model)
         z = entropy_model.side_information(y, position)
         encoder = Encoder()
-        code_latents(entropy_model, encoder, position, y.shape[1], y, z)
-
-        chunks = dict(picture.metadata)
-        if picture.alpha is not None:
-            chunks[ALPHA] = images.pack_alpha(picture.alpha)
-        return pack(
-            Container(
-                width=width, height=height, mode=picture.mode, adaptive=model == "adaptive",
-                model_hash=self.weights.hash, quality=step,
-                side_bytes=math.ceil(entropy_model.side_bits(z, position) / 8),
-                latents_crc32=latents_crc32(y), payload=encoder.finish(), chunks=chunks,
-            )
+        code_latents(entropy_model, encoder, position, y.shape[1], y.shape[2], y, z)
+        return Container(
+            width=width, height=height, mode=picture.mode, adaptive=model == "adaptive",
+            model_hash=self.weights.hash, quality=step,
+            side_bytes=math.ceil(entropy_model.side_bits(z, position) / 8),
+            latents_crc32=latents_crc32(y), payload=encoder.finish(y.size // LATENTS_PER_BYTE),
+            chunks=chunks,
         )  # fmt: skip
 
     def decode(self, container: Container) -> Picture:
@@ -90,35 +151,66 @@ class Codec:
         Raises:
             DamagedFileError: the latents are not those that were encoded.
         """
-        y = self.decode_latents(container)
-        gain = self.weights.gain(self.weights.position(container.quality))
-        channels = 3 if container.mode.startswith("RGB") else 1
-        color = self.transforms.synthesize(
-            y, gain, container.height, container.width, channels, is_precise(container.quality)
+        c = container
+        y = self.decode_latents(c)
+        opacity = alpha.unpack(c.chunks[ALPHA], c.height, c.width) if ALPHA in c.chunks else None
+        color = self.synthesize(y, c.height, c.width, c.mode, c.quality)
+        metadata = {k: v for k, v in c.chunks.items() if k != ALPHA}
+        return Picture(c.mode, color, opacity, metadata)
+
+    def synthesize(
+        self, y: Latents, height: int, width: int, mode: str, step: int
+    ) -> NDArray[np.uint8]:
+        """The pixels (height, width, 1 or 3) that ŷ (M, h, w) stands for at quality step / 2."""
+        channels = 3 if mode.startswith("RGB") else 1
+        return self.transforms.synthesize(
+            y, self._gain(step), height, width, channels, is_precise(step)
         )
-        alpha = None
-        if container.mode.endswith("A"):
-            alpha = images.unpack_alpha(
-                container.chunks.get(ALPHA, b""), container.height, container.width
-            )
-        metadata = {k: v for k, v in container.chunks.items() if k != ALPHA}
-        return Picture(container.mode, color, alpha, metadata)
 
     def decode_latents(self, container: Container) -> NDArray[np.int32]:
-        """ŷ (M, h, w), checked against its CRC."""
+        """ŷ (M, h, w), checked against its CRC.
+
+        Raises:
+            DamagedFileError: it does not agree, or the payload is too short for so many latents.
+        """
         position = self.weights.position(container.quality)
         h, w = (math.ceil(side / STRIDE) for side in (container.height, container.width))
+        if len(container.payload) < self.transforms.M * h * w // LATENTS_PER_BYTE:
+            raise DamagedFileError(
+                f"{len(container.payload)} bytes cannot hold {container.width}x{container.height} pixels"
+            )
         model = self.model("adaptive" if container.adaptive else "factorized")
         decoder = Decoder(container.payload)
-        y = code_latents(model, decoder, position, h * w, None, None).reshape(-1, h, w)
+        y = code_latents(model, decoder, position, h, w, None, None)
         if latents_crc32(y) != container.latents_crc32:
             raise DamagedFileError("the latents decode to other values than were encoded")
         return y
 
 
+def _chunks(picture: Picture) -> dict[bytes, bytes]:
+    if picture.alpha is None:
+        return picture.metadata
+    return {**picture.metadata, ALPHA: alpha.pack(picture.alpha)}
+
+
+def psnr_db(picture: Picture, decoded: NDArray[np.uint8]) -> float:
+    """Of decoded pixels (H, W, 1 or 3) against a picture's colours, where alpha does not hide them."""
+    squares = samples = 0
+    for i, row in enumerate(picture.color):
+        error = row.astype(np.int32) - decoded[i]
+        if picture.alpha is not None:
+            error = error[picture.alpha[i] > 0]
+        squares += int((error * error).sum())
+        samples += error.size
+    return 10 * math.log10(255**2 * samples / squares) if squares else math.inf
+
+
 def latents_crc32(y: NDArray[np.int32]) -> int:
     """CRC-32 of ŷ (M, h, w) as little-endian int32, channel after channel."""
-    return zlib.crc32(y.astype("<i4", copy=False).tobytes())
+    crc = 0
+    for channel in y:
+        crc = zlib.crc32(np.ascontiguousarray(channel, dtype="<i4").data, crc)
+    return crc
 
 
 @lru_cache(maxsize=4)
@@ -141,30 +233,39 @@ def open_codec(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
         raise UsageError("no CUDA device is available")
-    if isinstance(source, bytes):
-        return _codec(weights.by_hash(source).path, device, precision), ""
-    name, path = weights.resolve(source)
-    return _codec(path, device, precision), name
+    with _LOADING:
+        if isinstance(source, bytes):
+            return _codec(weights.by_hash(source).path, device, precision), ""
+        name, path = weights.resolve(source)
+        return _codec(path, device, precision), name
 
 
 def encode(
     image: Image.Image,
-    quality: float = 50,
+    quality: float | None = None,
     model: str = "adaptive",
     *,
+    target_size: float | None = None,
+    target_bpp: float | None = None,
+    target_psnr: float | None = None,
     device: str = "auto",
     precision: str = "auto",
     strip: bool = False,
+    max_pixels: int = MAX_PIXELS,
 ) -> bytes:
     """Encode an image.
 
     Args:
         image: any 8-bit Pillow image, from 1x1 up.
-        quality: 0 (smallest) … 100 (best), continuous in halves.
+        quality: 0 (smallest) … 100 (best), continuous in halves; 50 unless there is a target.
         model: adaptive or factorized, or a path of a weights file.
+        target_size: search the best quality of at most so many bytes.
+        target_bpp: the same in bits per pixel.
+        target_psnr: search the smallest file of at least so many dB.
         device: auto, cpu or cuda, for the transforms.
         precision: auto, float32 or bf16, for the transforms.
-        strip: leave ICC, EXIF and XMP out.
+        strip: leave ICC, EXIF and XMP out; pixels are turned as EXIF said.
+        max_pixels: refuse larger images.
 
     Returns:
         The bytes of a .lic file.
@@ -172,24 +273,22 @@ def encode(
     Raises:
         LicodecError: the image, an argument or the weights cannot be used; one line says why.
     """
-    picture = from_pillow(image)
-    if strip:
-        picture.metadata.clear()
-    return encode_picture(picture, quality, model, device, precision)
+    rate = rate_control(quality, target_size, target_bpp, target_psnr)
+    if image.width * image.height > max_pixels:
+        raise TooLargeError(f"{image.width}x{image.height} is more than {max_pixels} pixels")
+    return encode_picture(from_pillow(image, strip), rate, model, device, precision)
 
 
 def encode_picture(
-    picture: Picture, quality: float, model: str,
+    picture: Picture, rate: float | Target, model: str,
     device: str = "auto", precision: str = "auto",
 ) -> bytes:  # fmt: skip
-    """`encode` for a picture already read."""
-    if not 0 <= quality <= 100:
-        raise UsageError(f"quality {quality} is not within 0 … 100")
-    height, width = picture.color.shape[:2]
-    if width * height > MAX_PIXELS:
-        raise UnsupportedImageError(f"{width}x{height} is more than {MAX_PIXELS} pixels")
+    """`encode` for a picture already read, to a quality or a target."""
     codec, name = open_codec(model, device, precision)
-    return codec.encode(picture, quality, name)
+    with one_family():
+        if isinstance(rate, Target):
+            return codec.encode_to(picture, rate, name)
+        return codec.encode(picture, rate, name)
 
 
 def decode(
@@ -207,7 +306,8 @@ def decode(
     """
     container = unpack(data, max_pixels)
     codec, _ = open_codec(container.model_hash, device, precision)
-    return to_pillow(codec.decode(container))
+    with one_family():
+        return to_pillow(codec.decode(container))
 
 
 def verify_latents(data: bytes, max_pixels: int = MAX_PIXELS) -> int:

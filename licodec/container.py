@@ -10,7 +10,7 @@ import struct
 import zlib
 from dataclasses import dataclass, field
 
-from licodec.errors import DamagedFileError
+from licodec.errors import DamagedFileError, NewerFileError, TooLargeError
 
 # The high bit shows a 7-bit transfer, the newline a text-mode one, as in PNG.
 SIGNATURE = b"\x89LIC\n"
@@ -25,10 +25,15 @@ QUALITY_STEPS = 200
 # A chunk whose type is a lower-case letter may be skipped by a decoder that does not know it.
 ALPHA, ICC, EXIF, XMP = b"A", b"i", b"e", b"x"
 _END = b"\0"
-_KNOWN = {ALPHA, ICC, EXIF, XMP}
+_METADATA = {ICC, EXIF, XMP}
+_KNOWN = {ALPHA, *_METADATA}
 HEADER_BYTES = 32
 MAX_METADATA = 2**26
 """Bytes that an unpacked metadata chunk may have."""
+MAX_OVERHEAD = 2**28
+MAX_BYTES_PER_PIXEL = 8
+"""No file is longer than MAX_OVERHEAD + MAX_BYTES_PER_PIXEL · pixels: three full metadata chunks fit
+into the one, alpha that does not deflate and nothing but escapes into the other."""
 
 
 @dataclass(frozen=True)
@@ -84,22 +89,27 @@ def pack(container: Container) -> bytes:
         _varint(c.side_bytes),
         struct.pack("<I", c.latents_crc32),
     ]
-    for kind, content in sorted(c.chunks.items()):
-        out.append(_pack_chunk(kind, content))
-    if c.chunks:
-        out.append(_END)
-    out.append(c.payload)
-    body = b"".join(out)
+    body = b"".join([*out, pack_chunks(c.chunks), c.payload])
     return body + struct.pack("<I", zlib.crc32(body))
+
+
+def pack_chunks(chunks: dict[bytes, bytes]) -> bytes:
+    """The chunks and the end of their list; nothing at all for none."""
+    packed = [_pack_chunk(kind, content) for kind, content in sorted(chunks.items())]
+    return b"".join([*packed, _END]) if packed else b""
 
 
 def unpack(data: bytes, max_pixels: int = MAX_PIXELS) -> Container:
     """Parse and check a whole file.
 
     Raises:
-        DamagedFileError: not a .lic file, cut short, altered, too large, or of a later version.
+        DamagedFileError: not a .lic file, cut short, or altered.
+        NewerFileError: of a later version, or with an unknown critical chunk.
+        TooLargeError: more than max_pixels, or more bytes than its pixels can need.
     """
     header, has_chunks, at = _unpack_header(data, max_pixels)
+    if len(data) > most_bytes(header):
+        raise TooLargeError("the file has more bytes than its pixels can need")
     end = len(data) - 4
     if end < at:
         raise DamagedFileError("the file is cut short")
@@ -108,7 +118,7 @@ def unpack(data: bytes, max_pixels: int = MAX_PIXELS) -> Container:
     chunks: dict[bytes, bytes] = {}
     sizes: dict[bytes, int] = {}
     while has_chunks:
-        kind, content, following = _unpack_chunk(data, at, end, header)
+        kind, content, following = _unpack_chunk(data, at, end)
         if kind in chunks:
             raise DamagedFileError(f"chunk {kind.decode()} stands twice")
         if kind in _KNOWN:
@@ -116,6 +126,8 @@ def unpack(data: bytes, max_pixels: int = MAX_PIXELS) -> Container:
             sizes[kind] = following - at
         at = following
         has_chunks = kind != _END
+    if (ALPHA in chunks) != header.mode.endswith("A"):
+        raise DamagedFileError("the alpha chunk does not go with the mode of the image")
     payload = data[at:end]
     if header.side_bytes > len(payload):
         raise DamagedFileError("the side stream is longer than the file")
@@ -126,9 +138,16 @@ def unpack_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
     """Parse the first bytes of a file; HEADER_BYTES of them are always enough.
 
     Raises:
-        DamagedFileError: not a .lic file, cut short, too large, or of a later version.
+        DamagedFileError: not a .lic file, or cut short.
+        NewerFileError: of a later version.
+        TooLargeError: more than max_pixels.
     """
     return _unpack_header(data, max_pixels)[0]
+
+
+def most_bytes(header: Header) -> int:
+    """The most bytes that a legal file of this header has."""
+    return MAX_OVERHEAD + MAX_BYTES_PER_PIXEL * header.width * header.height
 
 
 def _unpack_header(data: bytes, max_pixels: int) -> tuple[Header, bool, int]:
@@ -140,13 +159,13 @@ def _unpack_header(data: bytes, max_pixels: int) -> tuple[Header, bool, int]:
     reader = _Reader(data, len(SIGNATURE))
     flags = reader.byte()
     if flags & 7 != VERSION:
-        raise DamagedFileError(f"format version {flags & 7} is not known to this licodec")
+        raise NewerFileError(f"format version {flags & 7} is not known to this licodec")
     if flags & 128:
         raise DamagedFileError("the header has an unknown flag")
     width, height = reader.varint() + 1, reader.varint() + 1
     if width * height > max_pixels:
-        raise DamagedFileError(
-            f"declares {width}x{height} pixels, more than the limit of {max_pixels}"
+        raise TooLargeError(
+            f"declares {width}x{height} pixels, more than the limit of {max_pixels} (--max-pixels)"
         )
     model_hash = reader.take(4)
     quality = reader.byte()
@@ -199,13 +218,13 @@ def _varint(value: int) -> bytes:
 
 
 def _pack_chunk(kind: bytes, content: bytes) -> bytes:
-    deflated = zlib.compress(content, 9)
+    deflated = content if kind == ALPHA else zlib.compress(content, 9)
     small = len(deflated) < len(content)
     stored = deflated if small else content
     return kind + _varint(len(stored) << 1 | small) + stored
 
 
-def _unpack_chunk(data: bytes, at: int, end: int, header: Header) -> tuple[bytes, bytes, int]:
+def _unpack_chunk(data: bytes, at: int, end: int) -> tuple[bytes, bytes, int]:
     """Type, unpacked content, and where the next chunk starts. Type 0 ends the list."""
     reader = _Reader(data, at, end)
     kind = reader.take(1)
@@ -214,16 +233,26 @@ def _unpack_chunk(data: bytes, at: int, end: int, header: Header) -> tuple[bytes
     if not kind.isalpha():
         raise DamagedFileError(f"chunk type {kind!r} is not legal")
     if kind not in _KNOWN and kind.isupper():
-        raise DamagedFileError(f"chunk {kind.decode()} is not known to this licodec")
+        raise NewerFileError(f"chunk {kind.decode()} is not known to this licodec")
     length = reader.varint()
     content = reader.take(length >> 1)
     if length & 1 and kind in _KNOWN:
-        limit = header.width * header.height + 1 if kind == ALPHA else MAX_METADATA
-        inflate = zlib.decompressobj()
-        try:
-            content = inflate.decompress(content, limit)
-        except zlib.error as error:
-            raise DamagedFileError(f"chunk {kind.decode()} does not inflate") from error
-        if not inflate.eof or inflate.unused_data:
-            raise DamagedFileError(f"chunk {kind.decode()} is longer than it may be")
+        content = _inflate(kind, content)
+    if kind in _METADATA and len(content) > MAX_METADATA:
+        raise DamagedFileError(f"chunk {kind.decode()} is longer than it may be")
     return kind, content, reader.at
+
+
+def _inflate(kind: bytes, content: bytes) -> bytes:
+    if kind == ALPHA:
+        raise DamagedFileError("the alpha chunk is deflated, which it never is")
+    inflate = zlib.decompressobj()
+    try:
+        inflated = inflate.decompress(content, MAX_METADATA + 1)
+    except zlib.error as error:
+        raise DamagedFileError(f"chunk {kind.decode()} does not inflate") from error
+    if len(inflated) > MAX_METADATA:
+        raise DamagedFileError(f"chunk {kind.decode()} is longer than it may be")
+    if not inflate.eof or inflate.unused_data:
+        raise DamagedFileError(f"chunk {kind.decode()} does not inflate")
+    return inflated

@@ -3,7 +3,7 @@
 A distribution is kept as log2 frequencies in units of 1/1024 bit, and only integers act on it from
 there to the range coder:
 
-    prior (K rates, C, bins) ─ interpolate ─► (C, bins) ─ + Δ of h_s ─► integer softmax ─► pmf
+    prior (K rates, M, bins) ─ interpolate ─► (M, bins) ─ + Δ of h_s ─► integer softmax ─► pmf
 
 Bins 0 … 255 stand for the latents -128 … 127; the last bin is the escape for all others.
 """
@@ -11,6 +11,7 @@ Bins 0 … 255 stand for the latents -128 … 127; the last bin is the escape fo
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,11 +44,11 @@ def _exp2_table() -> NDArray[np.int64]:
 _EXP2 = _exp2_table()
 
 
-def interpolate(prior: NDArray[np.int16], position: int, steps: int) -> NDArray[np.int64]:
-    """The prior between two rates, linear in the log domain.
+def interpolate(prior: NDArray[Any], position: int, steps: int) -> NDArray[np.int64]:
+    """Tables between two rates: log frequencies, or whatever else is linear there.
 
     Args:
-        prior: (K, …) log2 frequencies at the K anchors.
+        prior: (K, …) integers at the K anchors.
         position: 0 … (K-1)·steps.
         steps: positions from one anchor to the next.
     """
@@ -62,37 +63,61 @@ def interpolate(prior: NDArray[np.int16], position: int, steps: int) -> NDArray[
 def integer_softmax(logits: NDArray[np.int64]) -> Pmf:
     """2^logits, normalized to frequencies that sum to about PMF_TOTAL.
 
-    Integer arithmetic only. Shape (C, bins) to the same; entries may be 0.
+    Integer arithmetic only. Shape (…, bins) to the same; entries may be 0.
     """
-    below = logits.max(axis=1, keepdims=True) - logits
+    below = logits.max(axis=-1, keepdims=True) - logits
     whole = np.minimum(below // LOG2_UNIT, 62)
     weights = _EXP2[below % LOG2_UNIT] >> whole
-    pmf: Pmf = weights * PMF_TOTAL // weights.sum(axis=1, keepdims=True)
+    pmf: Pmf = weights * PMF_TOTAL // weights.sum(axis=-1, keepdims=True)
     return pmf
 
 
 def code_channels(
     coder: Coder, values: NDArray[np.int32] | None, count: int, pmf: Pmf
 ) -> NDArray[np.int32]:
-    """Code `count` integers in each of C channels, however large: the one traversal.
-
-    Args:
-        values: (C, count), or None when decoding.
-        pmf: (C, bins + 1); the last entry of each row is the escape, the bins are centred on 0.
-    """
-    bins = pmf.shape[1] - 1
+    """Code `count` integers in each of C channels, each channel under its row of pmf (C, bins + 1)."""
     out = np.empty((len(pmf), count), dtype=np.int32)
     for c, row in enumerate(pmf):
-        symbols = None
-        if values is not None:
-            symbols = values[c] + bins // 2
-            symbols = np.where((symbols < 0) | (symbols >= bins), bins, symbols).astype(np.int32)
-        symbols = coder.code(symbols, count, row)
-        out[c] = symbols - bins // 2
-        escaped = np.flatnonzero(symbols == bins)
-        if len(escaped):
-            outside = None if values is None else values[c][escaped]
-            out[c][escaped] = _code_outside(coder, outside, len(escaped), bins)
+        out[c] = code_values(coder, None if values is None else values[c], count, row)
+    return out
+
+
+def code_classes(
+    coder: Coder, values: NDArray[np.int32] | None, classes: NDArray[np.int64], pmf: Pmf
+) -> NDArray[np.int32]:
+    """Code one channel whose positions have classes (count,): class after class, each under its row
+    of pmf (classes, bins + 1)."""
+    if len(pmf) == 1:
+        return code_values(coder, values, len(classes), pmf[0])
+    out = np.empty(len(classes), dtype=np.int32)
+    for k, row in enumerate(pmf):
+        places = np.flatnonzero(classes == k)
+        if len(places):
+            some = None if values is None else values[places]
+            out[places] = code_values(coder, some, len(places), row)
+    return out
+
+
+def code_values(
+    coder: Coder, values: NDArray[np.int32] | None, count: int, pmf: Pmf
+) -> NDArray[np.int32]:
+    """Code `count` integers, however large, under one table: the one traversal.
+
+    Args:
+        values: (count,), or None when decoding.
+        pmf: (bins + 1,); the last entry is the escape, the bins are centred on 0.
+    """
+    bins = len(pmf) - 1
+    symbols = None
+    if values is not None:
+        symbols = values + bins // 2
+        symbols = np.where((symbols < 0) | (symbols >= bins), bins, symbols).astype(np.int32)
+    symbols = coder.code(symbols, count, pmf)
+    out = symbols - bins // 2
+    escaped = np.flatnonzero(symbols == bins)
+    if len(escaped):
+        outside = None if values is None else values[escaped]
+        out[escaped] = _code_outside(coder, outside, len(escaped), bins)
     return out
 
 
@@ -127,10 +152,16 @@ def _code_outside(
     return np.where(folded & 1, -half - 1 - distance, half + distance)
 
 
-def information(values: NDArray[np.int32], pmf: Pmf) -> float:
-    """Bits that coding (C, count) values costs under pmf, escapes at their table's price alone."""
-    bins = pmf.shape[1] - 1
+def count_values(
+    values: NDArray[np.int32], classes: NDArray[np.int64], C: int, bins: int
+) -> NDArray[np.int64]:
+    """How often values (count,) fall in each bin, by class: (C, bins + 1), the escapes last."""
     symbols = values.astype(np.int64) + bins // 2
-    symbols = np.where((symbols < 0) | (symbols >= bins), bins, symbols)
-    frequencies = np.maximum(pmf, PMF_TOTAL / 2**24) / pmf.sum(axis=1, keepdims=True)
-    return float(-np.log2(np.take_along_axis(frequencies, symbols, axis=1)).sum())
+    symbols[(symbols < 0) | (symbols >= bins)] = bins
+    return np.bincount(classes * (bins + 1) + symbols, minlength=C * (bins + 1)).reshape(C, -1)
+
+
+def information(counts: NDArray[np.int64], pmf: Pmf) -> float:
+    """Bits that symbols counted (…, bins + 1) cost under pmf, escapes at their table's price alone."""
+    frequencies = np.maximum(pmf, PMF_TOTAL / 2**24) / pmf.sum(axis=-1, keepdims=True)
+    return float(-(counts * np.log2(frequencies)).sum())

@@ -1,4 +1,9 @@
-"""One error family; the exit code of each cause is the command line's."""
+"""One error family, one class a cause; the exit code of each cause is the command line's."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
 
 
 class LicodecError(Exception):
@@ -19,11 +24,66 @@ class DamagedFileError(LicodecError):
     exit_code = 3
 
 
+class NewerFileError(LicodecError):
+    """The file is whole, but needs a later licodec: its version or a critical chunk is unknown."""
+
+    exit_code = 3
+
+
 class ModelMissingError(LicodecError):
     """The weights that a file or an argument names are not installed, or are not intact."""
 
     exit_code = 4
 
 
+class TooLargeError(LicodecError):
+    """More pixels or bytes than the limit; found before anything of that size is allocated."""
+
+
 class UnsupportedImageError(LicodecError):
     """An input image that could not be kept without silent loss."""
+
+
+class UnreachableTargetError(LicodecError):
+    """No quality gives the size or the PSNR that was asked for."""
+
+
+class FileAccessError(LicodecError):
+    """The file system refuses to read or to write."""
+
+
+class OutOfMemoryError(LicodecError):
+    """The machine has too little memory for this image."""
+
+
+class InternalError(LicodecError):
+    """A defect of licodec itself, shown as one line; LICODEC_DEBUG=1 shows where."""
+
+
+@contextlib.contextmanager
+def one_family() -> Iterator[None]:
+    """Turn a failed allocation inside into an OutOfMemoryError."""
+    try:
+        yield
+    except MemoryError as error:
+        raise OutOfMemoryError(_NO_MEMORY) from error
+    except RuntimeError as error:
+        # PyTorch reports a failed allocation so, on the CPU as on CUDA.
+        if "allocate memory" not in str(error) and "out of memory" not in str(error):
+            raise
+        raise OutOfMemoryError(_NO_MEMORY) from error
+
+
+_NO_MEMORY = "not enough memory for an image of this size"
+
+
+def family(error: Exception) -> LicodecError:
+    """Any exception as a member of the family, so that one handler can report them all."""
+    try:
+        with one_family():
+            raise error
+    except LicodecError as member:
+        return member
+    except Exception:
+        text = " ".join(str(error).split())
+        return InternalError(f"internal error, please report it: {type(error).__name__}: {text}")

@@ -4,102 +4,206 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from io import BytesIO
 from pathlib import Path
+from typing import IO
 
 from PIL import Image, UnidentifiedImageError
 
-from licodec.errors import LicodecError, UnsupportedImageError, UsageError
+from licodec.container import (
+    HEADER_BYTES,
+    MAX_BYTES_PER_PIXEL,
+    MAX_OVERHEAD,
+    SIGNATURE,
+    most_bytes,
+    unpack_header,
+)
+from licodec.errors import (
+    FileAccessError,
+    LicodecError,
+    TooLargeError,
+    UnsupportedImageError,
+    UsageError,
+)
 
 STANDARD = "-"
 
+# Pillow knows more; but some start a program (EPS), and some recognise anything.
+FORMATS = (
+    "PNG", "JPEG", "WEBP", "AVIF", "TIFF", "GIF", "BMP", "DIB", "PPM", "JPEG2000", "TGA",
+    "PCX", "ICO", "SGI", "QOI", "PSD",
+)  # fmt: skip
 
-def read(path: str) -> bytes:
-    """All bytes of a file, or of standard input for `-`.
+_CHUNK = 2**20
+
+
+def read(path: str, max_pixels: int) -> bytes:
+    """All bytes of a .lic file, or of standard input for `-`; no more than its header accounts for.
 
     Raises:
-        LicodecError: it cannot be read.
+        FileAccessError: it cannot be read.
+        DamagedFileError, NewerFileError, TooLargeError: its header says so already.
     """
-    if path == STANDARD:
-        if sys.stdin.isatty():
-            raise UsageError("standard input is a terminal; name a file or use a pipe")
-        return sys.stdin.buffer.read()
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise LicodecError(error.strerror or str(error)) from error
+    with _opened(path) as file:
+        try:
+            head = file.read(HEADER_BYTES)
+            return head + _rest(file, most_bytes(unpack_header(head, max_pixels)) - len(head))
+        except OSError as error:
+            raise FileAccessError(error.strerror or str(error)) from error
 
 
 def open_image(path: str, max_pixels: int) -> Image.Image:
     """An image file, its pixels not yet decoded.
 
     Raises:
-        LicodecError: it cannot be read.
-        UnsupportedImageError: no image, or too many pixels.
+        FileAccessError: it cannot be read.
+        UnsupportedImageError: no image of FORMATS.
+        TooLargeError: too many pixels.
     """
     Image.MAX_IMAGE_PIXELS = None  # max_pixels is checked here, before pixels are decoded
     try:
-        image = Image.open(BytesIO(read(path)) if path == STANDARD else path)
+        if path == STANDARD or _is_pipe(path):
+            with _opened(path) as file:
+                image = Image.open(BytesIO(_pipe(file, max_pixels)), formats=FORMATS)
+        else:
+            image = Image.open(path, formats=FORMATS)
     except UnidentifiedImageError as error:
+        if path != STANDARD and starts_with(Path(path), SIGNATURE):
+            raise UnsupportedImageError("is a .lic file already") from error
         raise UnsupportedImageError("not an image that can be read") from error
-    except LicodecError:
+    except (LicodecError, MemoryError):
         raise
     except OSError as error:
-        raise LicodecError(error.strerror or str(error)) from error
+        raise FileAccessError(error.strerror or str(error)) from error
     except Exception as error:  # foreign decoders raise anything at all
         raise UnsupportedImageError(f"not an image that can be read ({error})") from error
     if image.width * image.height > max_pixels:
-        raise UnsupportedImageError(
+        raise TooLargeError(
             f"{image.width}x{image.height} is more than {max_pixels} pixels (--max-pixels)"
         )
     return image
 
 
-def check_output(path: str, force: bool, source: str | None = None) -> None:
+def _opened(path: str) -> AbstractContextManager[IO[bytes]]:
+    if path == STANDARD:
+        if sys.stdin.isatty():
+            raise UsageError("standard input is a terminal; name a file or use a pipe")
+        return nullcontext(sys.stdin.buffer)
+    _is_pipe(path)
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise FileAccessError(error.strerror or str(error)) from error
+
+
+def _is_pipe(path: str) -> bool:
+    """Whether this is a named pipe rather than a regular file; devices have no end and are refused."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        raise FileAccessError(error.strerror or str(error)) from error
+    except ValueError as error:  # a zero byte in the name
+        raise FileAccessError(str(error)) from error
+    if stat.S_ISDIR(mode):
+        raise FileAccessError("is a directory; -r goes into it")
+    if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
+        raise FileAccessError("is a device, not a file")
+    return stat.S_ISFIFO(mode)
+
+
+def _rest(file: IO[bytes], limit: int) -> bytes:
+    """What is left of a file, piece by piece, so that an endless pipe stops at the limit."""
+    pieces = []
+    while piece := file.read(_CHUNK):
+        limit -= len(piece)
+        if limit < 0:
+            raise TooLargeError("the file has more bytes than its pixels can need")
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def _pipe(file: IO[bytes], max_pixels: int) -> bytes:
+    """An image from a pipe; an endless one without a known signature ends after its first bytes."""
+    head = file.read(_CHUNK)
+    if len(head) == _CHUNK and not _is_known(head[:16]):
+        raise UnsupportedImageError("not an image that can be read")
+    return head + _rest(file, MAX_OVERHEAD + MAX_BYTES_PER_PIXEL * max_pixels - len(head))
+
+
+def _is_known(prefix: bytes) -> bool:
+    Image.init()
+    accepts = [accept for name in FORMATS if (accept := Image.OPEN[name][1])]
+    return any(accept(prefix) for accept in accepts)
+
+
+def has_image_suffix(path: Path) -> bool:
+    """Whether a file found in a folder is named like an image of FORMATS."""
+    format = Image.registered_extensions().get(path.suffix.lower())
+    return format == "MPO" or format in FORMATS  # MPO: several JPEGs in one file
+
+
+def starts_with(path: Path, signature: bytes) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(signature)) == signature
+    except OSError:
+        return True  # taken, so that its error is reported
+
+
+def check_output(path: str, source: str | None = None) -> None:
     """Refuse before any work is done what `write` would refuse after it.
 
     Raises:
-        LicodecError: the output exists and force is not set, is the input, or is a terminal.
+        UsageError: the output is a terminal or the input.
+        FileAccessError: it cannot be written.
     """
     if path == STANDARD:
         if sys.stdout.isatty():
             raise UsageError("refusing to write binary data to a terminal; use -o or a pipe")
         return
     target = Path(path)
-    if source and source != STANDARD and target.exists() and target.samefile(source):
-        raise UsageError("the output is the input itself")
-    if target.is_dir():
-        raise LicodecError(f"{path} is a directory")
-    if target.is_file() and not force:
-        raise LicodecError(f"{path} exists; -f overwrites it")
-    if not target.parent.is_dir():
-        raise LicodecError(f"the folder {target.parent} does not exist")
+    try:
+        if source and source != STANDARD and target.exists() and target.samefile(source):
+            raise UsageError("the output is the input itself")
+        if target.is_dir():
+            raise FileAccessError(f"{path} is a directory")
+        if not target.parent.is_dir():
+            raise FileAccessError(f"the folder {target.parent} does not exist")
+    except OSError as error:
+        raise FileAccessError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def write(path: str, data: bytes) -> None:
     """Write a whole file or nothing: a temporary name beside it, then a rename.
 
     Raises:
-        LicodecError: the file system refuses.
+        FileAccessError: the file system refuses.
+        BrokenPipeError: the reader of standard output has seen enough.
     """
     target = Path(path)
     try:
         if path == STANDARD:
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
-            return
-        if target.exists() and not target.is_file():  # a device or a named pipe
+        elif target.exists() and not target.is_file():  # a device or a named pipe
             target.write_bytes(data)
-            return
-        temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-        try:
-            with temporary.open("xb") as file:
-                file.write(data)
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        else:
+            _replace(target, data)
     except BrokenPipeError:
-        raise  # the reader has seen enough; click ends quietly
+        raise
     except OSError as error:
-        raise LicodecError(f"cannot write {path}: {error.strerror or error}") from error
+        raise FileAccessError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _replace(target: Path, data: bytes) -> None:
+    # The name of the target might leave no room for more characters.
+    temporary = target.with_name(f".licodec-{secrets.token_hex(6)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,18 +1,18 @@
-"""Between image files and pixels: what is kept, what is converted with a note, what is refused."""
+"""Between Pillow images and pixels: what is kept, what is converted with a note, what is refused."""
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass, field
 from io import BytesIO
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms
 
-from licodec.container import EXIF, ICC, XMP
-from licodec.errors import DamagedFileError, LicodecError, UnsupportedImageError, UsageError
+from licodec import alpha, metadata
+from licodec.bitdepth import bits_per_sample
+from licodec.container import ICC
+from licodec.errors import LicodecError, UnsupportedImageError
 
 Pixels = NDArray[np.uint8]
 
@@ -36,8 +36,8 @@ class Picture:
     notes: list[str] = field(default_factory=list)
 
 
-def from_pillow(image: Image.Image) -> Picture:
-    """Take over any 8-bit image.
+def from_pillow(image: Image.Image, strip: bool = False) -> Picture:
+    """Take over any 8-bit image; strip drops ICC, EXIF and XMP, and turns the pixels as EXIF said.
 
     Raises:
         UnsupportedImageError: damaged, more than 8 bits a sample, or a colour space without a plain RGB
@@ -50,14 +50,14 @@ def from_pillow(image: Image.Image) -> Picture:
         notes.append(f"only the first of {frames} frames is kept")
     try:
         image.load()
-    except LicodecError:
+    except (LicodecError, MemoryError):
         raise
     except Exception as error:  # foreign decoders raise anything at all
         raise UnsupportedImageError(f"the image is damaged ({error})") from error
-    metadata = _metadata(image)
+    chunks = {} if strip else metadata.read(image)
     transparent = "transparency" in image.info
     target = {
-        "1": "L", "L": "LA" if transparent else "L", "LA": "LA", "La": "LA",
+        "1": "LA" if transparent else "L", "L": "LA" if transparent else "L", "LA": "LA", "La": "LA",
         "P": "RGBA" if transparent else "RGB", "PA": "RGBA", "RGB": "RGBA" if transparent else "RGB",
         "RGBA": "RGBA", "RGBa": "RGBA", "RGBX": "RGB", "CMYK": "RGB", "YCbCr": "RGB",
     }.get(image.mode)  # fmt: skip
@@ -69,15 +69,33 @@ def from_pillow(image: Image.Image) -> Picture:
         names = {"P": "a palette", "PA": "a palette", "1": "black and white"}
         notes.append(f"{names.get(image.mode, image.mode)} was converted to {target}")
     if image.mode == "CMYK":
-        image = _cmyk_to_rgb(image, metadata)
+        image = _cmyk_to_rgb(image, chunks)
     elif image.mode != target:
         image = image.convert(target)
-    samples = np.asarray(image)
-    if samples.ndim == 2:
-        samples = samples[:, :, None]
-    if target in ("LA", "RGBA"):
-        return Picture(target, samples[:, :, :-1], samples[:, :, -1], metadata, notes)
-    return Picture(target, samples, None, metadata, notes)
+    if strip:
+        image = metadata.strip(image)
+    return _picture(image, chunks, notes)
+
+
+_BAND = 256
+"""Rows that are copied at once: Pillow's own conversion to an array holds two copies more."""
+
+
+def _picture(image: Image.Image, chunks: dict[bytes, bytes], notes: list[str]) -> Picture:
+    channels = len(image.getbands())
+    has_alpha = image.mode.endswith("A")
+    color = np.empty((image.height, image.width, channels - has_alpha), dtype=np.uint8)
+    opacity = np.empty(color.shape[:2], dtype=np.uint8) if has_alpha else None
+    for top in range(0, image.height, _BAND):
+        bottom = min(top + _BAND, image.height)
+        rows = np.asarray(image.crop((0, top, image.width, bottom)))
+        rows = rows.reshape(bottom - top, image.width, channels)
+        color[top:bottom] = rows[:, :, : color.shape[2]]
+        if opacity is not None:
+            opacity[top:bottom] = rows[:, :, -1]
+    if opacity is not None:
+        color = alpha.fill_hidden(color, opacity)
+    return Picture(image.mode, color, opacity, chunks, notes)
 
 
 def to_pillow(picture: Picture) -> Image.Image:
@@ -86,116 +104,22 @@ def to_pillow(picture: Picture) -> Image.Image:
     if picture.alpha is not None:
         samples = np.concatenate([samples, picture.alpha[:, :, None]], axis=2)
     image = Image.fromarray(samples[:, :, 0] if samples.shape[2] == 1 else samples)
-    for kind, key in ((ICC, "icc_profile"), (EXIF, "exif"), (XMP, "xmp")):
-        if kind in picture.metadata:
-            # Pillow's JPEG writer wants EXIF with the prefix that its readers leave on.
-            prefix = b"Exif\0\0" if kind == EXIF else b""
-            image.info[key] = prefix + picture.metadata[kind]
+    metadata.attach(image, picture.metadata)
     return image
 
 
-_FORMATS = {"": "PNG", "png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP", "ppm": "PPM",
-            "pgm": "PPM", "tif": "TIFF", "tiff": "TIFF"}  # fmt: skip
-
-
-def to_file(image: Image.Image, name: str) -> bytes:
-    """The bytes of an image file.
-
-    Args:
-        image: as `to_pillow` returns it.
-        name: a format's name, or a file name's suffix; empty means PNG.
-
-    Raises:
-        UsageError: no such format, or one that cannot hold the image's alpha.
-    """
-    format = _FORMATS.get(name.lower().lstrip("."))
-    if format is None:
-        raise UsageError(f"no output format for {name!r}; there are png, jpeg, webp, ppm and tiff")
-    if format in ("JPEG", "PPM") and image.mode in ("LA", "RGBA"):
-        raise UsageError(f"{format} has no transparency; decode to png or webp")
-    if format == "PPM":  # has no tag to turn the image for the viewer
-        image = ImageOps.exif_transpose(image)
-    out = BytesIO()
-    image.save(out, format, **save_options(image, format))
-    return out.getvalue()
-
-
-def save_options(image: Image.Image, format: str) -> dict[str, Any]:
-    """Arguments for Image.save that carry the metadata of `info` along where the format has a place."""
-    options: dict[str, Any] = {
-        k: image.info[k] for k in ("icc_profile", "exif", "xmp") if k in image.info
-    }
-    if format == "PNG":
-        from PIL.PngImagePlugin import PngInfo
-
-        options["compress_level"] = 3
-        if "xmp" in options:
-            text = PngInfo()
-            text.add_itxt("XML:com.adobe.xmp", options.pop("xmp").decode("utf-8", "replace"))
-            options["pnginfo"] = text
-    elif format in ("JPEG", "WEBP"):
-        options["quality"] = 95
-        if format == "WEBP":
-            options["lossless"] = True
-    elif format != "TIFF":
-        options = {}
-    return options
-
-
-def pack_alpha(alpha: Pixels) -> bytes:
-    """Alpha, losslessly: a filter byte (0 none, 1 left, 2 up), then the differences.
-
-    The container deflates the chunk; the filter is the one that deflates best.
-    """
-    left = np.diff(alpha, axis=1, prepend=np.uint8(0))
-    up = np.diff(alpha, axis=0, prepend=np.uint8(0))
-    candidates = [bytes([i]) + a.tobytes() for i, a in enumerate((alpha, left, up))]
-    return min(candidates, key=lambda c: len(zlib.compress(c, 6)))
-
-
-def unpack_alpha(content: bytes, height: int, width: int) -> Pixels:
-    """Undo pack_alpha.
-
-    Raises:
-        DamagedFileError: wrong length or unknown filter.
-    """
-    if len(content) != height * width + 1 or content[0] > 2:
-        raise DamagedFileError("the alpha chunk does not fit the image")
-    stored = np.frombuffer(content, dtype=np.uint8, offset=1).reshape(height, width)
-    if content[0] == 0:
-        return stored
-    return np.cumsum(stored, axis=2 - content[0], dtype=np.uint8)
-
-
 def _refuse_deep(image: Image.Image) -> None:
-    """Pillow narrows some 16-bit files without a word; the decoder's arguments give them away."""
-    deep = image.mode.startswith(("I", "F"))
-    for tile in getattr(image, "tile", None) or []:
-        args = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
-        deep = deep or any(isinstance(a, str) and ";16" in a for a in args)
-    if deep:
+    bits = bits_per_sample(image)
+    if bits > 8:
         raise UnsupportedImageError(
-            "more than 8 bits a sample would be lost; convert to 8 bits first if that is acceptable"
+            f"{bits} bits a sample would be lost; if that is acceptable, convert to 8 bits first, "
+            "as with `magick IN -depth 8 OUT.png`"
         )
 
 
-def _metadata(image: Image.Image) -> dict[bytes, bytes]:
-    out = {}
-    icc = image.info.get("icc_profile")
-    if icc:
-        out[ICC] = bytes(icc)
-    exif = image.info.get("exif")
-    if exif:
-        out[EXIF] = bytes(exif).removeprefix(b"Exif\0\0")
-    xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
-    if xmp:
-        out[XMP] = xmp.encode() if isinstance(xmp, str) else bytes(xmp)
-    return out
-
-
-def _cmyk_to_rgb(image: Image.Image, metadata: dict[bytes, bytes]) -> Image.Image:
+def _cmyk_to_rgb(image: Image.Image, chunks: dict[bytes, bytes]) -> Image.Image:
     """Through the embedded profile to sRGB where there is one; it means nothing for RGB afterwards."""
-    profile = metadata.pop(ICC, None)
+    profile = chunks.pop(ICC, None) or image.info.get("icc_profile")
     if profile is None:
         return image.convert("RGB")
     try:

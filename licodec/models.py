@@ -1,7 +1,8 @@
 """How latents become a stream: one traversal for both directions, and what the encoder chooses.
 
-factorized:  y ──────────────────────────────── static tables ─► coder        (Ballé 2018)
-adaptive:    y ─ histogram ─ h_a ─► z ─ coder ─► h_s ─ tables ─► coder        (paper 1)
+factorized:  y ────────────────────────────────────── static tables ─► coder      (Ballé 2018)
+adaptive:    y ─┬ counts ─ h_a ─► z ─ coder ─► h_s ─┐
+                └ contexts ─► classes ──────────────┴─ tables ─► coder            (paper 1, by classes)
 """
 
 from __future__ import annotations
@@ -12,9 +13,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from licodec.distributions import code_channels, information, integer_softmax, interpolate
-from licodec.histogram import histogram
+from licodec.contexts import Contexts, Features, bands
+from licodec.distributions import (
+    BINS,
+    code_channels,
+    code_classes,
+    count_values,
+    information,
+    integer_softmax,
+    interpolate,
+)
 from licodec.pdf_transform import RATE_UNIT, SIDE_LENGTH, IntegerSynthesis, PdfAnalysis
+from licodec.progress import track
 from licodec.rangecoder import Coder, Pmf
 from licodec.weights import STEPS, Weights
 
@@ -24,8 +34,11 @@ Integers = NDArray[np.int32]
 class Model(Protocol):
     """An entropy model. `position` is the rate, 0 … (K-1)·STEPS."""
 
+    contexts: Contexts
+    """Sort the latents of a channel into the classes that `tables` tells apart."""
+
     def side_information(self, y: Integers, position: int) -> Integers | None:
-        """What the encoder sends ahead of y (M, positions), and its choice alone."""
+        """What the encoder sends ahead of y (M, h, w), and its choice alone."""
 
     def code_side(self, coder: Coder, position: int, z: Integers | None) -> Integers | None:
         """Code the side stream; z is None when decoding."""
@@ -34,7 +47,7 @@ class Model(Protocol):
         """Information of the side stream under its tables."""
 
     def tables(self, position: int, z: Integers | None) -> Pmf:
-        """(M, bins + 1) integer frequencies of each channel."""
+        """(M, C, bins + 1) integer frequencies of each channel and class."""
 
 
 class Factorized:
@@ -42,6 +55,11 @@ class Factorized:
 
     def __init__(self, weights: Weights) -> None:
         self.prior = weights.numpy("prior")
+        K, M, _ = self.prior.shape
+        self.contexts = Contexts(
+            np.arange(M, dtype=np.int16), np.zeros((M, 0), dtype=np.int16),
+            np.zeros((K, M, 0), dtype=np.int32), STEPS,
+        )  # fmt: skip
 
     def side_information(self, y: Integers, position: int) -> None:
         return None
@@ -53,14 +71,23 @@ class Factorized:
         return 0.0
 
     def tables(self, position: int, z: Integers | None) -> Pmf:
-        return integer_softmax(interpolate(self.prior, position, STEPS))
+        return integer_softmax(interpolate(self.prior, position, STEPS))[:, None]
 
 
 class Adaptive:
-    """This image's own distributions, sent as a side stream (paper 1)."""
+    """This image's own distributions, sent as a side stream (paper 1), one for each channel and class.
+
+    The side stream tells how the image differs from the average in each channel; how a channel's classes
+    differ from each other is the same in all images.
+    """
 
     def __init__(self, weights: Weights) -> None:
         self.prior = weights.numpy("prior")
+        self.class_prior = weights.numpy("class_prior")
+        self.contexts = Contexts(
+            weights.numpy("context.order"), weights.numpy("context.weights"),
+            weights.numpy("context.thresholds"), STEPS,
+        )  # fmt: skip
         self.z_prior = weights.numpy("z_prior")
         self.anchors = len(self.prior)
         self.h_s = IntegerSynthesis(weights.tensors("h_s."), int(weights.metadata["groups"]))
@@ -77,13 +104,17 @@ class Adaptive:
     @torch.no_grad()
     def side_information(self, y: Integers, position: int) -> Integers:
         """ẑ (Z, 32): what h_a says, or all zero where that costs fewer bits in all."""
-        p = histogram(torch.from_numpy(y).float()[None])[0]
+        counts = self.contexts.counts(y, position, BINS)
+        p = torch.from_numpy(counts[..., :-1].sum(1).astype(np.float32))
+        p /= p.sum(1, keepdim=True).clamp(min=1)
         prior = torch.from_numpy(self._prior(position).astype(np.float32))
         z = self.h_a(analysis_input(p, prior)[None])[0].round().numpy().astype(np.int32)
         candidates = (z, np.zeros_like(z))
         return min(
             candidates,
-            key=lambda z: self.side_bits(z, position) + information(y, self.tables(position, z)),
+            key=lambda z: (
+                self.side_bits(z, position) + information(counts, self.tables(position, z))
+            ),
         )
 
     def code_side(self, coder: Coder, position: int, z: Integers | None) -> Integers:
@@ -91,13 +122,17 @@ class Adaptive:
         return code_channels(coder, flat, 1, self._z_tables(position)).reshape(self.Z, SIDE_LENGTH)
 
     def side_bits(self, z: Integers | None, position: int) -> float:
-        return 0.0 if z is None else information(z.reshape(-1, 1), self._z_tables(position))
+        if z is None:
+            return 0.0
+        tables, flat = self._z_tables(position), z.reshape(-1)
+        counts = count_values(flat, np.arange(len(flat)), len(flat), tables.shape[1] - 1)
+        return information(counts, tables)
 
     def tables(self, position: int, z: Integers | None) -> Pmf:
         assert z is not None
         rate = position * RATE_UNIT // max(1, (self.anchors - 1) * STEPS)
-        logits = interpolate(self.prior, position, STEPS)
-        logits[:, :-1] += self.h_s(z, rate)
+        logits = interpolate(self.class_prior, position, STEPS)
+        logits[..., :-1] += self.h_s(z, rate)[:, None]
         return integer_softmax(logits)
 
     def _prior(self, position: int) -> Pmf:
@@ -121,8 +156,21 @@ MODELS: dict[str, type[Factorized] | type[Adaptive]] = {
 
 
 def code_latents(
-    model: Model, coder: Coder, position: int, count: int, y: Integers | None, z: Integers | None
-) -> Integers:
-    """Code side stream and latents; the decoder passes neither y nor z and gets y (M, count)."""
+    model: Model, coder: Coder, position: int, h: int, w: int,
+    y: Integers | None, z: Integers | None,
+) -> Integers:  # fmt: skip
+    """Code side stream and latents; the decoder passes neither y nor z and gets y (M, h, w)."""
     z = model.code_side(coder, position, z)
-    return code_channels(coder, y, count, model.tables(position, z))
+    tables = model.tables(position, z)
+    thresholds = model.contexts.at(position)
+    out = np.empty((len(tables), h, w), dtype=np.int32)
+    for band in track(bands(h, w), "latents"):
+        rows = out[:, band]
+        features = Features(len(tables), *rows.shape[1:])
+        for i, c in enumerate(model.contexts.order):
+            classes = model.contexts.classes(i, features, thresholds)
+            values = None if y is None else y[c, band].reshape(-1)
+            rows[c] = code_classes(coder, values, classes, tables[c]).reshape(rows[c].shape)
+            if tables.shape[1] > 1:
+                features.add(i, rows[c])
+    return out

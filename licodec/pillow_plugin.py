@@ -41,7 +41,7 @@ def _save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
     from licodec.codec import encode
 
     options = getattr(image, "encoderinfo", {})
-    file.write(encode(image, options.get("quality", 50), options.get("model", "adaptive")))
+    file.write(encode(image, options.get("quality"), options.get("model", "adaptive")))
 
 
 def register() -> None:

@@ -19,6 +19,11 @@ from numpy.typing import NDArray
 
 from licodec.errors import DamagedFileError
 
+LATENTS_PER_BYTE = 2**19
+"""A payload has at least one byte for so many latents. Of 257 symbols with 2^-24 each or more, the
+likeliest takes 2.2e-5 bits at least, that is, a byte for 363,000; the encoder leaves zero bytes on
+where it would otherwise fall below."""
+
 Symbols = NDArray[np.int32]
 Pmf = NDArray[np.int64]
 
@@ -46,10 +51,10 @@ class Encoder:
         self._coder.encode(symbols, _categorical(pmf))
         return symbols
 
-    def finish(self) -> bytes:
-        """The stream. A decoder reads zeros beyond its end."""
+    def finish(self, least: int = 0) -> bytes:
+        """The stream, of at least so many bytes. A decoder reads zeros beyond its end."""
         words: NDArray[np.uint32] = self._coder.get_compressed()
-        return words.astype("<u4").tobytes().rstrip(b"\0")
+        return words.astype("<u4").tobytes().rstrip(b"\0").ljust(least, b"\0")
 
 
 class Decoder:

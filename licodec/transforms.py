@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from licodec.progress import track
+
 STRIDE = 16
 """Pixels per latent position, in each direction."""
 
@@ -104,6 +106,14 @@ def has_native_bf16() -> bool:
         return False
 
 
+def quantize(y: NDArray[np.float32], gain: NDArray[np.float32]) -> NDArray[np.int32]:
+    """y (M, h, w) times gain (M,), rounded half to even."""
+    out = np.empty(y.shape, dtype=np.int32)
+    for c in range(len(y)):  # one at a time, for large images
+        out[c] = np.rint(y[c] * gain[c])
+    return out
+
+
 class Pair:
     """g_a and g_s as the codec runs them: uint8 pixels on one side, integer latents on the other.
 
@@ -134,24 +144,26 @@ class Pair:
         net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return net.eval()
 
+    def is_reduced(self, precise: bool) -> bool:
+        """Whether bf16 it is; precise asks for float32, unless the precision was chosen by the user."""
+        return self.dtype != torch.float32 and (self.chosen or not precise)
+
     def _autocast(self, precise: bool) -> torch.autocast:
-        """precise asks for float32, unless the precision was chosen by the user."""
-        enabled = self.dtype != torch.float32 and (self.chosen or not precise)
-        return torch.autocast(self.device.type, self.dtype, enabled=enabled)
+        return torch.autocast(self.device.type, self.dtype, enabled=self.is_reduced(precise))
 
     @torch.inference_mode()
     def analyze(
-        self, color: NDArray[np.uint8], gain: NDArray[np.float32], precise: bool = False
-    ) -> NDArray[np.int32]:
-        """Pixels (H, W, 1 or 3) to y (M, h, w), multiplied by gain (M,) and rounded.
+        self, color: NDArray[np.uint8], gain: NDArray[np.float32] | None, precise: bool = False
+    ) -> NDArray[Any]:
+        """Pixels (H, W, 1 or 3) to y (M, h, w), multiplied by gain (M,) and rounded; without a gain, as
+        float32, for whoever tries several.
 
         The image is continued by its border to multiples of 16, and seen tile by tile.
         """
         height, width = color.shape[:2]
         h, w = -(-height // STRIDE), -(-width // STRIDE)
-        y = np.empty((self.M, h, w), dtype=np.int32)
-        scale = torch.from_numpy(gain).to(self.device)[:, None, None]
-        for inner, outer in _tiles(h, w, self.tile):
+        y = np.empty((self.M, h, w), dtype=np.float32 if gain is None else np.int32)
+        for inner, outer in track(_tiles(h, w, self.tile), "analysis"):
             (top, bottom, left, right) = (side * STRIDE for side in outer)
             pixels = color[top:bottom, left:right]
             missing = (bottom - top - pixels.shape[0], right - left - pixels.shape[1])
@@ -161,8 +173,10 @@ class Pair:
             x = x.float().div(255).expand(-1, 3, -1, -1)
             with self._autocast(precise):
                 tile = self.g_a(x.contiguous(memory_format=torch.channels_last))[0]
-            tile = _cut((tile.float() * scale).round().int(), inner, outer, 1)
-            y[:, inner[0] : inner[1], inner[2] : inner[3]] = tile.cpu().numpy()
+            part = _cut(tile.float(), inner, outer, 1).cpu().numpy()
+            y[:, inner[0] : inner[1], inner[2] : inner[3]] = (
+                part if gain is None else quantize(part, gain)
+            )
         return y
 
     @torch.inference_mode()
@@ -179,7 +193,7 @@ class Pair:
         _, h, w = y.shape
         color = np.empty((height, width, channels), dtype=np.uint8)
         scale = torch.from_numpy(gain).to(self.device)[:, None, None]
-        for inner, outer in _tiles(h, w, self.tile):
+        for inner, outer in track(_tiles(h, w, self.tile), "synthesis"):
             part = y[:, outer[0] : outer[1], outer[2] : outer[3]]
             y_hat = torch.from_numpy(np.ascontiguousarray(part)).to(self.device) / scale
             with self._autocast(precise):

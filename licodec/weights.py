@@ -26,7 +26,7 @@ NAMES = ("adaptive", "factorized")
 STEPS = 256
 """Rate positions from one anchor to the next."""
 
-ARITHMETIC = "1"
+ARITHMETIC = "2"
 """Version of the integer arithmetic that tables and nets are made for."""
 
 

@@ -1,4 +1,4 @@
-"""A file decodes to the same latents whatever arithmetic the machine does (docs/format.md, §5)."""
+"""A file decodes to the same latents whatever arithmetic the machine does (docs/format.md, §4 to §6)."""
 
 import json
 import os

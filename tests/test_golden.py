@@ -12,11 +12,13 @@ GOLDEN = Path(__file__).resolve().parent / "golden"
 OK = sorted((GOLDEN / "ok").glob("*.lic"))
 MUST_FAIL = sorted((GOLDEN / "must-fail").glob("*.lic"))
 LATENTS = json.loads((GOLDEN / "ok" / "latents_crc32.json").read_text())
+CAUSES = json.loads((GOLDEN / "must-fail" / "causes.json").read_text())
 
 
 def test_there_are_golden_files():
     assert {path.stem for path in OK} == set(LATENTS)
-    assert len(OK) >= 13 and len(MUST_FAIL) >= 16
+    assert {path.stem for path in MUST_FAIL} == set(CAUSES)
+    assert len(OK) >= 23 and len(MUST_FAIL) >= 35
 
 
 @pytest.mark.parametrize("path", OK, ids=lambda p: p.stem)
@@ -35,5 +37,10 @@ def test_is_refused(path):
     with pytest.raises(licodec.LicodecError) as caught:
         licodec.decode(path.read_bytes())
     assert "\n" not in str(caught.value)
-    missing = path.stem == "missing-weights"
-    assert caught.value.exit_code == (4 if missing else 3)
+    assert type(caught.value).__name__ == CAUSES[path.stem]
+
+
+def test_every_file_stands_in_the_readme():
+    text = (GOLDEN / "README.md").read_text("utf-8")
+    names = [path.stem for path in MUST_FAIL] + [path.stem.rsplit("-", 1)[0] for path in OK]
+    assert not [name for name in names if f"| `{name}` |" not in text]

@@ -9,7 +9,9 @@ import torch
 from PIL import Image
 
 import licodec
+from licodec.distributions import BINS
 from licodec.errors import UsageError
+from licodec.pdf_transform import SIDE_LENGTH
 from licodec.training import config as configs
 from licodec.training.checkpoint import load_checkpoint
 from licodec.training.data import Images
@@ -20,12 +22,13 @@ from licodec.training.optimizers import orthogonalize
 from licodec.training.start import karhunen_loeve
 
 
-def settings(folder, out, **changes):
+def settings(folder, out, classes=4, **changes):
     raw = {
         "data": {"path": str(folder), "holdout": 2, "patch": 64, "batch": 4},
         "model": {
             "N": 8, "M": 16, "lambdas": [0.005, 0.05],
             "width": 16, "z_channels": 4, "groups": 4, "kernel_size": 5,
+            "classes": classes,
         },
         "train": {
             "steps": 6, "warmup": 1, "precision": "float32", "device": "cpu", "out": str(out), **changes,
@@ -107,7 +110,10 @@ def test_stage_b_leaves_the_transforms_alone(trained):
 
 def test_joint_stage_trains_everything(trained, folder, tmp_path):
     b = trained[1]
-    c = train(settings(folder, tmp_path, steps=3, stage="joint", init=str(b), lr=1e-3))
+    changes = dict(steps=3, stage="joint", init=str(b), lr=1e-3)
+    with pytest.raises(UsageError, match="classes = 1"):
+        settings(folder, tmp_path, **changes)
+    c = train(settings(folder, tmp_path, classes=1, **changes))
     before, after = load_checkpoint(b)["model"], load_checkpoint(c)["model"]
     for part in ("g_a.0.weight", "g_s.0.weight", "h_a.layers.0.weight", "h_s.layers.4.weight"):
         assert not torch.equal(before[part], after[part])
@@ -218,3 +224,20 @@ def test_checkpoints_cannot_run_code(tmp_path):
     with pytest.raises(UsageError):
         load_checkpoint(tmp_path / "x.pt")
     assert not (tmp_path / "evil").exists()
+
+
+def test_bits_are_those_of_the_distributions_written_down():
+    torch.manual_seed(0)
+    model = Adaptive(8, 16, (0.01, 0.1), 16, 4, 4, 5, classes=3)
+    torch.nn.init.normal_(model.h_s.layers[-1].weight, std=0.5)
+    model.class_prior.copy_(torch.randn_like(model.class_prior))
+    counts = torch.randint(0, 9, (2, 16, 3, BINS + 1)).float()
+    z_hat, t = torch.randint(-3, 4, (2, 4, SIDE_LENGTH)).float(), torch.tensor([0.0, 0.7])
+    with torch.no_grad():
+        delta = model.h_s(z_hat, t)[:, :, None]
+        log_p = model.class_prior_at(t).clone()
+        log_p[..., :-1] += delta
+        log_p -= torch.logsumexp(log_p * np.log(2), -1, keepdim=True) / np.log(2)
+        expected = -(counts * log_p).sum((1, 2, 3))
+        got = model.bits(counts, z_hat, t)
+    assert torch.allclose(got, expected, rtol=1e-5)

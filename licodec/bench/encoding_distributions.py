@@ -5,8 +5,10 @@ The same transforms, and so the same latents and the same decoded images, with t
     static, trained    the tables the transforms were trained with (where a file with them is given)
     static, average    the best tables over the training images, as shipped       real files
     static, oracle     the best tables over the images measured here              ideal
+    classes, average   the best tables by channel and class, as shipped           ideal
     adaptive           tables that follow each image, side stream included        real files
-    adaptive, ideal    each image's own distributions (p̂ = p), no side stream    ideal
+    one a channel      each image's own distributions (p̂ = p), no side stream,
+                       no classes: the bound of paper 1                           ideal
 
 Real rates are those of whole files; an ideal one is the latents' information and the header.
 
@@ -35,13 +37,14 @@ from licodec.bench.report import compare, percent
 from licodec.bench.results import Curve, Row, aggregate
 from licodec.codec import Codec, open_codec
 from licodec.container import unpack
-from licodec.distributions import BINS
+from licodec.distributions import BINS, information, integer_softmax, interpolate
 from licodec.errors import UsageError
 from licodec.image import from_pillow
 from licodec.transforms import STRIDE
+from licodec.weights import STEPS
 
 TRAINED, AVERAGE, ORACLE = "static, trained", "static, average", "static, oracle"
-ADAPTIVE, IDEAL = "adaptive", "adaptive, ideal"
+CLASSES, ADAPTIVE, IDEAL = "classes, average", "adaptive", "one a channel"
 
 PAPER = {ADAPTIVE: "-7.10 %", IDEAL: "about -8.2 %"}
 """BD-rates that the paper reports against its static distributions."""
@@ -85,7 +88,7 @@ def run(
             per_image.append(future.result())
             progress(done, len(futures), plan.images[done - 1].name)
     _add_oracle(per_image)
-    names = [TRAINED, AVERAGE, ORACLE, ADAPTIVE, IDEAL][0 if static else 1 :]
+    names = [TRAINED, AVERAGE, ORACLE, CLASSES, ADAPTIVE, IDEAL][0 if static else 1 :]
     meta = {
         **provenance(),
         "codec.version": f"weights {codec.weights.hash.hex()}",
@@ -96,7 +99,7 @@ def run(
     for name in names:
         rows = [_row(m, name) for measured in per_image for m in measured]
         curves[name] = Curve(name, "licodec", aggregate(rows, len(plan.images)), {**meta}, rows)
-    for name in (ADAPTIVE, IDEAL):
+    for name in (CLASSES, ADAPTIVE, IDEAL):
         against = {other: compare(curves[name], curves[other], "psnr-rgb")
                    for other in names if other.startswith("static")}  # fmt: skip
         curves[name].meta["bd-rate"] = against
@@ -128,9 +131,11 @@ def _measure(
         container = unpack(files[ADAPTIVE])
         decoded = codec.decode(container)
         header = len(files[AVERAGE]) - len(unpack(files[AVERAGE]).payload)
-        counts = _counts(codec.decode_latents(container))
+        y = codec.decode_latents(container)
+        counts = _counts(y)
         bits = {name: 8.0 * len(data) for name, data in files.items()}
         bits[IDEAL] = 8 * header + cross_entropy(counts, counts)
+        bits[CLASSES] = 8 * header + _by_classes(codec, y, container.quality)
         bits[ORACLE] = 8 * header
         row = {
             "image": image.name, "sha256": image.sha256, "width": image.width,
@@ -147,6 +152,14 @@ def _counts(y: npt.NDArray[np.int32]) -> Counts:
     symbols = y.reshape(len(y), -1).astype(np.int64) + BINS // 2
     symbols = np.where((symbols < 0) | (symbols >= BINS), BINS, symbols)
     return np.stack([np.bincount(row, minlength=BINS + 1) for row in symbols]).astype(np.float64)
+
+
+def _by_classes(codec: Codec, y: npt.NDArray[np.int32], quality: int) -> float:
+    """Bits of y under the class tables as they are shipped, for all images the same."""
+    position = codec.weights.position(quality)
+    tables = interpolate(codec.weights.numpy("class_prior"), position, STEPS)
+    counts = codec.model("adaptive").contexts.counts(y, position, BINS)
+    return information(counts, integer_softmax(tables))
 
 
 def cross_entropy(counts: Counts, model: Counts) -> float:

@@ -47,6 +47,8 @@ class Model:
     z_channels: int = 16
     groups: int = 8
     kernel_size: int = 15
+    classes: int = 4
+    """Distributions a channel, chosen by context for each latent; 1 is paper 1 alone."""
 
 
 @dataclass
@@ -77,7 +79,8 @@ class Train:
     rate_balance: float = 0.4
     """The loss at each lambda is divided by lambda to this power."""
     histogram_kernel: str = "triangular"
-    precision: str = "bf16"
+    precision: str = "auto"
+    """float32, bf16, or auto: bf16 where the processor has it; emulated, it is ten times slower."""
     device: str = "auto"
     seed: int = 0
     out: str = "runs/default"
@@ -150,10 +153,16 @@ def check(config: Config, name: str = "config") -> None:
         raise UsageError(f"{name}: train.stage is transforms, distributions or joint")
     if train.optimizer not in ("adam", "muon"):
         raise UsageError(f"{name}: train.optimizer is adam or muon")
-    if train.precision not in ("float32", "bf16"):
-        raise UsageError(f"{name}: train.precision is float32 or bf16")
+    if train.precision not in ("auto", "float32", "bf16"):
+        raise UsageError(f"{name}: train.precision is auto, float32 or bf16")
     if train.steps <= 0 and train.minutes <= 0:
         raise UsageError(f"{name}: set train.steps or train.minutes")
+    if model.classes < 1:
+        raise UsageError(f"{name}: model.classes must be at least 1")
+    if train.stage == "joint" and model.classes > 1:
+        raise UsageError(
+            f"{name}: the joint stage needs model.classes = 1 (distributions come after)"
+        )
     if not model.lambdas or sorted(set(model.lambdas)) != list(model.lambdas):
         raise UsageError(f"{name}: model.lambdas must rise")
     if model.lambdas[0] <= 0:

@@ -10,48 +10,55 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from licodec.contexts import Contexts
 from licodec.distributions import BINS
 from licodec.training.model import Adaptive, between
+from licodec.weights import STEPS
+
+_LEANING = 8
+"""Samples of the common distribution that are added to those of each class."""
 
 
 @dataclass
 class Counts:
-    """Per example: counts (n, M, BINS + 1) as int16, the last for escapes, and the rate t (n,)."""
+    """Per example: counts (n, M, C, BINS + 1) as int16, the last for escapes, and the rate t (n,)."""
 
     values: Tensor
     t: Tensor
 
 
 @torch.no_grad()
-def collect(
-    model: Adaptive,
-    images: list[Tensor],
-    rates: list[list[float]],
-    precision: torch.dtype,
-    device: torch.device,
-) -> Counts:
-    """Histograms of each image (3, H, W) at each of its rates t in 0 … K-1."""
-    values, ts = [], []
-    for image, wanted in zip(images, rates, strict=True):
+def latents(
+    model: Adaptive, images: list[Tensor], precision: torch.dtype, device: torch.device
+) -> list[Tensor]:
+    """y (M, h, w) of each image (3, H, W) as float16 on the CPU."""
+    out = []
+    for image in images:
         height, width = (side // 16 * 16 for side in image.shape[1:])
         x = image[None, :, :height, :width].float() / 255
         x = x.contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-            y = model.g_a(x).float()[0].flatten(1)
+            out.append(model.g_a(x)[0].to("cpu", torch.float16))
+    return out
+
+
+@torch.no_grad()
+def collect(model: Adaptive, latents: list[Tensor], rates: list[list[float]]) -> Counts:
+    """Counts of each image's latents at each of its rates t in 0 … K-1."""
+    contexts = Contexts(
+        model.context_order.cpu().numpy().astype(np.int16),
+        model.context_weights.cpu().numpy().astype(np.int16),
+        model.context_thresholds.cpu().numpy(), STEPS,
+    )  # fmt: skip
+    values, ts = [], []
+    for y, wanted in zip(latents, rates, strict=True):
         for t in wanted:
-            gain = between(model.log_gain, torch.tensor([t], device=device))[0].exp()
-            values.append(count(y * gain[:, None]))
-            ts.append(t)
+            position = round(t * STEPS)
+            gain = between(model.log_gain, torch.tensor([position / STEPS]))[0].exp().cpu()
+            u = (y.float() * gain[:, None, None]).round().to(torch.int32).numpy()
+            values.append(torch.from_numpy(contexts.counts(u, position, BINS).astype(np.int16)))
+            ts.append(position / STEPS)
     return Counts(torch.stack(values), torch.tensor(ts, dtype=torch.float32))
-
-
-def count(u: Tensor) -> Tensor:
-    """Bin counts of rounded latents (C, positions): (C, BINS + 1) as int16."""
-    b = u.round().long() + BINS // 2
-    b = torch.where((b < 0) | (b >= BINS), BINS, b)
-    rows = torch.arange(len(u), device=u.device)[:, None] * (BINS + 1)
-    flat = torch.bincount((rows + b).flatten(), minlength=len(u) * (BINS + 1))
-    return flat.reshape(len(u), BINS + 1).to(torch.int16).cpu()
 
 
 def log2_average(counts: NDArray[Any]) -> Tensor:
@@ -70,7 +77,13 @@ def log2_average(counts: NDArray[Any]) -> Tensor:
     return torch.from_numpy(np.log2(smoothed / smoothed.sum(1, keepdims=True))).float()
 
 
-def best_average(counts: Counts, k: int) -> Tensor:
-    """log2 of the best static distribution at anchor k: (M, BINS + 1)."""
-    rows = counts.values[counts.t == k]
-    return log2_average(rows.sum(0, dtype=torch.float64).numpy())
+def best_average(counts: Counts, k: int) -> tuple[Tensor, Tensor]:
+    """log2 of the best static distributions at anchor k: (M, BINS + 1), and by class (M, C, BINS + 1).
+
+    A class that is rare in a channel leans on what all its classes have in common.
+    """
+    total = counts.values[counts.t == k].sum(0, dtype=torch.float64).numpy()
+    prior = log2_average(total.sum(1))
+    common = 2.0 ** prior.double().numpy()[:, None]
+    classes = [log2_average(c) for c in np.swapaxes(total + _LEANING * common, 0, 1)]
+    return prior, torch.stack(classes, 1)

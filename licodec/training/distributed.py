@@ -34,6 +34,13 @@ def agree(flag: bool, device: torch.device) -> bool:
     return bool(answer.item())
 
 
+def share(tensors: list[torch.Tensor]) -> None:
+    """Give every process the first one's values."""
+    if dist.is_initialized():
+        for tensor in tensors:
+            dist.broadcast(tensor, 0)
+
+
 def stop() -> None:
     if dist.is_initialized():
         dist.destroy_process_group()

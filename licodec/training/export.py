@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 from torch import Tensor
 
+from licodec.contexts import check_exact
 from licodec.distributions import BINS, LOG2_UNIT
 from licodec.errors import UsageError
 from licodec.files import write
@@ -111,11 +112,18 @@ def _adaptive(config: configs.Config, ema: dict[str, Tensor]) -> dict[str, NDArr
     model = Adaptive(
         settings.N, settings.M, settings.lambdas,
         settings.width, settings.z_channels, settings.groups, settings.kernel_size,
+        settings.classes,
     )  # fmt: skip
     model.load_state_dict(ema)
+    context_weights = ema["context_weights"].numpy().astype(np.int16)
+    check_exact(context_weights)
     return {
         "prior": _log2_integers(ema["prior"]),
+        "class_prior": _log2_integers(ema["class_prior"]),
         "z_prior": _log2_integers(ema["z_prior"]),
+        "context.order": ema["context_order"].numpy().astype(np.int16),
+        "context.weights": context_weights,
+        "context.thresholds": ema["context_thresholds"].numpy(),
         **{f"h_a.{k}": v.half().numpy() for k, v in model.h_a.state_dict().items()},
         **quantize_synthesis(model.h_s),
     }

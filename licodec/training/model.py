@@ -8,7 +8,9 @@ Factorized, stage (a): transforms, one gain vector and static bottleneck per lam
 Adaptive, stages (b) and (c): the transform of encoding distributions on top (paper 1).
 
     u = y·gain ─ histogram ─► p ─ h_a ─► z ─┬─ + noise ─► bottleneck ─► R_q
-                                            └─ round ─ h_s ─ + log2 prior ─ softmax ─► p̂ ─► R_y
+                                            └─ round ─ h_s ─ + log2 priors ─ softmax ─► p̂ ─► R_y
+
+with one prior, and so one p̂, for each channel and class (licodec/contexts.py).
 """
 
 from __future__ import annotations
@@ -102,16 +104,22 @@ TARGET_PIXELS = 768 * 512
 class Adaptive(nn.Module):
     """Factorized transforms with encoding distributions that follow the image.
 
-    `prior` (K, M, BINS + 1) and `z_prior` (K, Z·32, Z_BINS + 1) hold log2 probabilities; the
-    last entry of each is the escape's. The task sets these buffers from data.
+    `prior` (K, M, BINS + 1), `class_prior` (K, M, C, BINS + 1) and `z_prior` (K, Z·32, Z_BINS + 1)
+    hold log2 probabilities, the last entry of each being the escape's; `context_order` (M,),
+    `context_weights` (M, 2M) and `context_thresholds` (K, M, C - 1) the integers of licodec.contexts.
+    The task sets these buffers from data.
     """
 
     prior: Tensor
+    class_prior: Tensor
     z_prior: Tensor
+    context_order: Tensor
+    context_weights: Tensor
+    context_thresholds: Tensor
 
     def __init__(
         self, N: int, M: int, lambdas: tuple[float, ...],
-        width: int, Z: int, groups: int, kernel_size: int,
+        width: int, Z: int, groups: int, kernel_size: int, classes: int,
     ) -> None:  # fmt: skip
         super().__init__()
         K = len(lambdas)
@@ -124,6 +132,12 @@ class Adaptive(nn.Module):
         self.bottleneck = EntropyBottleneck(Z * SIDE_LENGTH, init_scale=4)
         self.bottleneck.quantiles.requires_grad_(False)
         self.register_buffer("prior", torch.zeros(K, M, BINS + 1))
+        self.register_buffer("class_prior", torch.zeros(K, M, classes, BINS + 1))
+        self.register_buffer("context_order", torch.arange(M, dtype=torch.int32))
+        self.register_buffer("context_weights", torch.zeros(M, 2 * M, dtype=torch.int32))
+        self.register_buffer(
+            "context_thresholds", torch.zeros(K, M, classes - 1, dtype=torch.int32)
+        )
         self.register_buffer("z_prior", torch.zeros(K, Z * SIDE_LENGTH, Z_BINS + 1))
 
     def prior_at(self, t: Tensor) -> Tensor:
@@ -135,11 +149,29 @@ class Adaptive(nn.Module):
         log_prior = self.prior_at(t)
         return self.h_a(analysis_input(p, log_prior[..., :-1].exp2())), log_prior
 
+    def class_prior_at(self, t: Tensor) -> Tensor:
+        """log2 of each class's prior at rates t (B,): (B, M, C, BINS + 1), normalized."""
+        return normalized_log2(between(self.class_prior, t))
+
     def reconstruct(self, z_hat: Tensor, t: Tensor, log_prior: Tensor) -> Tensor:
-        """log2 p̂ (B, M, BINS + 1)."""
+        """log2 p̂ (B, M, BINS + 1) of channels with one class."""
         delta = self.h_s(z_hat, t / max(1, len(self.lambdas) - 1))
         logits = torch.cat([log_prior[..., :-1] + delta, log_prior[..., -1:]], dim=-1)
         return normalized_log2(logits)
+
+    def bits(self, counts: Tensor, z_hat: Tensor, t: Tensor) -> Tensor:
+        """What symbols counted (B, M, C, BINS + 1) cost under p̂: (B,).
+
+        With Δ the same for all classes, Σ counts · log2 p̂ falls apart, and p̂'s norm is a product of
+        matrices: the many numbers of p̂ need not be written down.
+        """
+        delta = self.h_s(z_hat, t / max(1, len(self.lambdas) - 1))
+        log_prior = self.class_prior_at(t)
+        norm = torch.einsum("bmcn,bmn->bmc", log_prior[..., :-1].exp2(), delta.exp2())
+        norm = norm + log_prior[..., -1].exp2()
+        logits = (counts * log_prior).sum((1, 2, 3)) + (counts[..., :-1].sum(2) * delta).sum((1, 2))
+        bits: Tensor = (counts.sum(-1) * norm.log2()).sum((1, 2)) - logits
+        return bits
 
     def forward(self, loss: str, *args: Any) -> tuple[Tensor, Tensor]:
         """DDP's one entrance: `rates` or `joint`, with their arguments."""
@@ -149,18 +181,16 @@ class Adaptive(nn.Module):
         """Stage (b): loss, and the mean bits (3,): static prior, p̂, side stream.
 
         Args:
-            counts: (B, M, BINS + 1) of whole images.
+            counts: (B, M, C, BINS + 1) of whole images.
             t: (B,) their rates.
 
         The loss is the mean of log2 of total over static bits: all images and rates weigh the same.
         """
-        p = counts[..., :-1] / counts[..., :-1].sum(-1, keepdim=True).clamp(min=1)
-        z, log_prior = self.latents_of(p, t)
+        z, log_prior = self.latents_of(shares(counts), t)
         _, likelihoods = self.bottleneck(z.flatten(1)[..., None], training=True)
         side = -torch.log2(likelihoods).sum((1, 2))
-        log_p_hat = self.reconstruct(round_ste(z), t, log_prior)
-        adaptive = -(counts * log_p_hat).sum((1, 2))
-        static = -(counts * log_prior).sum((1, 2))
+        adaptive = self.bits(counts, round_ste(z), t)
+        static = -(counts.sum(2) * log_prior).sum((1, 2))
         loss = torch.log2((adaptive + side) / static.clamp(min=1)).mean()
         return loss, torch.stack([static.mean(), adaptive.mean(), side.mean()]).detach()
 
@@ -197,6 +227,12 @@ class Adaptive(nn.Module):
         scale = (lambdas / 0.013) ** -rate_balance
         loss = (scale * (bpp + lambdas * 255**2 * mse)).mean()
         return loss, torch.stack([bpp, mse]).detach()
+
+
+def shares(counts: Tensor) -> Tensor:
+    """p (B, M, BINS) of counts (B, M, C, BINS + 1): all classes together, escapes left out."""
+    p = counts[..., :-1].sum(2)
+    return p / p.sum(-1, keepdim=True).clamp(min=1)
 
 
 def between(tables: Tensor, t: Tensor) -> Tensor:

@@ -16,6 +16,11 @@ from licodec.training.data import Images
 from licodec.training.model import Adaptive, Factorized
 from licodec.transforms import GDN
 
+TABLES = (
+    "prior", "class_prior", "z_prior", "context_order", "context_weights", "context_thresholds",
+)  # fmt: skip
+"""What stage (b) sets from data, together."""
+
 
 def initialize(model: Factorized | Adaptive, config: Config, images: Images) -> None:
     """Set model's weights as config.train.init says; an adaptive model may start from transforms alone.
@@ -32,16 +37,38 @@ def initialize(model: Factorized | Adaptive, config: Config, images: Images) -> 
         return
     state, lambdas = _read(config.train.init)
     state = _fit_rates(_stack_bottlenecks(state), lambdas, model)
-    if isinstance(model, Adaptive) and "prior" not in state:
-        state = {k: v for k, v in state.items() if not k.startswith("bottleneck.")}
+    if isinstance(model, Adaptive):
+        state = _fit_tables(state, model)
     try:
         missing, unexpected = model.load_state_dict(state, strict=False)
     except RuntimeError as error:
         raise UsageError(f"train.init {config.train.init}: {str(error).splitlines()[1]}") from error
-    own = ("bottleneck.", "h_a.", "h_s.", "prior", "z_prior")
+    own = ("bottleneck.", "h_a.", "h_s.", *TABLES)
     wrong = [k for k in (*missing, *unexpected) if not k.startswith(own)]
     if wrong:
         raise UsageError(f"train.init {config.train.init}: does not fit the model ({wrong[0]})")
+    if isinstance(model, Factorized) and "bottleneck.matrices.0" in missing:
+        fit_bottleneck(model, images, config.train.seed)
+
+
+def fit_bottleneck(model: Factorized, images: Images, seed: int, steps: int = 300) -> None:
+    """Let the static bottlenecks learn the latents of given transforms before these move.
+
+    Exported weights hold tables instead of bottlenecks; fresh ones would pull at the transforms.
+    """
+    rng = np.random.default_rng(seed)
+    with torch.no_grad():
+        x = [images.crops(rng, 16, 128).float().cpu() / 255 for _ in range(8)]
+        y = torch.cat([model.g_a(batch) for batch in x]).transpose(0, 1).flatten(1)
+    optimizer = torch.optim.Adam(model.bottleneck.parameters(), lr=1e-2)
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = 1e-2 * (1 - step / steps)
+        some = torch.from_numpy(rng.integers(y.shape[1], size=256))
+        u = (y[:, some] * model.log_gain.detach().exp()[:, :, None]).flatten(0, 1)
+        _, likelihoods = model.bottleneck(u[None], training=True)
+        optimizer.zero_grad()
+        (-torch.log2(likelihoods).mean()).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
 
 
 def _read(path: str) -> tuple[dict[str, Tensor], tuple[float, ...]]:
@@ -88,6 +115,16 @@ def _fit_rates(
             per_rate = value.reshape(len(known), model.M, *value.shape[1:])
             out[name] = per_rate[nearest].flatten(0, 1)
     return out
+
+
+def _fit_tables(state: dict[str, Tensor], model: Adaptive) -> dict[str, Tensor]:
+    """Without tables that are for another number of classes, or for transforms of stage (a) alone."""
+    prior = state.get("class_prior")
+    if prior is None:
+        return {k: v for k, v in state.items() if not k.startswith(("bottleneck.", *TABLES))}
+    if prior.shape == model.class_prior.shape:
+        return state
+    return {k: v for k, v in state.items() if k not in TABLES}
 
 
 @torch.no_grad()

@@ -10,14 +10,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from licodec.training import contexts, distributed
 from licodec.training.config import Config
 from licodec.training.counts import best_average, collect, log2_average
+from licodec.training.counts import latents as collect_latents
 from licodec.training.data import Images
 from licodec.training.hyperprior import Hyperprior
 from licodec.training.hyperprior import initialize as initialize_hyperprior
-from licodec.training.model import Z_BINS, Adaptive, Factorized, normalized_log2
+from licodec.training.model import Z_BINS, Adaptive, Factorized, normalized_log2, shares
 from licodec.training.regularizer import Regularizer
 from licodec.training.start import initialize
+from licodec.transforms import has_native_bf16
 
 
 class Task(Protocol):
@@ -44,6 +47,12 @@ def make_task(config: Config, images: Images, device: torch.device) -> Task:
     return task
 
 
+def uses_bf16(config: Config, device: torch.device) -> bool:
+    """What `auto` precision comes to on this device."""
+    native = device.type == "cuda" or has_native_bf16()
+    return {"bf16": True, "float32": False, "auto": native}[config.train.precision]
+
+
 class Transforms:
     """Stage (a): g_a, g_s, gains and static bottlenecks, on R + λD."""
 
@@ -66,7 +75,7 @@ class Transforms:
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
         return torch.autocast(
-            self.device.type, torch.bfloat16, enabled=self.config.train.precision == "bf16"
+            self.device.type, torch.bfloat16, enabled=uses_bf16(self.config, self.device)
         )
 
     def loss(
@@ -170,6 +179,7 @@ class Distributions:
         self.model = Adaptive(
             settings.N, settings.M, settings.lambdas,
             settings.width, settings.z_channels, settings.groups, settings.kernel_size,
+            settings.classes,
         )  # fmt: skip
         initialize(self.model, config, images)
         self.model = self.model.to(device)
@@ -183,13 +193,31 @@ class Distributions:
         K = len(settings.lambdas)
         anchors = [float(k) for k in range(K)]
         rng = np.random.default_rng(config.train.seed)
-        precision = torch.bfloat16 if config.train.precision == "bf16" else torch.float32
-        rates = [[*anchors, *rng.uniform(0, K - 1, 4 if K > 1 else 0)] for _ in images.train]
-        self.counts = collect(self.model, images.train, rates, precision, device)
-        held_out = [anchors] * len(images.validation)
-        self.held_out = collect(self.model, images.validation, held_out, precision, device)
+        precision = torch.bfloat16 if uses_bf16(config, device) else torch.float32
+        latents = collect_latents(self.model, images.train, precision, device)
         if not self.model.prior.any():
-            self.model.prior.copy_(torch.stack([best_average(self.counts, k) for k in range(K)]))
+            self._fit_contexts(latents, rng)
+        rates = [[*anchors, *rng.uniform(0, K - 1, 4 if K > 1 else 0)] for _ in latents]
+        self.counts = collect(self.model, latents, rates)
+        held_out = collect_latents(self.model, images.validation, precision, device)
+        self.held_out = collect(self.model, held_out, [anchors] * len(held_out))
+        if not self.model.prior.any():
+            tables = [best_average(self.counts, k) for k in range(K)]
+            self.model.prior.copy_(torch.stack([prior for prior, _ in tables]))
+            self.model.class_prior.copy_(torch.stack([classes for _, classes in tables]))
+
+    def _fit_contexts(self, latents: list[Tensor], rng: np.random.Generator) -> None:
+        model, K, C = self.model, len(self.config.model.lambdas), self.config.model.classes
+        gains = model.log_gain.detach().exp().cpu()
+        order = contexts.busiest_first(latents, gains[K // 2])
+        features, rates = contexts.sample(latents, gains, order, rng)
+        weights = contexts.fit(features, rates, K)
+        model.context_order.copy_(torch.from_numpy(order))
+        model.context_weights.copy_(torch.from_numpy(weights))
+        thresholds = contexts.thresholds(weights, features, rates, K, C)
+        model.context_thresholds.copy_(torch.from_numpy(thresholds))
+        # Every process draws from its own images; all must sort into the same classes.
+        distributed.share([model.context_order, model.context_weights, model.context_thresholds])
 
     def loss(
         self, network: nn.Module, rng: np.random.Generator, progress: float
@@ -205,29 +233,34 @@ class Distributions:
     @torch.no_grad()
     def validate(self) -> dict[str, Any]:
         """Tables for ẑ from the training images; then, on the held-out ones, the rate of the real
-        side stream and p̂ against the best average distribution, per lambda, in percent."""
+        side stream and p̂ against the best average distribution, per lambda, in percent; and what
+        the classes alone give, and one ideal distribution a channel (paper 1's bound)."""
         K = len(self.config.model.lambdas)
         z_hat = torch.cat([self._z_hat(c, t) for c, t in self._batches(self.counts)])
         for k in range(K):
             near = (self.counts.t - k).abs() < 0.5
             self.model.z_prior[k] = log2_average(_z_counts(z_hat[near]))
-        static, adaptive, side, ideal = (np.zeros(K) for _ in range(4))
+        static, classes, adaptive, side, ideal = (np.zeros(K) for _ in range(5))
         for counts, t in self._batches(self.held_out):
             log_prior = self.model.prior_at(t)
+            log_classes = self.model.class_prior_at(t)
             z_hat = self._z_hat(counts, t)
-            log_p_hat = self.model.reconstruct(z_hat, t, log_prior)
-            p = counts / counts.sum(-1, keepdim=True)
-            bits_ideal = -(counts * p.clamp(min=1e-12).log2()).sum((1, 2))
-            bits_static = -(counts * log_prior).sum((1, 2))
-            bits_adaptive = -(counts * log_p_hat).sum((1, 2))
+            total = counts.sum(2)
+            p = total / total.sum(-1, keepdim=True)
+            bits_ideal = -(total * p.clamp(min=1e-12).log2()).sum((1, 2))
+            bits_static = -(total * log_prior).sum((1, 2))
+            bits_classes = -(counts * log_classes).sum((1, 2, 3))
+            bits_adaptive = self.model.bits(counts, z_hat, t)
             for i, k in enumerate(t.long().tolist()):
                 static[k] += float(bits_static[i])
+                classes[k] += float(bits_classes[i])
                 adaptive[k] += float(bits_adaptive[i])
                 side[k] += self._side_bits(z_hat[i], k)
                 ideal[k] += float(bits_ideal[i])
         images = len(self.held_out.t) / K
         return {
             "val_gain_%": _row(100 * ((adaptive + side) / static - 1), 2),
+            "val_classes_%": _row(100 * (classes / static - 1), 2),
             "val_ideal_%": _row(100 * (ideal / static - 1), 2),
             "val_side_bytes": _row(side / images / 8, 1),
             "val_mean_gain_%": round(float((100 * ((adaptive + side) / static - 1)).mean()), 3),
@@ -241,8 +274,7 @@ class Distributions:
             )
 
     def _z_hat(self, counts: Tensor, t: Tensor) -> Tensor:
-        p = counts[..., :-1] / counts[..., :-1].sum(-1, keepdim=True).clamp(min=1)
-        return self.model.latents_of(p, t)[0].round()
+        return self.model.latents_of(shares(counts), t)[0].round()
 
     def _side_bits(self, z_hat: Tensor, k: int) -> float:
         symbols = (z_hat.flatten().long() + Z_BINS // 2).clamp(0, Z_BINS)[:, None]
@@ -271,7 +303,7 @@ class Joint(Distributions):
         config = self.config
         x = self.images.crops(rng, config.data.batch, config.data.patch).float() / 255
         with torch.autocast(
-            self.device.type, torch.bfloat16, enabled=config.train.precision == "bf16"
+            self.device.type, torch.bfloat16, enabled=uses_bf16(config, self.device)
         ):
             loss, (bpp, mse) = network(
                 "joint", x.contiguous(memory_format=torch.channels_last), config.train.rate_balance,

@@ -1,0 +1,204 @@
+"""Many files through one process: what to do, doing it on several threads, and what came of it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from licodec import files
+from licodec.errors import FileAccessError, LicodecError, UsageError, family
+from licodec.files import STANDARD
+from licodec.progress import Bar, watching
+
+
+@dataclass(frozen=True)
+class Job:
+    """One file in, one file out; paths, or `-`."""
+
+    source: str
+    target: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do.
+
+    Attributes:
+        jobs: in the order of the inputs; folders sorted by name.
+        ignored: files of the folders that are none for this command.
+        lone: a single named file, whose failure or existing output is the failure of the command.
+    """
+
+    jobs: list[Job]
+    ignored: int = 0
+    lone: bool = True
+
+
+@dataclass(frozen=True)
+class Result:
+    """What work made of a source: the output's bytes, a line about it, and notes on what was converted."""
+
+    data: bytes = field(repr=False)
+    line: str
+    notes: list[str] = field(default_factory=list)
+
+
+Work = Callable[[Job], Result]
+
+
+def plan(
+    inputs: Iterable[str], suffix: str, output: str | None, output_dir: str | None,
+    recursive: bool, takes: Callable[[Path], bool],
+) -> Plan:  # fmt: skip
+    """Pair every input with its output.
+
+    Args:
+        suffix: of outputs whose name is not given, with its dot.
+        recursive: go into folders; --output-dir then mirrors them.
+        takes: whether a file found in a folder is one for this command.
+
+    Raises:
+        UsageError: -o together with --output-dir, or for more than one file.
+    """
+    inputs = list(inputs)
+    folders = [source for source in inputs if recursive and Path(source).is_dir()]
+    if output and output_dir:
+        raise UsageError("-o and --output-dir exclude each other")
+    if output and (len(inputs) > 1 or folders):
+        raise UsageError("-o takes one input; use --output-dir for several")
+    jobs, ignored = [], 0
+    for source in inputs:
+        if source not in folders:
+            jobs.append(Job(source, output or _target(source, "", output_dir, suffix)))
+            continue
+        for path in _walk(Path(source)):
+            if takes(path):
+                inside = str(path.parent.relative_to(source))
+                jobs.append(Job(str(path), _target(str(path), inside, output_dir, suffix)))
+            else:
+                ignored += 1
+    return Plan(jobs, ignored, len(inputs) == 1 and not folders and output_dir is None)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for parent, subfolders, names in os.walk(folder):
+        subfolders.sort()
+        yield from (Path(parent) / name for name in sorted(names) if not name.startswith("."))
+
+
+def _target(source: str, inside: str, output_dir: str | None, suffix: str) -> str:
+    if source == STANDARD:
+        return STANDARD if output_dir is None else str(Path(output_dir) / f"stdin{suffix}")
+    path = Path(source).with_suffix(suffix)
+    return str(path if output_dir is None else Path(output_dir) / inside / path.name)
+
+
+class Batch:
+    """Runs a plan; a failing file is reported and the rest go on.
+
+    Args:
+        verb: encode or decode, for the bar.
+        work: called with a job; may run on several threads at once.
+        force: overwrite outputs; otherwise those that exist are skipped, as done before.
+        say: whether a line is printed for each file that worked.
+    """
+
+    def __init__(self, verb: str, plan: Plan, work: Work, force: bool, say: bool) -> None:
+        self.plan, self.work, self.force, self.say = plan, work, force, say
+        self.bar = Bar(verb, quiet=not say)
+        self.done = self.skipped = self.failed = 0
+        self._stop = threading.Event()
+        self._producer: dict[str, str] = {}
+        for job in plan.jobs:
+            self._producer.setdefault(job.target, job.source)
+
+    def run(self, workers: int) -> None:
+        """Do every job.
+
+        Raises:
+            LicodecError: the lone file failed, or some of several did.
+        """
+        jobs = self.plan.jobs
+        with self.bar:
+            if workers == 1 or len(jobs) < 2:
+                for job in jobs:
+                    self._one(job)
+            else:
+                self._threads(workers)
+        if self.plan.lone:
+            return
+        if self.say:
+            self._print(f"{self.done} done, {self.skipped} skipped, {self.failed} failed")
+        if self.failed:
+            raise LicodecError(f"{self.failed} of {len(jobs)} files failed")
+
+    def _threads(self, workers: int) -> None:
+        with ThreadPoolExecutor(workers) as pool:
+            try:
+                for future in as_completed([pool.submit(self._one, job) for job in self.plan.jobs]):
+                    future.result()
+            except BaseException:  # ctrl-C, above all: threads end at their next step
+                self._stop.set()
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+
+    def _one(self, job: Job) -> None:
+        source = "standard input" if job.source == STANDARD else job.source
+        try:
+            with watching(lambda stage, share: self._heard(source, stage, share)):
+                self._do(job, source)
+        except BrokenPipeError:
+            raise  # the reader has seen enough; click ends quietly
+        except Exception as error:
+            failure = family(error)
+            failure.args = (f"{source}: {failure}",)
+            if self.plan.lone:
+                raise failure from error
+            self.failed += 1
+            self._print(str(failure))
+        finished = self.done + self.skipped + self.failed
+        if not self.plan.lone:
+            self.bar.update(f"{finished} of {len(self.plan.jobs)}", finished / len(self.plan.jobs))
+
+    def _do(self, job: Job, source: str) -> None:
+        if self._producer[job.target] != job.source:
+            raise FileAccessError(
+                f"{job.target} is also the output of {self._producer[job.target]}"
+            )
+        target = Path(job.target)
+        if job.target != STANDARD and not self.force and target.is_file():
+            if self.plan.lone:
+                raise FileAccessError(f"{target} exists; -f overwrites it")
+            self.skipped += 1
+            return
+        if not self.plan.lone:
+            _make_folder(target.parent)
+        files.check_output(job.target, job.source)
+        result = self.work(job)
+        self._heard(source, "writing", 1.0)
+        files.write(job.target, result.data)
+        self.done += 1
+        for note in result.notes:
+            self._print(f"{source}: note: {note}")
+        if self.say and job.target != STANDARD:
+            self.bar.print(f"{source} -> {target}: {result.line}")
+
+    def _heard(self, source: str, stage: str, share: float) -> None:
+        if self._stop.is_set():
+            raise KeyboardInterrupt
+        if self.plan.lone:
+            self.bar.update(f"{source}: {stage}", share)
+
+    def _print(self, message: str) -> None:
+        self.bar.print(f"licodec: {' '.join(message.split())}")
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileAccessError(f"cannot make {folder}: {error.strerror or error}") from error

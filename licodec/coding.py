@@ -1,0 +1,160 @@
+"""The commands `encode` and `decode`."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from licodec import batch, files, rate
+from licodec.container import MAX_PIXELS, SIGNATURE
+
+if TYPE_CHECKING:
+    from licodec.image import Picture
+
+
+def shared(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that encode and decode have in common."""
+    for option in (
+        click.argument("inputs", nargs=-1, required=True, metavar="IN..."),
+        click.option("-o", "--output", metavar="OUT", help="Output file; - is standard output."),
+        click.option(
+            "--output-dir", metavar="DIR",
+            help="Write outputs there; it is made if needed, and -r mirrors the folders in it.",
+        ),
+        click.option("-r", "--recursive", is_flag=True, help="Go into folders."),
+        click.option(
+            "-j", "--jobs", type=click.IntRange(1), default=1, show_default=True, metavar="N",
+            help="Files at once; memory grows with it.",
+        ),
+        click.option(
+            "-f", "--force", is_flag=True,
+            help="Overwrite outputs. Without it, several files skip those that are done.",
+        ),
+        click.option(
+            "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto",
+            show_default=True, help="Where the transforms run.",
+        ),
+        click.option(
+            "--precision", type=click.Choice(["auto", "float32", "bf16"]), default="auto",
+            show_default=True, help="Arithmetic of the transforms.",
+        ),
+        click.option(
+            "--max-pixels", type=click.IntRange(1), default=MAX_PIXELS, show_default=True,
+            help="Refuse larger images.",
+        ),
+        click.option(
+            "--strip", is_flag=True, help="Drop ICC, EXIF and XMP; pixels are turned as EXIF said."
+        ),
+        click.option("--quiet", is_flag=True, help="Print errors only."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+@click.command()
+@shared
+@click.option(
+    "-q", "--quality", type=click.FloatRange(0, 100),
+    help=f"0 is smallest, 100 is best; continuous.  [default: {rate.DEFAULT_QUALITY:g}]",
+)  # fmt: skip
+@click.option(
+    "--target-size", metavar="SIZE", help="Best quality of at most so many bytes; 60k, 1.5M, 64Ki."
+)
+@click.option(
+    "--target-bpp", type=float, metavar="BPP", help="The same in bits per pixel of the image."
+)
+@click.option(
+    "--target-psnr", type=float, metavar="DB", help="Smallest file of at least this PSNR."
+)
+@click.option("-m", "--model", default="adaptive", show_default=True, help="See `licodec models`.")
+def encode(
+    inputs: tuple[str, ...], output: str | None, output_dir: str | None, recursive: bool,
+    jobs: int, force: bool, device: str, precision: str, max_pixels: int, strip: bool, quiet: bool,
+    quality: float | None, target_size: str | None, target_bpp: float | None,
+    target_psnr: float | None, model: str,
+) -> None:  # fmt: skip
+    """Encode images to .lic files; - is standard input or output."""
+    size = None if target_size is None else rate.parse_size(target_size)
+    wanted = rate.rate_control(quality, size, target_bpp, target_psnr)
+
+    def work(job: batch.Job) -> batch.Result:
+        from licodec.codec import encode_picture
+
+        picture = _picture(job.source, max_pixels, strip)
+        began = time.perf_counter()
+        data = encode_picture(picture, wanted, model, device, precision)
+        seconds = time.perf_counter() - began
+        height, width = picture.color.shape[:2]
+        line = (
+            f"{len(data):,} bytes, {8 * len(data) / (height * width):.3f} bpp, "
+            f"{width}x{height}, {seconds:.2f} s"
+        )
+        return batch.Result(data, line, [] if quiet else picture.notes)
+
+    plan = batch.plan(inputs, ".lic", output, output_dir, recursive, files.has_image_suffix)
+    _run("encode", plan, work, force, jobs, quiet)
+
+
+def _picture(source: str, max_pixels: int, strip: bool) -> Picture:
+    """The file's pixels; Pillow's own copy of them is gone when this returns."""
+    from licodec.image import from_pillow
+
+    with files.open_image(source, max_pixels) as image:
+        return from_pillow(image, strip)
+
+
+@click.command()
+@shared
+@click.option(
+    "--format", "format_", type=click.Choice(["png", "jpeg", "webp", "ppm", "tiff"]),
+    help="Of the output; by default its name decides, else png.",
+)  # fmt: skip
+def decode(
+    inputs: tuple[str, ...], output: str | None, output_dir: str | None, recursive: bool,
+    jobs: int, force: bool, device: str, precision: str, max_pixels: int, strip: bool, quiet: bool,
+    format_: str | None,
+) -> None:  # fmt: skip
+    """Decode .lic files to images; - is standard input or output."""
+
+    def work(job: batch.Job) -> batch.Result:
+        from licodec import metadata
+        from licodec import output as outputs
+        from licodec.codec import decode as decode_bytes
+
+        name = format_ or Path(job.target).suffix
+        outputs.output_format(name)  # an unknown one is refused before the work
+        data = files.read(job.source, max_pixels)
+        began = time.perf_counter()
+        image = decode_bytes(data, device=device, precision=precision, max_pixels=max_pixels)
+        seconds = time.perf_counter() - began
+        if strip:
+            image = metadata.strip(image)
+        content, notes = outputs.to_file(image, name)
+        line = f"{image.width}x{image.height} {image.mode}, {seconds:.2f} s"
+        return batch.Result(content, line, [] if quiet else notes)
+
+    def is_lic(path: Path) -> bool:
+        return path.is_file() and files.starts_with(path, SIGNATURE)
+
+    suffix = "." + (format_ or "png")
+    plan = batch.plan(inputs, suffix, output, output_dir, recursive, is_lic)
+    _run("decode", plan, work, force, jobs, quiet)
+
+
+def _run(
+    verb: str, plan: batch.Plan, work: batch.Work, force: bool, jobs: int, quiet: bool
+) -> None:
+    if quiet:
+        warnings.simplefilter("ignore")
+    if plan.ignored and not quiet:
+        click.echo(f"licodec: note: {plan.ignored} files in folders are not for {verb}", err=True)
+    if jobs > 1:
+        import torch
+
+        torch.set_num_threads(max(1, torch.get_num_threads() // jobs))
+    batch.Batch(verb, plan, work, force, not quiet).run(jobs)

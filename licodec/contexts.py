@@ -1,0 +1,128 @@
+"""Classes: which of its channel's distributions a latent has, by what is decoded already.
+
+Channels are coded one after another, in an order of their own. The magnitudes of those before, at a
+latent's place and around it, are weighed into a forecast of its own, and thresholds sort the forecasts
+from calm to busy. Everything here is numbered by coding order.
+
+    |ŷ| of channels 0 … i-1 ─ at the place, over 3x3 around it ─ weights ─► forecast ─ thresholds ─► class
+
+All of it is integers, carried in float32 whose sums stay below 2^24 and so are exact in any order.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from licodec.distributions import count_values, interpolate
+
+Integers = NDArray[np.int32]
+Classes = NDArray[np.int64]
+
+MAGNITUDE_LIMIT = 63
+"""Larger magnitudes count as this."""
+_EXACT = 2**24
+
+
+def bands(height: int, width: int) -> list[slice]:
+    """Rows of latents that are coded together: at most 2^16 positions, so that memory is bounded."""
+    rows = max(1, 2**16 // width)
+    return [slice(top, min(top + rows, height)) for top in range(0, height, rows)]
+
+
+class Features:
+    """The magnitudes of the channels seen so far in one band, in pairs of rows (channels · 2, positions).
+
+    Row 2i holds min(|ŷ_i|, MAGNITUDE_LIMIT), row 2i + 1 its sums over 3x3 positions, the band being
+    continued by its border.
+    """
+
+    def __init__(self, channels: int, height: int, width: int) -> None:
+        self.shape = (height, width)
+        self.rows = np.empty((2 * channels, height * width), dtype=np.float32)
+        self._padded = np.empty((height + 2, width + 2), dtype=np.float32)
+
+    def add(self, i: int, values: Integers) -> None:
+        """Take in the i-th channel (h, w)."""
+        padded, inner = self._padded, self._padded[1:-1, 1:-1]
+        # In int64, where the magnitude of the least int32 has its place.
+        inner[:] = np.minimum(np.abs(values.astype(np.int64)), MAGNITUDE_LIMIT)
+        padded[0], padded[-1] = padded[1], padded[-2]
+        padded[:, 0], padded[:, -1] = padded[:, 1], padded[:, -2]
+        columns = padded[:-2] + padded[1:-1] + padded[2:]
+        self.rows[2 * i] = inner.reshape(-1)
+        self.rows[2 * i + 1] = (columns[:, :-2] + columns[:, 1:-1] + columns[:, 2:]).reshape(-1)
+
+
+class Contexts:
+    """The classes of all channels, at any rate.
+
+    Args:
+        order: (M,) the channels in the order in which they are coded.
+        weights: (M, 2M) integers; row i is zero from column 2i on.
+        thresholds: (K, M, C - 1) rising forecasts, for C classes at K rates.
+        steps: positions from one rate to the next.
+    """
+
+    def __init__(
+        self, order: NDArray[np.int16], weights: NDArray[np.int16],
+        thresholds: NDArray[np.int32], steps: int,
+    ) -> None:  # fmt: skip
+        self.order = order.tolist()
+        self.weights = weights.astype(np.float32)
+        self.thresholds = thresholds
+        self.steps = steps
+
+    def at(self, position: int) -> NDArray[np.float32]:
+        """Thresholds (M, C - 1) at a rate."""
+        return interpolate(self.thresholds, position, self.steps).astype(np.float32)
+
+    def classes(self, i: int, features: Features, thresholds: NDArray[np.float32]) -> Classes:
+        """(positions,) classes of the i-th channel, once the features of all before it are in."""
+        out = np.zeros(features.rows.shape[1], dtype=np.int64)
+        if thresholds.shape[1] == 0:
+            return out
+        forecast = self.weights[i, : 2 * i] @ features.rows[: 2 * i]
+        # Thresholds rise: the class is the number of them that the forecast reaches.
+        for threshold in thresholds[i]:
+            out += forecast >= threshold
+        return out
+
+    def counts(self, y: Integers, position: int, bins: int) -> NDArray[np.int64]:
+        """How often each channel of y (M, h, w) takes each value in each class: (M, C, bins + 1).
+
+        With all channels at hand, the classes that the traversal will find one by one come at once.
+        """
+        thresholds = self.at(position)
+        M, C = len(y), thresholds.shape[1] + 1
+        out = np.zeros((M, C, bins + 1), dtype=np.int64)
+        for band in bands(*y.shape[1:]):
+            part = y[self.order, band]
+            classes = np.zeros((M, part[0].size), dtype=np.int64)
+            if C > 1:
+                features = Features(M, *part.shape[1:])
+                for i, values in enumerate(part):
+                    features.add(i, values)
+                forecasts = self.weights @ features.rows
+                for threshold in thresholds.T:
+                    classes += forecasts >= threshold[:, None]
+            classes += C * np.arange(M)[:, None]
+            flat = part.reshape(-1)
+            out[self.order] += count_values(flat, classes.reshape(-1), M * C, bins).reshape(
+                M, C, -1
+            )
+        return out
+
+
+def check_exact(weights: NDArray[np.int16]) -> None:
+    """Refuse weights whose forecasts float32 might round.
+
+    Raises:
+        ValueError: a sum could reach 2^24, or a channel looks at itself or later ones.
+    """
+    largest = MAGNITUDE_LIMIT * np.tile([1, 9], weights.shape[1] // 2)
+    if (np.abs(weights.astype(np.int64)) * largest).sum(1).max() >= _EXACT:
+        raise ValueError("context weights too large for exact sums")
+    channels = np.arange(weights.shape[1]) // 2
+    if weights[channels[None] >= np.arange(len(weights))[:, None]].any():
+        raise ValueError("a context looks at what is not decoded yet")

@@ -1,0 +1,115 @@
+"""ICC, EXIF and XMP: out of a Pillow image into chunks, and back into the formats that hold them."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+from PIL import Image, ImageOps
+
+from licodec.container import EXIF, ICC, MAX_METADATA, XMP
+from licodec.errors import UnsupportedImageError
+
+NAMES = {ICC: "ICC profile", EXIF: "EXIF", XMP: "XMP"}
+_KEYS = {ICC: "icc_profile", EXIF: "exif", XMP: "xmp"}
+_PREFIX = b"Exif\0\0"
+_ORIENTATION = 0x0112
+
+# TIFF keeps what describes a photograph and what describes its own bytes in one directory.
+_LAYOUT = {
+    254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, 277, 278, 279, 280, 281, 284, 288, 289,
+    290, 291, 292, 293, 301, 317, 318, 319, 320, 321, 322, 323, 324, 325, 330, 338, 339, 340, 341, 347,
+    512, 513, 514, 515, 517, 518, 519, 520, 521, 529, 530, 531, 532, 700, 34675, _ORIENTATION,
+}  # fmt: skip
+
+
+def read(image: Image.Image) -> dict[bytes, bytes]:
+    """Chunk type to content, of a loaded image.
+
+    Raises:
+        UnsupportedImageError: one of them is larger than a .lic file may hold.
+    """
+    found = {
+        ICC: image.info.get("icc_profile"),
+        EXIF: _exif(image),
+        XMP: image.info.get("xmp") or image.info.get("XML:com.adobe.xmp"),
+    }
+    chunks = {k: v.encode() if isinstance(v, str) else bytes(v) for k, v in found.items() if v}
+    for kind, content in chunks.items():
+        if len(content) > MAX_METADATA:
+            raise UnsupportedImageError(
+                f"its {NAMES[kind]} has {len(content)} bytes, more than {MAX_METADATA}; "
+                "--strip leaves it out"
+            )
+    return chunks
+
+
+def _exif(image: Image.Image) -> bytes:
+    if image.format != "TIFF":
+        return bytes(image.info.get("exif") or b"").removeprefix(_PREFIX)
+    # Pillow has already turned the pixels of a TIFF file as its orientation says.
+    exif = image.getexif()
+    for tag in _LAYOUT & set(exif):
+        del exif[tag]
+    return exif.tobytes().removeprefix(_PREFIX) if len(exif) else b""
+
+
+def attach(image: Image.Image, chunks: dict[bytes, bytes]) -> None:
+    """Put chunks where Pillow's writers look for them."""
+    for kind, content in chunks.items():
+        # Pillow's JPEG writer wants EXIF with the prefix that its readers leave on.
+        image.info[_KEYS[kind]] = (_PREFIX if kind == EXIF else b"") + content
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The image turned as its EXIF says; for whoever drops the EXIF or cannot write it."""
+    with contextlib.suppress(Exception):  # an EXIF that cannot be parsed turns nothing
+        return ImageOps.exif_transpose(image)
+    return image
+
+
+def strip(image: Image.Image) -> Image.Image:
+    """The image without metadata, turned as it said."""
+    image = upright(image)
+    for key in _KEYS.values():
+        image.info.pop(key, None)
+    return image
+
+
+_JPEG_SEGMENT = {EXIF: 65533, XMP: 65533 - 29, ICC: 255 * (65533 - 14)}
+"""What JPEG holds of each; Pillow splits the ICC profile alone over segments."""
+
+
+def prepare(image: Image.Image, format: str) -> tuple[Image.Image, dict[str, Any], list[str]]:
+    """The image, arguments for its `save` that carry the metadata along, and notes of what has no place."""
+    held: dict[bytes, Any] = {k: image.info[key] for k, key in _KEYS.items() if image.info.get(key)}
+    options: dict[str, Any] = {}
+    notes = []
+    for kind in list(held):
+        if format == "PPM" or (format == "JPEG" and len(held[kind]) > _JPEG_SEGMENT[kind]):
+            if kind == EXIF:
+                image = upright(image)
+            # The writers look into image.info, too.
+            del held[kind], image.info[_KEYS[kind]]
+            notes.append(f"the {NAMES[kind]} was left out: {format} has no place for it")
+    if format == "PNG" and XMP in held:
+        from PIL.PngImagePlugin import PngInfo
+
+        text = PngInfo()
+        text.add_itxt("XML:com.adobe.xmp", held.pop(XMP).decode("utf-8", "replace"))
+        options["pnginfo"] = text
+    if format == "TIFF":
+        options["tiffinfo"] = _tiff_directory(held)
+        held.pop(EXIF, None)
+        held.pop(XMP, None)
+    return image, {**options, **{_KEYS[k]: v for k, v in held.items()}}, notes
+
+
+def _tiff_directory(held: dict[bytes, Any]) -> Image.Exif:
+    directory = Image.Exif()
+    if EXIF in held:
+        with contextlib.suppress(Exception):  # an EXIF that cannot be parsed has no tags to keep
+            directory.load(held[EXIF])
+    if XMP in held:
+        directory[700] = held[XMP]
+    return directory

@@ -1,0 +1,93 @@
+"""The commands `train` and `export`."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import click
+
+
+@click.command()
+@click.argument("config", type=click.Path(exists=True, dir_okay=False))
+@click.option("--resume", is_flag=True, help="Go on from the checkpoint in train.out.")
+@click.option("--data", "path", metavar="DIR", help="Images or tar shards (data.path).")
+@click.option("--init", metavar="FILE", help="Weights or checkpoint to start from (train.init).")
+@click.option("--out", metavar="DIR", help="Where checkpoints and logs go (train.out).")
+@click.option("--steps", type=click.IntRange(1), help="Stop after this many (train.steps).")
+@click.option("--minutes", type=float, help="Stop after this much time (train.minutes).")
+def train(
+    config: str, resume: bool, path: str | None, init: str | None, out: str | None,
+    steps: int | None, minutes: float | None,
+) -> None:  # fmt: skip
+    """Train a model as CONFIG (TOML) says."""
+    from licodec.training import config as configs
+    from licodec.training.loop import train as run
+
+    settings = configs.load(config)
+    for section, key, value in (
+        (settings.data, "path", path),
+        (settings.train, "init", init),
+        (settings.train, "out", out),
+        (settings.train, "steps", steps),
+        (settings.train, "minutes", minutes),
+    ):
+        if value is not None:
+            setattr(section, key, value)
+    with _reporter() as report:
+        click.echo(run(settings, resume, report))
+
+
+@contextlib.contextmanager
+def _reporter() -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A progress bar with the latest figures on a terminal, plain lines elsewhere."""
+
+    def text(row: dict[str, Any]) -> str:
+        return " ".join(
+            f"{k}={v:.5g}" if isinstance(v, float) else f"{k}={v}" for k, v in row.items()
+        )
+
+    if not sys.stderr.isatty():
+        yield lambda row: click.echo(text(row), err=True)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        BarColumn(),
+        TextColumn("{task.percentage:>5.1f}%"),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        bar = progress.add_task("starting", total=1.0)
+
+        def show(row: dict[str, Any]) -> None:
+            if "progress" in row:
+                loss = f"step {row['step']}  loss {row['loss']:.4f}  lr {row['lr']:.2g}"
+                progress.update(bar, completed=row["progress"], description=loss)
+            else:
+                progress.console.print(text(row))
+
+        yield show
+
+
+@click.command()
+@click.argument("checkpoint", type=click.Path(exists=True, dir_okay=False))
+@click.option(
+    "-o", "--output-dir",
+    help="By default weights, or the checkpoint's own folder for a codec with a hyperprior.",
+)  # fmt: skip
+@click.option(
+    "--name", default="natural-mse", show_default=True, help="First part of the file's name."
+)
+def export(checkpoint: str, output_dir: str | None, name: str) -> None:
+    """Turn a training checkpoint into a hashed weights file.
+
+    Of a codec with a hyperprior it is a state dict of CompressAI's, for `licodec import`.
+    """
+    from licodec.training.export import export as run
+
+    click.echo(run(checkpoint, output_dir, name))

@@ -1,0 +1,119 @@
+"""Fuzz the whole decode path, from bytes to an image file, under a memory cap.
+
+    pip install atheris
+    python tests/fuzz.py [--minutes 10] [--corpus DIR]
+
+Coverage-guided (atheris, libFuzzer), seeded with the golden files. A checksum would end nearly every
+mutant at once, so each input is tried three times: as it is; with its CRC-32 made right; and with the
+latents' CRC-32 made right, too, so that pixels are synthesized, metadata is written, and an image file
+comes out. Anything but a decoded image or a LicodecError is a find, and so is running out of memory
+or of time. Finds are left as crash-* files; each deserves a test of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import io
+import os
+import resource
+import struct
+import sys
+import tempfile
+import zlib
+from pathlib import Path
+
+import atheris
+
+with atheris.instrument_imports(include=["licodec"]):
+    import licodec
+    from licodec.codec import latents_crc32, open_codec
+    from licodec.container import Container, pack, unpack
+    from licodec.models import code_latents
+    from licodec.output import to_file
+    from licodec.rangecoder import Decoder
+
+import numpy as np
+import torch
+from PIL import Image
+
+GOLDEN = Path(__file__).resolve().parent / "golden"
+MAX_PIXELS = 2**13
+"""The work of a decoder follows the pixels; larger files are parsed only."""
+CAP_BYTES = 2**30
+"""Address space beyond what a warm process has."""
+SECONDS = 20
+FORMATS = ("png", "jpeg", "webp", "ppm", "tiff")
+
+
+def resealed(data: bytes) -> bytes:
+    body = data[:-4]
+    return body + struct.pack("<I", zlib.crc32(body))
+
+
+def with_right_latents(container: Container) -> bytes:
+    """The file that states the CRC-32 of the latents that its payload decodes to."""
+    codec, _ = open_codec(container.model_hash, "cpu", "float32")
+    position = codec.weights.position(container.quality)
+    model = codec.model("adaptive" if container.adaptive else "factorized")
+    count = -(-container.height // 16) * -(-container.width // 16)
+    y = code_latents(model, Decoder(container.payload), position, count, None, None)
+    return pack(dataclasses.replace(container, latents_crc32=latents_crc32(y.astype(np.int32))))
+
+
+def decode(data: bytes, format: str) -> None:
+    image = licodec.decode(data, device="cpu", precision="float32", max_pixels=MAX_PIXELS)
+    content, _ = to_file(image, format)
+    with Image.open(io.BytesIO(content)) as written:
+        written.load()
+
+
+def attempt(data: bytes, format: str) -> None:
+    try:
+        decode(data, format)
+    except licodec.OutOfMemoryError as error:
+        raise MemoryError("over the cap") from error
+    except licodec.LicodecError as error:
+        assert "\n" not in str(error)
+
+
+def one_input(data: bytes) -> None:
+    format = FORMATS[len(data) % len(FORMATS)]
+    attempt(data, format)
+    sealed = resealed(data)
+    attempt(sealed, format)
+    try:
+        unpack(sealed)
+        repaired = with_right_latents(unpack(sealed, MAX_PIXELS))
+    except licodec.LicodecError:
+        return
+    attempt(repaired, format)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--corpus", help="kept between runs; a temporary folder by default")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    os.environ["LICODEC_WEIGHTS"] = ""
+    seeds = sorted(GOLDEN.glob("*/*.lic"))
+    for seed in seeds:  # loads weights and libraries, before the cap is set
+        one_input(seed.read_bytes())
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + CAP_BYTES, used + CAP_BYTES))
+    with tempfile.TemporaryDirectory() as temporary:
+        corpus = Path(arguments.corpus or temporary)
+        corpus.mkdir(exist_ok=True)
+        for seed in seeds:
+            (corpus / seed.name).write_bytes(seed.read_bytes())
+        options = [
+            f"-max_total_time={round(arguments.minutes * 60)}", f"-timeout={SECONDS}",
+            "-rss_limit_mb=0", "-max_len=4096", "-print_final_stats=1",
+        ]  # fmt: skip
+        atheris.Setup([sys.argv[0], *options, str(corpus)], one_input)
+        atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,339 @@
+"""Files, pipes and disks that mean harm: one clear line, nothing half written, nothing allocated."""
+
+import dataclasses
+import io
+import os
+import subprocess
+import sys
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from conftest import noise
+from PIL import Image
+
+import licodec
+from licodec import container, files, transforms
+from licodec.cli import main
+from licodec.codec import open_codec
+from licodec.container import pack, unpack
+from licodec.errors import (
+    DamagedFileError,
+    LicodecError,
+    OutOfMemoryError,
+    TooLargeError,
+    family,
+)
+from licodec.image import Picture
+from licodec.rangecoder import LATENTS_PER_BYTE, Encoder
+
+MUST_FAIL = Path(__file__).resolve().parent / "golden" / "must-fail"
+GOLDEN = Path(__file__).resolve().parent / "golden" / "ok"
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, [str(a) for a in arguments])
+
+
+def licodec_process(*arguments, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "licodec", *map(str, arguments)],
+        capture_output=True, check=False, timeout=300, **options,
+    )  # fmt: skip
+
+
+def is_one_line(stderr):
+    return stderr.count(b"\n") == 1 and b"Traceback" not in stderr
+
+
+@pytest.fixture
+def lic(encoded, tmp_path):
+    path = tmp_path / "photo.lic"
+    path.write_bytes(encoded)
+    return path
+
+
+# Damaged files
+
+
+@pytest.mark.parametrize("name", ["metadata", "alpha"])
+def test_every_prefix_and_every_flipped_byte_of_a_golden_file_is_refused(name):
+    (path,) = GOLDEN.glob(f"{name}-????????.lic")
+    data = path.read_bytes()
+    for end in range(len(data)):
+        with pytest.raises(LicodecError):
+            licodec.decode(data[:end])
+    for i in range(len(data)):
+        for flip in (0x01, 0x80, 0xFF):
+            with pytest.raises(LicodecError):
+                licodec.decode(data[:i] + bytes([data[i] ^ flip]) + data[i + 1 :])
+
+
+@pytest.mark.parametrize("path", sorted(MUST_FAIL.glob("*.lic")), ids=lambda p: p.stem)
+def test_refusing_allocates_little(path):
+    data = path.read_bytes()
+    tracemalloc.start()
+    with pytest.raises(LicodecError):
+        licodec.decode(data)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # Metadata may unpack to its limit; all else is refused on what the file holds itself.
+    assert peak < (2.1 * container.MAX_METADATA if "inflates" in path.stem else 2**24)
+
+
+# Sizes that are absurd for the bytes at hand
+
+
+def test_the_likeliest_symbol_takes_more_than_its_share_of_the_least_payload():
+    """The rule of docs/format.md, §3, on the most lopsided table there can be."""
+    count = 2**25
+    pmf = np.zeros(257, dtype=np.int64)
+    pmf[128] = 1
+    encoder = Encoder()
+    encoder.code(np.full(count, 128, dtype=np.int32), count, pmf)
+    assert len(encoder.finish()) >= count // LATENTS_PER_BYTE
+
+
+def test_the_encoder_leaves_zeros_on_where_the_payload_would_be_too_short():
+    count = 2**21
+    pmf = np.zeros(257, dtype=np.int64)
+    pmf[0] = 1
+    encoder = Encoder()
+    encoder.code(np.zeros(count, dtype=np.int32), count, pmf)
+    assert len(encoder.finish()) < count // LATENTS_PER_BYTE
+    assert len(encoder.finish(count // LATENTS_PER_BYTE)) == count // LATENTS_PER_BYTE
+
+
+@pytest.mark.parametrize("model", ["adaptive", "factorized"])
+def test_a_large_flat_image_is_within_the_rule_and_less_is_refused(model):
+    side = 4096
+    codec, _ = open_codec(model, "cpu", "float32")
+    y = np.zeros((codec.transforms.M, side // 16, side // 16), dtype=np.int32)
+    picture = Picture("RGB", np.broadcast_to(np.uint8(0), (side, side, 3)))
+    flat = codec.container(picture, y, 0, model, {})
+    assert (codec.decode_latents(unpack(pack(flat))) == 0).all()
+    least = y.size // LATENTS_PER_BYTE
+    assert len(flat.payload) >= least > 10
+    with pytest.raises(DamagedFileError, match="bytes cannot hold 4096x4096"):
+        codec.decode_latents(dataclasses.replace(flat, payload=flat.payload[: least - 1]))
+
+
+def test_more_bytes_than_the_pixels_can_need(encoded, monkeypatch):
+    monkeypatch.setattr(container, "MAX_OVERHEAD", 1000)
+    monkeypatch.setattr(container, "MAX_BYTES_PER_PIXEL", 0)
+    with pytest.raises(TooLargeError, match="more bytes"):
+        unpack(encoded)
+
+
+def test_the_worst_image_stays_within_the_most_bytes():
+    """Escapes everywhere, as far out as the format reaches: 8 bytes a pixel are never used up."""
+    codec, _ = open_codec("factorized", "cpu", "float32")
+    y = np.full((codec.transforms.M, 4, 4), 2**23, dtype=np.int32)
+    y[:, ::2] *= -1
+    picture = Picture("RGB", np.zeros((64, 64, 3), dtype=np.uint8))
+    file = codec.container(picture, y, 200, "factorized", {})
+    assert len(file.payload) < (container.MAX_BYTES_PER_PIXEL - 1) * 64 * 64
+    assert (codec.decode_latents(file) == y).all()
+
+
+# What is no file
+
+
+@pytest.mark.parametrize("verb", ["encode", "decode", "info", "verify"])
+@pytest.mark.parametrize("device", ["/dev/zero", "/dev/full"])
+def test_devices_have_no_end_and_are_refused(verb, device, tmp_path):
+    if not os.path.exists(device):
+        pytest.skip("no such device here")
+    result = run(verb, device)
+    assert result.exit_code == 1 and "is a device, not a file" in result.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_named_pipes_are_read(tmp_path, photo):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    buffer = io.BytesIO()
+    photo.save(buffer, "PNG")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "licodec", "encode", str(pipe), "-o", str(tmp_path / "x.lic")]
+    )
+    with pipe.open("wb") as end:
+        end.write(buffer.getvalue())
+    assert process.wait(300) == 0
+    assert licodec.decode((tmp_path / "x.lic").read_bytes()).size == photo.size
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="needs /dev/zero")
+@pytest.mark.parametrize("verb", ["encode", "decode"])
+def test_an_endless_pipe_of_nothing_ends(verb):
+    feed = subprocess.Popen(["cat", "/dev/zero"], stdout=subprocess.PIPE)
+    done = licodec_process(verb, "-", stdin=feed.stdout)
+    feed.stdout.close()
+    feed.wait(60)
+    assert done.returncode == {"encode": 1, "decode": 3}[verb]
+    assert is_one_line(done.stderr)
+
+
+class Endless(io.RawIOBase):
+    """A head, then zeros for ever."""
+
+    def __init__(self, head):
+        self.head, self.given = head, 0
+
+    def read(self, count=-1):
+        assert count > 0, "read to the end of something endless"
+        out = (self.head + bytes(count))[:count]
+        self.head = self.head[count:]
+        self.given += count
+        return out
+
+
+def test_an_endless_file_ends_at_what_its_header_accounts_for(encoded, monkeypatch):
+    monkeypatch.setattr(container, "MAX_OVERHEAD", 2**20)
+    endless = Endless(encoded)
+    monkeypatch.setattr(files, "_opened", lambda path: endless)
+    with pytest.raises(TooLargeError, match="more bytes"):
+        files.read("-", 2**28)
+    assert endless.given < 2**23
+
+
+def test_an_endless_image_ends_at_the_limit(photo, monkeypatch):
+    buffer = io.BytesIO()
+    photo.save(buffer, "PNG")
+    monkeypatch.setattr(files, "MAX_OVERHEAD", 2**20)
+    endless = Endless(buffer.getvalue())
+    monkeypatch.setattr(files, "_opened", lambda path: endless)
+    with pytest.raises(TooLargeError, match="more bytes"):
+        files.open_image("-", 10**4)
+    assert endless.given < 2**23
+
+
+@pytest.mark.parametrize("verb", ["encode", "decode", "info", "verify"])
+def test_an_unreadable_file_is_one_line(verb, lic, monkeypatch):
+    def refuse(*arguments, **options):
+        raise PermissionError(13, "Permission denied")
+
+    lic = lic.rename(lic.with_suffix(".in"))
+    monkeypatch.setattr(files, "open", refuse, raising=False)
+    monkeypatch.setattr(Image, "open", refuse)
+    result = run(verb, lic)
+    assert result.exit_code == 1 and result.stderr.count("\n") == 1
+    assert f"{lic}: Permission denied" in result.stderr
+
+
+def test_odd_names_are_one_line(tmp_path):
+    for name in ("a\nb.lic", "a\tb.lic", "\x00", "x" * 300):
+        result = run("decode", tmp_path / name)
+        assert result.exit_code == 1 and result.stderr.count("\n") == 1, repr(name)
+
+
+# Disks and pipes that take no more
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_is_one_line(lic):
+    for arguments, stdout in ((["-o", "-"], open("/dev/full", "wb")), (["-o", "/dev/full"], None)):
+        done = subprocess.run(
+            [sys.executable, "-m", "licodec", "decode", str(lic), *arguments, "-f"],
+            stdout=stdout or subprocess.PIPE, stderr=subprocess.PIPE, check=False, timeout=300,
+        )  # fmt: skip
+        assert done.returncode == 1 and is_one_line(done.stderr), done.stderr
+        assert b"No space left" in done.stderr
+        if stdout:
+            stdout.close()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a limit on file sizes")
+@pytest.mark.parametrize("before", [None, b"precious"])
+def test_a_disk_that_fills_up_leaves_what_was_there(lic, tmp_path, before):
+    import resource
+
+    target = tmp_path / "out" / "x.png"
+    target.parent.mkdir()
+    if before:
+        target.write_bytes(before)
+    done = licodec_process(
+        "decode", lic, "-o", target, "-f",
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)),
+    )  # fmt: skip
+    assert done.returncode == 1 and is_one_line(done.stderr), done.stderr
+    assert b"File too large" in done.stderr
+    assert [p.name for p in target.parent.iterdir()] == (["x.png"] if before else [])
+    if before:
+        assert target.read_bytes() == before
+
+
+def test_a_closed_pipe_is_quiet(lic):
+    done = subprocess.run(
+        f'"{sys.executable}" -m licodec decode "{lic}" -o - --format ppm | head -c 10 > {os.devnull}',
+        shell=True, capture_output=True, check=False,
+    )  # fmt: skip
+    assert done.stderr == b""
+
+
+# Too little memory
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 9")],
+)
+def test_too_little_memory_is_one_line(tmp_path, monkeypatch, error):
+    def analyze(*arguments, **options):
+        raise error
+
+    noise(24, 16, "RGB").save(tmp_path / "x.png")
+    monkeypatch.setattr(transforms.Pair, "analyze", analyze)
+    with pytest.raises(OutOfMemoryError):
+        licodec.encode(Image.open(tmp_path / "x.png"))
+    result = run("encode", tmp_path / "x.png")
+    assert result.exit_code == 1 and result.stderr.count("\n") == 1
+    assert "not enough memory" in result.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["x.png"]
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="needs /proc")
+def test_a_real_lack_of_memory_is_one_line(tmp_path):
+    """A process that may take 300 MB more than it needs for a small image, and is given 30 Mpx."""
+    noise(24, 16, "RGB").save(tmp_path / "small.png")
+    noise(6000, 5000, "RGB").save(tmp_path / "large.png", compress_level=1)
+    script = (
+        "import resource, sys\n"
+        "from licodec.cli import main\n"
+        "main(['encode', sys.argv[1], '--quiet'], standalone_mode=False)\n"
+        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + 3 * 10**8,) * 2)\n"
+        "main(['encode', sys.argv[2]])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "small.png"), str(tmp_path / "large.png")],
+        capture_output=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 1 and is_one_line(done.stderr), done.stderr
+    assert b"not enough memory" in done.stderr
+    assert not (tmp_path / "large.lic").exists()
+
+
+# Defects of licodec itself
+
+
+def test_a_defect_is_one_line_and_debugging_shows_where(tmp_path, monkeypatch):
+    def analyze(*arguments, **options):
+        raise RuntimeError("a\ndefect")
+
+    noise(24, 16, "RGB").save(tmp_path / "x.png")
+    monkeypatch.setattr(transforms.Pair, "analyze", analyze)
+    result = run("encode", tmp_path / "x.png")
+    assert result.exit_code == 1 and result.stderr.count("\n") == 1
+    assert "internal error, please report it: RuntimeError: a defect" in result.stderr
+
+
+def test_one_family():
+    assert isinstance(family(ValueError("x")), LicodecError)
+    assert isinstance(family(MemoryError()), OutOfMemoryError)
+    assert family(TooLargeError("x")).args == ("x",)
+    causes = LicodecError.__subclasses__()
+    assert len({c.__name__ for c in causes}) == len(causes) >= 9
+    assert all(c.__doc__ and c.exit_code in (1, 2, 3, 4) for c in causes)

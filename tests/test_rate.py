@@ -1,0 +1,153 @@
+import math
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from conftest import noise
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+import licodec
+from licodec import rate, transforms
+from licodec.cli import main
+from licodec.errors import UnreachableTargetError, UsageError
+
+
+@pytest.fixture(scope="module")
+def sizes(photo):
+    """Bytes of the photograph at every tenth quality step."""
+    return {q: len(licodec.encode(photo, quality=q)) for q in (0, 5, 33, 50, 71.5, 95, 100)}
+
+
+@pytest.mark.parametrize("q", [0, 5, 33, 50, 71.5, 95, 100])
+def test_a_reachable_size_is_met_within_two_percent(photo, sizes, q):
+    data = licodec.encode(photo, target_size=sizes[q])
+    assert 0.98 * sizes[q] <= len(data) <= sizes[q]
+
+
+def test_bpp_is_size_per_pixel(photo):
+    data = licodec.encode(photo, target_bpp=0.9)
+    assert 0.98 * 0.9 <= 8 * len(data) / (photo.width * photo.height) <= 0.9
+
+
+def test_chunks_count(photo):
+    image = photo.copy()
+    image.putalpha(noise(*photo.size, "L").point(lambda v: v & 240))
+    image.info["icc_profile"] = np.random.default_rng(0).bytes(900)
+    wanted = len(licodec.encode(image, quality=61))
+    data = licodec.encode(image, target_size=wanted)
+    assert 0.98 * wanted <= len(data) <= wanted
+    assert "icc_profile" in licodec.decode(data).info
+
+
+@pytest.mark.parametrize("wanted", [27.0, 30.0, 32.5])
+def test_psnr_is_met_by_the_lowest_quality_that_does(photo, wanted):
+    def psnr(data):
+        error = np.asarray(licodec.decode(data), float) - np.asarray(photo, float)
+        return 10 * math.log10(255**2 / (error**2).mean())
+
+    data = licodec.encode(photo, target_psnr=wanted, device="cpu")
+    quality = licodec.info(data)["quality"]
+    assert psnr(data) >= wanted
+    assert psnr(licodec.encode(photo, quality=quality - 0.5, device="cpu")) < wanted
+
+
+def test_the_file_is_that_of_its_quality(photo):
+    data = licodec.encode(photo, target_size=3000)
+    assert data == licodec.encode(photo, quality=licodec.info(data)["quality"])
+
+
+def test_g_a_runs_once(photo, monkeypatch):
+    calls = []
+    analyze = transforms.Pair.analyze
+    monkeypatch.setattr(
+        transforms.Pair, "analyze", lambda *a, **k: calls.append(1) or analyze(*a, **k)
+    )
+    licodec.encode(photo, target_size=3000, device="cpu", precision="float32")
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        ({"target_size": 50}, r"50 bytes cannot be reached: quality 0 takes \d+"),
+        ({"target_size": 10**6}, r"1000000 bytes cannot be reached: quality 100 takes only \d+"),
+        ({"target_bpp": 0.001}, "cannot be reached"),
+        ({"target_psnr": 70}, r"70 dB cannot be reached: quality 100 gives \d+\.\d\d dB"),
+        ({"target_psnr": 5}, r"5 dB cannot be reached: quality 0 gives \d+\.\d\d dB already"),
+    ],
+)
+def test_what_cannot_be_reached_is_said(photo, target, reason):
+    with pytest.raises(UnreachableTargetError, match=reason):
+        licodec.encode(photo, **target)
+
+
+def test_unreachable_is_one_line_without_a_file(photo, tmp_path):
+    photo.save(tmp_path / "x.png")
+    result = CliRunner().invoke(main, ["encode", str(tmp_path / "x.png"), "--target-size", "50"])
+    assert result.exit_code == 1 and result.stderr.count("\n") == 1
+    assert not (tmp_path / "x.lic").exists()
+
+
+def test_target_on_the_command_line(photo, tmp_path):
+    photo.save(tmp_path / "x.png")
+    for option, value in (("--target-size", "3k"), ("--target-bpp", "1.6")):
+        arguments = ["encode", str(tmp_path / "x.png"), option, value, "-f"]
+        assert CliRunner().invoke(main, arguments).exit_code == 0
+        assert 2940 <= (tmp_path / "x.lic").stat().st_size <= 3000
+
+
+@pytest.mark.parametrize(
+    "controls",
+    [
+        {"quality": 50, "target_size": 100}, {"quality": 50, "target_bpp": 1},
+        {"quality": 50, "target_psnr": 30}, {"target_size": 100, "target_bpp": 1},
+        {"target_bpp": 1, "target_psnr": 30}, {"target_size": 0}, {"target_bpp": -1},
+        {"target_psnr": math.inf}, {"target_size": math.nan},
+    ],
+)  # fmt: skip
+def test_two_rate_controls_or_a_senseless_one_are_usage_errors(controls):
+    with pytest.raises(UsageError):
+        licodec.encode(Image.new("RGB", (8, 8)), **controls)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("60000", 60000), ("60k", 60000), ("60kB", 60000), ("1.5M", 1.5e6), ("64Ki", 65536),
+     ("1MiB", 2**20), (".5k", 500), (" 7 ", 7), ("9B", 9)],
+)  # fmt: skip
+def test_sizes(text, size):
+    assert rate.parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "k", "-5", "1e5", "60 parsecs", "0x10", "nan", "1G", "1..5"])
+def test_no_sizes(text):
+    with pytest.raises(UsageError, match="is no size"):
+        rate.parse_size(text)
+
+
+@given(
+    st.lists(st.integers(1, 50), min_size=201, max_size=201), st.integers(0, 200), st.floats(0, 1)
+)
+def test_search_finds_the_last_step_that_fits(rises, step, share):
+    sizes = np.cumsum(rises) + 1000
+    probes = []
+
+    def size(step):
+        probes.append(step)
+        return int(sizes[step])
+
+    wanted = sizes[step] + share * (rises[min(step + 1, 200)] - 1) * (step < 200)
+    assert rate.highest_within_size(size, wanted) == step
+    assert len(set(probes)) <= 16
+
+
+@given(st.lists(st.integers(1, 50), min_size=201, max_size=201), st.integers(1, 200))
+def test_search_finds_the_first_step_that_is_good_enough(rises, step):
+    decibels = np.cumsum(rises) / 100
+    assert rate.lowest_with_psnr(lambda s: float(decibels[s]), decibels[step] - 0.001) == step
+
+
+def test_search_survives_a_perfect_image():
+    assert rate.lowest_with_psnr(lambda s: math.inf if s > 150 else 30 + s / 100, 40) == 151
