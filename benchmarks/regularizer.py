@@ -88,8 +88,9 @@ def trained(config: configs.Config) -> dict[str, Any]:
     path = Path(config.train.out) / "checkpoint.pt"
     if path.exists():
         state = load_checkpoint(path)
-        kept = state["config"]
-        if kept != configs.to_dict(config):
+        kept, wanted = state["config"], configs.to_dict(config)
+        kept["train"]["out"] = wanted["train"]["out"]
+        if kept != wanted:
             raise LicodecError(f"{path}: made with other settings; choose another --runs")
         if state["step"] >= config.train.steps:
             return state

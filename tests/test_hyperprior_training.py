@@ -41,7 +41,7 @@ def settings(folder, out, arch, lambdas=(0.013,), regularizer=None, **changes):
 def compressai(arch, state):
     """CompressAI's own network with a state of ours, every key accounted for."""
     network = compressai_class(arch, N, latents(arch))
-    network.load_state_dict({k: v for k, v in state.items() if k != "log_gain"})
+    network.load_state_dict({k: v for k, v in state.items() if k not in ("log_gain", "lambdas")})
     return network
 
 
@@ -83,6 +83,7 @@ def test_export_is_compressais_state(exported, folder, arch):
     assert metadata["arch"] == CLASSES[arch][0] and json.loads(metadata["lambdas"]) == [0.013]
     assert "arithmetic" not in metadata  # no weights file yet
     state = load_file(path)
+    assert state["lambdas"].tolist() == [0.013]
     assert state["log_gain"].shape == (1, latents(arch)) and not state["log_gain"].any()
     network = compressai(arch, state).eval()
     image = Images(folder, 2, 64, torch.device("cpu")).validation[0]
@@ -184,7 +185,10 @@ def test_sizes_that_are_no_multiple_of_64():
     ("changes", "reason"),
     [
         ({"model": {"arch": "transformer"}}, "model.arch"),
-        ({"model": {"arch": "hyperprior"}, "train": {"steps": 1, "stage": "joint"}}, "one stage"),
+        (
+            {"model": {"arch": "hyperprior"}, "train": {"steps": 1, "stage": "distributions"}},
+            "one stage",
+        ),
         ({"model": {"arch": "hyperprior"}, "data": {"patch": 80}}, "64"),
         ({"model": {"arch": "attention", "N": 16, "M": 24}}, "channels"),
         ({"model": {"arch": "attention", "N": 16, "M": 16}}, "fresh"),

@@ -199,7 +199,7 @@ def _set_gains(model: Hyperprior, log_gain: Tensor) -> None:
 
 
 def compressai_state(config: Config, ema: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The full state of CompressAI's own class, in float32, and log_gain (K, M)."""
+    """The full state of CompressAI's own class, in float32, and log_gain (K, M) and lambdas (K,)."""
     settings = config.model
     network = compressai_class(settings.arch, settings.N, settings.M)
     state = {k: v for k, v in ema.items() if k != "log_gain"}
@@ -208,7 +208,8 @@ def compressai_state(config: Config, ema: dict[str, Tensor]) -> dict[str, Tensor
         raise UsageError(f"the checkpoint holds {unexpected[0]}, which {settings.arch} has not")
     _set_tails(network.entropy_bottleneck)
     network.update(force=True)
-    return {**network.state_dict(), "log_gain": ema["log_gain"].float()}
+    lambdas = torch.tensor(settings.lambdas, dtype=torch.float64)
+    return {**network.state_dict(), "log_gain": ema["log_gain"].float(), "lambdas": lambdas}
 
 
 @torch.no_grad()

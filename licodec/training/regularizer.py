@@ -66,6 +66,7 @@ class SourceEntropyModel(nn.Module):
 
     def likelihoods(self, x: Tensor, x_hat: Tensor) -> Tensor:
         """q of each sample given x̂ and, where there is a context, the pixels of x before it."""
+        x_hat = x_hat.contiguous(memory_format=torch.channels_last)
         params = self.h_s(x_hat - 0.5)
         if self.arch in ("autoregressive", "attention"):
             context = self.context_prediction(x - 0.5)
