@@ -72,49 +72,30 @@ def integer_softmax(logits: NDArray[np.int64]) -> Pmf:
     return pmf
 
 
-def code_channels(
-    coder: Coder, values: NDArray[np.int32] | None, count: int, pmf: Pmf
-) -> NDArray[np.int32]:
-    """Code `count` integers in each of C channels, each channel under its row of pmf (C, bins + 1)."""
-    out = np.empty((len(pmf), count), dtype=np.int32)
-    for c, row in enumerate(pmf):
-        out[c] = code_values(coder, None if values is None else values[c], count, row)
-    return out
-
-
-def code_classes(
-    coder: Coder, values: NDArray[np.int32] | None, classes: NDArray[np.int64], pmf: Pmf
-) -> NDArray[np.int32]:
-    """Code one channel whose positions have classes (count,): class after class, each under its row
-    of pmf (classes, bins + 1)."""
-    if len(pmf) == 1:
-        return code_values(coder, values, len(classes), pmf[0])
-    out = np.empty(len(classes), dtype=np.int32)
-    for k, row in enumerate(pmf):
-        places = np.flatnonzero(classes == k)
-        if len(places):
-            some = None if values is None else values[places]
-            out[places] = code_values(coder, some, len(places), row)
-    return out
-
-
 def code_values(
-    coder: Coder, values: NDArray[np.int32] | None, count: int, pmf: Pmf
+    coder: Coder, values: NDArray[np.int32] | None, counts: NDArray[np.int64], pmf: Pmf
 ) -> NDArray[np.int32]:
-    """Code `count` integers, however large, under one table: the one traversal.
+    """Code integers, however large, run after run under one table each: the one traversal.
 
     Args:
-        values: (count,), or None when decoding.
-        pmf: (bins + 1,); the last entry is the escape, the bins are centred on 0.
+        values: (Σ counts,), or None when decoding.
+        counts: (runs,) how long the runs are.
+        pmf: (runs, bins + 1); the last entry of each row is the escape, the bins are centred on 0.
     """
-    bins = len(pmf) - 1
+    bins = pmf.shape[1] - 1
     symbols = None
     if values is not None:
         symbols = values + bins // 2
         symbols = np.where((symbols < 0) | (symbols >= bins), bins, symbols).astype(np.int32)
-    symbols = coder.code(symbols, count, pmf)
-    out = symbols - bins // 2
-    escaped = np.flatnonzero(symbols == bins)
+    out = np.empty(int(counts.sum()), dtype=np.int32)
+    start = 0
+    for row, count in zip(pmf, counts.tolist(), strict=True):
+        run = slice(start, start + count)
+        if count:
+            out[run] = coder.code(None if symbols is None else symbols[run], count, row)
+        start += count
+    escaped = np.flatnonzero(out == bins)
+    out -= bins // 2
     if len(escaped):
         outside = None if values is None else values[escaped]
         out[escaped] = _code_outside(coder, outside, len(escaped), bins)
@@ -153,7 +134,7 @@ def _code_outside(
 
 
 def count_values(
-    values: NDArray[np.int32], classes: NDArray[np.int64], C: int, bins: int
+    values: NDArray[np.int32], classes: NDArray[Any], C: int, bins: int
 ) -> NDArray[np.int64]:
     """How often values (count,) fall in each bin, by class: (C, bins + 1), the escapes last."""
     symbols = values.astype(np.int64) + bins // 2
@@ -163,5 +144,6 @@ def count_values(
 
 def information(counts: NDArray[np.int64], pmf: Pmf) -> float:
     """Bits that symbols counted (…, bins + 1) cost under pmf, escapes at their table's price alone."""
-    frequencies = np.maximum(pmf, PMF_TOTAL / 2**24) / pmf.sum(axis=-1, keepdims=True)
-    return float(-(counts * np.log2(frequencies)).sum())
+    used = counts > 0  # few: most bins of most tables stay empty
+    shares = np.maximum(pmf, PMF_TOTAL / 2**24) / pmf.sum(axis=-1, keepdims=True)
+    return float(-(counts[used] * np.log2(shares[used])).sum())

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from licodec.contexts import Contexts, Features, bands
 from licodec.distributions import (
     BINS,
-    code_channels,
-    code_classes,
+    code_values,
     count_values,
     information,
     integer_softmax,
@@ -118,8 +117,10 @@ class Adaptive:
         )
 
     def code_side(self, coder: Coder, position: int, z: Integers | None) -> Integers:
-        flat = None if z is None else z.reshape(-1, 1)
-        return code_channels(coder, flat, 1, self._z_tables(position)).reshape(self.Z, SIDE_LENGTH)
+        tables = self._z_tables(position)
+        flat = None if z is None else z.reshape(-1)
+        ones = np.ones(len(tables), dtype=np.int64)
+        return code_values(coder, flat, ones, tables).reshape(self.Z, SIDE_LENGTH)
 
     def side_bits(self, z: Integers | None, position: int) -> float:
         if z is None:
@@ -169,8 +170,12 @@ def code_latents(
         features = Features(len(tables), *rows.shape[1:])
         for i, c in enumerate(model.contexts.order):
             classes = model.contexts.classes(i, features, thresholds)
-            values = None if y is None else y[c, band].reshape(-1)
-            rows[c] = code_classes(coder, values, classes, tables[c]).reshape(rows[c].shape)
+            places = np.argsort(classes, kind="stable")
+            counts = np.bincount(classes, minlength=len(tables[c]))
+            values = None if y is None else y[c, band].reshape(-1)[places]
+            found = np.empty(len(places), dtype=np.int32)
+            found[places] = code_values(coder, values, counts, tables[c])
+            rows[c] = found.reshape(rows[c].shape)
             if tables.shape[1] > 1:
                 features.add(i, rows[c])
     return out

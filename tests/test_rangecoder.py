@@ -8,7 +8,7 @@ from licodec.distributions import (
     BINS,
     LOG2_UNIT,
     PMF_TOTAL,
-    code_channels,
+    code_values,
     count_values,
     information,
     integer_softmax,
@@ -62,7 +62,7 @@ def test_coder_is_within_a_fifth_of_a_percent_of_the_information():
     pmf = laplace_tables(192)
     values = sample(pmf, 1536)
     encoder = Encoder()
-    code_channels(encoder, values, 1536, pmf)
+    code_values(encoder, values.reshape(-1), np.full(192, 1536), pmf)
     bits = 8 * len(encoder.finish())
     channels = np.repeat(np.arange(192), 1536)
     expected = information(count_values(values.reshape(-1), channels, 192, BINS), pmf)
@@ -77,8 +77,10 @@ def test_values_outside_the_bins_are_never_clipped(far):
     values[1, 7] = far
     values[2, 0:3] = [far, -far, 127]
     encoder = Encoder()
-    code_channels(encoder, values, 40, pmf)
-    decoded = code_channels(Decoder(encoder.finish()), None, 40, pmf)
+    counts = np.array([40, 0, 80])
+    values = values.reshape(-1)
+    code_values(encoder, values, counts, pmf)
+    decoded = code_values(Decoder(encoder.finish()), None, counts, pmf)
     assert (decoded == values).all()
 
 
@@ -88,7 +90,8 @@ def test_bytes_are_those_of_the_format():
     values = sample(pmf, 12, seed=8)
     values[0, 0] = 300
     encoder = Encoder()
-    code_channels(encoder, values, 12, pmf)
+    for channel, row in zip(values, pmf, strict=True):
+        code_values(encoder, channel, np.array([12]), row[None])
     assert encoder.finish().hex() == GOLDEN
 
 

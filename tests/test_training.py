@@ -20,6 +20,7 @@ from licodec.training.loop import train
 from licodec.training.model import Adaptive, Factorized, between, round_ste
 from licodec.training.optimizers import orthogonalize
 from licodec.training.start import karhunen_loeve
+from licodec.training.tasks import uses_bf16
 
 
 def settings(folder, out, classes=4, **changes):
@@ -91,6 +92,30 @@ def test_trained_weights_encode_and_decode(trained, folder, tmp_path):
         assert 10 * np.log10(255**2 / (error**2).mean()) > 18
 
 
+def test_bottlenecks_are_fitted_to_weights_that_have_none(trained, folder, tmp_path):
+    """Exported weights hold tables; a run that starts from them starts at their rate."""
+    path = export(trained[0], tmp_path, "tiny")
+    config = settings(
+        folder, tmp_path / "run", steps=1, lr=1e-9, bottleneck_lr=1e-9, init=str(path)
+    )
+    train(config)
+    fresh = settings(folder, tmp_path / "fresh", steps=1, lr=1e-9, bottleneck_lr=1e-9)
+    train(fresh)
+    (fitted,), (unfitted,) = (
+        load_checkpoint(tmp_path / run / "checkpoint.pt")["history"] for run in ("run", "fresh")
+    )
+    before = load_checkpoint(trained[0])["history"][-1]["val_bpp"]
+    assert fitted["val_bpp"][-1] < 1.1 * before[-1] < unfitted["val_bpp"][-1]
+
+
+def test_auto_precision_is_bf16_only_where_it_is_native(monkeypatch, folder, tmp_path):
+    for native in (True, False):
+        monkeypatch.setattr("licodec.training.tasks.has_native_bf16", lambda native=native: native)
+        for name, expected in (("auto", native), ("bf16", True), ("float32", False)):
+            config = settings(folder, tmp_path, precision=name)
+            assert uses_bf16(config, torch.device("cpu")) == expected
+
+
 def test_recipe_tells_every_stage(trained, tmp_path):
     text = export(trained[1], tmp_path, "tiny").with_suffix(".json").read_text()
     first, second = json.loads(text)["stages"]
@@ -135,6 +160,12 @@ def test_two_processes(folder, tmp_path):
     assert done.returncode == 0, done.stderr
     state = load_checkpoint(tmp_path / "out/checkpoint.pt")
     assert state["step"] == 3 and state["provenance"]["processes"] == 2
+
+
+def test_fewer_images_are_spread_evenly(folder):
+    every = Images(folder, 2, 64, torch.device("cpu")).train
+    some = Images(folder, 2, 64, torch.device("cpu"), count=3).train
+    assert [any(torch.equal(a, b) for b in some) for a in every] == [True, False] * 3
 
 
 def test_processes_see_different_images(folder):

@@ -26,6 +26,8 @@ ALPHAS = {"scale-hyperprior": 0.1, "hyperprior": 0.1, "autoregressive": 1.0, "at
 class Data:
     path: str = ""
     """A folder of images, or of tar shards of images."""
+    images: int = 0
+    """Use so many of the training images, evenly spread; 0 for all."""
     holdout: int = 32
     """The last images, in name order, are for validation only."""
     patch: int = 128

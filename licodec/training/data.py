@@ -41,6 +41,7 @@ class Images:
         patch: images with a smaller side than this are left out.
         device: where the pixels live.
         share: (rank, processes): the training images are dealt out like cards.
+        count: keep so many of the training images, evenly spread; 0 for all.
 
     Raises:
         UsageError: there is nothing to train on.
@@ -53,6 +54,7 @@ class Images:
         patch: int,
         device: torch.device,
         share: tuple[int, int] = (0, 1),
+        count: int = 0,
     ) -> None:
         if not Path(root).is_dir():
             raise UsageError(f"data.path {root!s}: not a folder")
@@ -70,7 +72,10 @@ class Images:
         split = len(images) - holdout
         rank, processes = share
         tensors = [torch.from_numpy(a).permute(2, 0, 1) for a in images]
-        self.train = [t.to(device) for t in tensors[:split][rank::processes]]
+        kept = tensors[:split]
+        if 0 < count < split:
+            kept = [tensors[i * split // count] for i in range(count)]
+        self.train = [t.to(device) for t in kept[rank::processes]]
         self.validation = [t.to(device) for t in tensors[split:]]
         areas = np.array([t.shape[1] * t.shape[2] for t in self.train], dtype=np.float64)
         self._weights = np.sqrt(areas) / np.sqrt(areas).sum()

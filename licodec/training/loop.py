@@ -7,6 +7,7 @@ torchrun --nproc-per-node 2 -m licodec train CONFIG.toml    several processes (D
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import platform
@@ -185,9 +186,16 @@ def train(
 
     torch.manual_seed(settings.seed)
     images = Images(
-        config.data.path, config.data.holdout, config.data.patch, device, (rank, processes)
+        config.data.path,
+        config.data.holdout,
+        config.data.patch,
+        device,
+        (rank, processes),
+        config.data.images,
     )
-    task = make_task(config, images, device)
+    # A resumed task starts where the run stopped; what it took to begin is not done again.
+    start = dataclasses.replace(settings, init=str(checkpoint)) if resume else settings
+    task = make_task(dataclasses.replace(config, train=start), images, device)
     run = Run(config, task)
     if resume:
         run.restore(load_checkpoint(checkpoint))

@@ -197,7 +197,14 @@ class Distributions:
         latents = collect_latents(self.model, images.train, precision, device)
         if not self.model.prior.any():
             self._fit_contexts(latents, rng)
-        rates = [[*anchors, *rng.uniform(0, K - 1, 4 if K > 1 else 0)] for _ in latents]
+        # Two in three of the anchors for each image, and two rates between them.
+        rates = [
+            [
+                *rng.permutation(anchors)[: (2 * K + 2) // 3],
+                *rng.uniform(0, K - 1, 2 if K > 1 else 0),
+            ]
+            for _ in latents
+        ]
         self.counts = collect(self.model, latents, rates)
         held_out = collect_latents(self.model, images.validation, precision, device)
         self.held_out = collect(self.model, held_out, [anchors] * len(held_out))
