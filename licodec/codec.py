@@ -7,6 +7,7 @@ image.to_pillow ◄─ transforms.synthesize ◄─ models.code_latents ◄─ c
 from __future__ import annotations
 
 import math
+import os
 import threading
 import zlib
 from functools import cache, lru_cache
@@ -65,6 +66,8 @@ class Codec:
     """
 
     def __init__(self, weights: Weights, device: str = "cpu", precision: str = "auto") -> None:
+        # oneDNN would keep kernels for 1024 shapes: 0.9 MB for every new size of image in a long batch.
+        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
         self.weights = weights
         self.transforms = transforms.Pair(
             weights.torch("g_a."), weights.torch("g_s."), device, precision
