@@ -204,10 +204,10 @@ def test_rounding_passes_gradients():
 
 
 def test_stage_b_loss_reaches_both_nets_and_nothing_else():
-    model = Adaptive(8, 16, (0.01, 0.1), 16, 4, 4, 5)
+    model = Adaptive(8, 16, (0.01, 0.1), 16, 4, 4, 5, classes=2)
     torch.nn.init.normal_(model.h_s.layers[-1].weight, std=0.1)
-    counts = torch.zeros(2, 16, 257)
-    counts[:, :, 120:136] = torch.rand(2, 16, 16) * 50
+    counts = torch.zeros(2, 16, 2, 257)
+    counts[..., 120:136] = torch.rand(2, 16, 2, 16) * 50
     loss, _ = model.rates(counts, torch.tensor([0.0, 0.7]))
     loss.backward()
     for name, parameter in model.named_parameters():
