@@ -14,6 +14,7 @@ import click
 
 import licodec
 from licodec import files
+from licodec.catalogue import ARCHITECTURES
 from licodec.container import MAX_PIXELS
 from licodec.errors import LicodecError, UsageError
 from licodec.files import STANDARD
@@ -23,7 +24,7 @@ class Commands(click.Group):
     """Turns every LicodecError into one line and its exit code; loads `bench` when asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return ["encode", "decode", "info", "verify", "models", "bench", "train", "export"]
+        return ["encode", "decode", "info", "verify", "models", "bench", "train", "export", "import"]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name == "bench":
@@ -70,6 +71,7 @@ def shared(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Refuse larger images.",
         ),
         click.option("--strip", is_flag=True, help="Drop ICC, EXIF and XMP."),
+        click.option("--weights", metavar="FILE", help="Weights that are not installed."),
         click.option("--quiet", is_flag=True, help="Print errors only."),
     ):  # fmt: skip
         command = option(command)
@@ -82,11 +84,13 @@ def shared(command: Callable[..., Any]) -> Callable[..., Any]:
     "-q", "--quality", type=click.FloatRange(0, 100), default=50, show_default=True,
     help="0 is smallest, 100 is best; continuous.",
 )  # fmt: skip
-@click.option("-m", "--model", default="adaptive", show_default=True, help="See `licodec models`.")
+@click.option(
+    "-m", "--model", help="See `licodec models`.  [default: adaptive, or what --weights offers]"
+)
 def encode(
     inputs: tuple[str, ...], output: str | None, output_dir: str | None, force: bool,
-    device: str, precision: str, max_pixels: int, strip: bool, quiet: bool,
-    quality: float, model: str,
+    device: str, precision: str, max_pixels: int, strip: bool, weights: str | None, quiet: bool,
+    quality: float, model: str | None,
 ) -> None:  # fmt: skip
     """Encode images to .lic files; - is standard input or output."""
 
@@ -101,7 +105,7 @@ def encode(
         for note in picture.notes:
             complain(f"{source}: note: {note}")
         began = time.perf_counter()
-        data = encode_picture(picture, quality, model, device, precision)
+        data = encode_picture(picture, quality, model, device, precision, weights)
         seconds = time.perf_counter() - began
         files.write(target, data)
         height, width = picture.color.shape[:2]
@@ -121,7 +125,8 @@ def encode(
 )  # fmt: skip
 def decode(
     inputs: tuple[str, ...], output: str | None, output_dir: str | None, force: bool,
-    device: str, precision: str, max_pixels: int, strip: bool, quiet: bool, format_: str | None,
+    device: str, precision: str, max_pixels: int, strip: bool, weights: str | None, quiet: bool,
+    format_: str | None,
 ) -> None:  # fmt: skip
     """Decode .lic files to images; - is standard input or output."""
 
@@ -131,7 +136,9 @@ def decode(
 
         data = files.read(source)
         began = time.perf_counter()
-        image = decode_bytes(data, device=device, precision=precision, max_pixels=max_pixels)
+        image = decode_bytes(
+            data, weights=weights, device=device, precision=precision, max_pixels=max_pixels
+        )
         seconds = time.perf_counter() - began
         if strip:
             image.info.clear()
@@ -243,13 +250,16 @@ def _inspect(
 @click.option("--json", "as_json", is_flag=True)
 def models(as_json: bool) -> None:
     """List the models that are installed."""
-    from licodec import weights
+    from licodec import catalogue
 
-    rows = [
-        {"model": name, "weights": path.stem, "hash": path.stem.rsplit("-", 1)[-1],
-         "bytes": path.stat().st_size, "default": name == weights.NAMES[0] and i == 0}
-        for i, path in enumerate(weights.installed()) for name in weights.NAMES
-    ]  # fmt: skip
+    rows: list[dict[str, Any]] = []
+    for path in catalogue.installed():
+        for name in catalogue.models(path):
+            default = name == catalogue.NAMES[0] and not any(row["default"] for row in rows)
+            rows.append(
+                {"model": name, "weights": path.stem, "hash": path.stem.rsplit("-", 1)[-1],
+                 "bytes": path.stat().st_size, "default": default}
+            )  # fmt: skip
     if as_json:
         click.echo(json.dumps(rows))
         return
@@ -333,3 +343,22 @@ def export(checkpoint: str, output_dir: str, name: str) -> None:
     from licodec.training.export import export as run
 
     click.echo(run(checkpoint, output_dir, name))
+
+
+@main.command("import")
+@click.argument("checkpoint", type=click.Path(exists=True, dir_okay=False))
+@click.option(
+    "--arch", required=True, type=click.Choice(list(ARCHITECTURES)), help="Its CompressAI class."
+)
+@click.option("--calibrate", metavar="DIR", help="Images to measure activations on.")
+@click.option("-o", "--output-dir", default="weights", show_default=True)
+@click.option("--name", help="First part of the file's name.  [default: the architecture]")
+def import_(
+    checkpoint: str, arch: str, calibrate: str | None, output_dir: str, name: str | None
+) -> None:
+    """Turn a CompressAI checkpoint into a hashed weights file, its entropy path in integers."""
+    from licodec.training.import_checkpoint import import_checkpoint as run
+
+    if calibrate is None:
+        complain("note: calibrating on noise; --calibrate DIR with photographs costs less rate")
+    click.echo(run(checkpoint, arch, calibrate, output_dir, name or arch))

@@ -17,9 +17,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from licodec import image as images
-from licodec import transforms, weights
+from licodec import catalogue, transforms, weights
+from licodec.attention_transforms import AttentionPair
 from licodec.container import ALPHA, MAX_PIXELS, QUALITY_STEPS, Container, pack, unpack
 from licodec.errors import DamagedFileError, ModelMissingError, UnsupportedImageError, UsageError
+from licodec.gaussian import MEAN_UNIT
+from licodec.hyperprior import Hyperprior
 from licodec.image import Picture, from_pillow, to_pillow
 from licodec.models import MODELS, Model, code_latents
 from licodec.rangecoder import Decoder, Encoder
@@ -46,10 +49,16 @@ class Codec:
 
     def __init__(self, weights: Weights, device: str = "cpu", precision: str = "auto") -> None:
         self.weights = weights
-        self.transforms = transforms.Pair(
-            weights.torch("g_a."), weights.torch("g_s."), device, precision
-        )
+        arch = weights.metadata.get("arch")
+        pair = AttentionPair if arch == "cheng2020-attn" else transforms.Pair
+        self.transforms = pair(weights.torch("g_a."), weights.torch("g_s."), device, precision)
         self.models: dict[str, Model] = {}
+        self.hyperprior = None if arch is None else Hyperprior(weights)
+
+    @property
+    def unit(self) -> int:
+        """ŷ is in this fraction of a step."""
+        return 1 if self.hyperprior is None else MEAN_UNIT
 
     def model(self, name: str) -> Model:
         """The entropy model of that name over these weights, made once."""
@@ -64,13 +73,10 @@ class Codec:
         step = round(quality * QUALITY_STEPS / 100)
         position = self.weights.position(step)
         height, width = picture.color.shape[:2]
-        y = self.transforms.analyze(picture.color, self.weights.gain(position), is_precise(step))
-        y = y.reshape(len(y), -1)
-
-        entropy_model = self.model(model)
-        z = entropy_model.side_information(y, position)
+        gain = self.weights.gain(position) * np.float32(self.unit)
+        y = self.transforms.analyze(picture.color, gain, is_precise(step))
         encoder = Encoder()
-        code_latents(entropy_model, encoder, position, y.shape[1], y, z)
+        y_hat, side_bits = self._code(encoder, model, position, y)
 
         chunks = dict(picture.metadata)
         if picture.alpha is not None:
@@ -79,10 +85,24 @@ class Codec:
             Container(
                 width=width, height=height, mode=picture.mode, adaptive=model == "adaptive",
                 model_hash=self.weights.hash, quality=step,
-                side_bytes=math.ceil(entropy_model.side_bits(z, position) / 8),
-                latents_crc32=latents_crc32(y), payload=encoder.finish(), chunks=chunks,
+                side_bytes=math.ceil(side_bits / 8),
+                latents_crc32=latents_crc32(y_hat), payload=encoder.finish(), chunks=chunks,
             )
         )  # fmt: skip
+
+    def _code(
+        self, encoder: Encoder, model: str, position: int, y: NDArray[np.int32]
+    ) -> tuple[NDArray[np.int32], float]:
+        """Write y (M, h, w), and return ŷ and the information of the side stream."""
+        if self.hyperprior is not None:
+            symbols = self.hyperprior.side_information(y)
+            y_hat = self.hyperprior.code_latents(encoder, position, *y.shape[1:], y, symbols)
+            return y_hat, self.hyperprior.side_bits(symbols, position)
+        entropy_model = self.model(model)
+        flat = y.reshape(len(y), -1)
+        z = entropy_model.side_information(flat, position)
+        code_latents(entropy_model, encoder, position, flat.shape[1], flat, z)
+        return y, entropy_model.side_bits(z, position)
 
     def decode(self, container: Container) -> Picture:
         """A parsed file to its picture.
@@ -92,6 +112,7 @@ class Codec:
         """
         y = self.decode_latents(container)
         gain = self.weights.gain(self.weights.position(container.quality))
+        gain *= np.float32(self.unit)
         channels = 3 if container.mode.startswith("RGB") else 1
         color = self.transforms.synthesize(
             y, gain, container.height, container.width, channels, is_precise(container.quality)
@@ -108,9 +129,12 @@ class Codec:
         """ŷ (M, h, w), checked against its CRC."""
         position = self.weights.position(container.quality)
         h, w = (math.ceil(side / STRIDE) for side in (container.height, container.width))
-        model = self.model("adaptive" if container.adaptive else "factorized")
         decoder = Decoder(container.payload)
-        y = code_latents(model, decoder, position, h * w, None, None).reshape(-1, h, w)
+        if self.hyperprior is not None:
+            y = self.hyperprior.code_latents(decoder, position, h, w)
+        else:
+            model = self.model("adaptive" if container.adaptive else "factorized")
+            y = code_latents(model, decoder, position, h * w, None, None).reshape(-1, h, w)
         if latents_crc32(y) != container.latents_crc32:
             raise DamagedFileError("the latents decode to other values than were encoded")
         return y
@@ -127,12 +151,14 @@ def _codec(path: Path, device: str, precision: str) -> Codec:
 
 
 def open_codec(
-    source: str | bytes, device: str = "auto", precision: str = "auto"
-) -> tuple[Codec, str]:
+    source: str | bytes | None, device: str = "auto", precision: str = "auto",
+    file: str | Path | None = None,
+) -> tuple[Codec, str]:  # fmt: skip
     """The codec and model name for a model argument, or the codec for a file's weights hash.
 
     Args:
-        source: factorized, adaptive, either with `@HASH8`, a path of a weights file; or 4 bytes.
+        source: as `catalogue.resolve` takes it; or the 4 bytes of a .lic file.
+        file: a weights file to use instead of the installed ones.
 
     Raises:
         ModelMissingError, UsageError
@@ -141,17 +167,19 @@ def open_codec(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
         raise UsageError("no CUDA device is available")
+    path = None if file is None else Path(file)
     if isinstance(source, bytes):
-        return _codec(weights.by_hash(source).path, device, precision), ""
-    name, path = weights.resolve(source)
+        return _codec(weights.by_hash(source, path).path, device, precision), ""
+    name, path = catalogue.resolve(source, path)
     return _codec(path, device, precision), name
 
 
 def encode(
     image: Image.Image,
     quality: float = 50,
-    model: str = "adaptive",
+    model: str | None = None,
     *,
+    weights: str | Path | None = None,
     device: str = "auto",
     precision: str = "auto",
     strip: bool = False,
@@ -161,7 +189,9 @@ def encode(
     Args:
         image: any 8-bit Pillow image, from 1x1 up.
         quality: 0 (smallest) … 100 (best), continuous in halves.
-        model: adaptive or factorized, or a path of a weights file.
+        model: a name that `licodec models` lists, with or without its `@HASH8`, or the path of a
+            weights file; by default adaptive, or what `weights` offers.
+        weights: a weights file to use instead of the installed ones.
         device: auto, cpu or cuda, for the transforms.
         precision: auto, float32 or bf16, for the transforms.
         strip: leave ICC, EXIF and XMP out.
@@ -175,12 +205,12 @@ def encode(
     picture = from_pillow(image)
     if strip:
         picture.metadata.clear()
-    return encode_picture(picture, quality, model, device, precision)
+    return encode_picture(picture, quality, model, device, precision, weights)
 
 
 def encode_picture(
-    picture: Picture, quality: float, model: str,
-    device: str = "auto", precision: str = "auto",
+    picture: Picture, quality: float, model: str | None = None,
+    device: str = "auto", precision: str = "auto", weights: str | Path | None = None,
 ) -> bytes:  # fmt: skip
     """`encode` for a picture already read."""
     if not 0 <= quality <= 100:
@@ -188,34 +218,39 @@ def encode_picture(
     height, width = picture.color.shape[:2]
     if width * height > MAX_PIXELS:
         raise UnsupportedImageError(f"{width}x{height} is more than {MAX_PIXELS} pixels")
-    codec, name = open_codec(model, device, precision)
+    codec, name = open_codec(model, device, precision, weights)
     return codec.encode(picture, quality, name)
 
 
 def decode(
     data: bytes,
     *,
+    weights: str | Path | None = None,
     device: str = "auto",
     precision: str = "auto",
     max_pixels: int = MAX_PIXELS,
 ) -> Image.Image:
     """Decode a .lic file to a Pillow image of its mode, with ICC, EXIF and XMP in `info`.
 
+    `weights` names a weights file to use instead of the installed ones.
+
     Raises:
         DamagedFileError: not a .lic file, or not as it was written.
         ModelMissingError: the weights it names are not installed.
     """
     container = unpack(data, max_pixels)
-    codec, _ = open_codec(container.model_hash, device, precision)
+    codec, _ = open_codec(container.model_hash, device, precision, weights)
     return to_pillow(codec.decode(container))
 
 
-def verify_latents(data: bytes, max_pixels: int = MAX_PIXELS) -> int:
+def verify_latents(
+    data: bytes, max_pixels: int = MAX_PIXELS, weights: str | Path | None = None
+) -> int:
     """Decode a file's latents, and return their CRC-32, which is the one the file states.
 
     Raises:
         DamagedFileError: it is not, or the file is damaged.
     """
     container = unpack(data, max_pixels)
-    codec, _ = open_codec(container.model_hash, "cpu")
+    codec, _ = open_codec(container.model_hash, "cpu", file=weights)
     return latents_crc32(codec.decode_latents(container))

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
+from licodec import catalogue
 from licodec.container import ALPHA, EXIF, ICC, MAX_PIXELS, QUALITY_STEPS, XMP, Container, unpack
+from licodec.errors import ModelMissingError
 
 _NAMES = {ALPHA: "alpha", ICC: "icc", EXIF: "exif", XMP: "xmp"}
 
 
 def model_name(container: Container) -> str:
+    """The model that coded a file, as far as the installed weights tell."""
+    path = catalogue.by_hash(container.model_hash)
+    if path is not None:
+        with contextlib.suppress(ModelMissingError):  # a damaged weights file says nothing of this
+            offered = catalogue.models(path)
+            if "factorized" not in offered:
+                return offered[0]
     return "adaptive" if container.adaptive else "factorized"
 
 

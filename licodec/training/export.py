@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def export(checkpoint: str | Path, folder: str | Path, name: str) -> Path:
     }
     tensors["log_gain"] = ema["log_gain"].float().numpy()
     if config.train.stage == "transforms":
-        tensors["prior"] = _log2_integers(trained_prior(config, ema))
+        tensors["prior"] = log2_integers(trained_prior(config, ema))
     else:
         tensors |= _adaptive(config, ema)
     metadata = {
@@ -50,15 +51,22 @@ def export(checkpoint: str | Path, folder: str | Path, name: str) -> Path:
         "lambdas": json.dumps(list(config.model.lambdas)),
         "groups": str(config.model.groups),
     }
+    recipe = {"stages": [_stage(s) for s in (*state.get("earlier", []), state)]}
+    return write_weights(folder, name, tensors, metadata, recipe)
+
+
+def write_weights(
+    folder: str | Path, name: str, tensors: Mapping[str, NDArray[Any]],
+    metadata: dict[str, str], recipe: dict[str, Any],
+) -> Path:  # fmt: skip
+    """Write `NAME-HASH8.safetensors` and, with its hash, the recipe beside it."""
     # safetensors writes the buffer as it lies, and channels_last tensors lie in another order.
     data = save({k: np.ascontiguousarray(v) for k, v in tensors.items()}, metadata)
-    path = Path(folder) / f"{name}-{hashlib.sha256(data).hexdigest()[:8]}.safetensors"
-    recipe: dict[str, Any] = {
-        "sha256": hashlib.sha256(data).hexdigest(),
-        "stages": [_stage(s) for s in (*state.get("earlier", []), state)],
-    }
+    digest = hashlib.sha256(data).hexdigest()
+    path = Path(folder) / f"{name}-{digest[:8]}.safetensors"
     Path(folder).mkdir(parents=True, exist_ok=True)
     write(str(path), data)
+    recipe = {"sha256": digest, **recipe}
     write(str(path.with_suffix(".json")), json.dumps(recipe, indent=1).encode())
     return path
 
@@ -101,12 +109,12 @@ def _adaptive(config: configs.Config, ema: dict[str, Tensor]) -> dict[str, NDArr
     )  # fmt: skip
     model.load_state_dict(ema)
     return {
-        "prior": _log2_integers(ema["prior"]),
-        "z_prior": _log2_integers(ema["z_prior"]),
+        "prior": log2_integers(ema["prior"]),
+        "z_prior": log2_integers(ema["z_prior"]),
         **{f"h_a.{k}": v.half().numpy() for k, v in model.h_a.state_dict().items()},
         **quantize_synthesis(model.h_s),
     }
 
 
-def _log2_integers(log2: Tensor) -> NDArray[Any]:
+def log2_integers(log2: Tensor) -> NDArray[Any]:
     return (log2.double() * LOG2_UNIT).round().clamp(-(2**15), 2**15 - 1).numpy().astype(np.int16)
