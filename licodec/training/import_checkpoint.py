@@ -162,8 +162,8 @@ def weights_of(
         for k, v in networks.state_dict().items()
         if k.startswith(("g_a.", "g_s.", "h_a."))
     }
-    for name, half in tensors.items():
-        if not np.isfinite(half).all():
+    for name, value in networks.state_dict().items():
+        if not torch.isfinite(value.half()).all():
             raise ValueError(f"{name} is not finite in float16")
     thresholds = np.sqrt(SCALES[:-1] * SCALES[1:]) * SCALE_THRESHOLD_UNIT
     tensors |= {
