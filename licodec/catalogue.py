@@ -96,7 +96,8 @@ def resolve(model: str | None, file: Path | None = None) -> tuple[str, Path]:
     if model is not None and model.endswith(".safetensors"):
         if file is not None:
             raise UsageError("the model is a weights file already; --weights names another")
-        model, file = None, Path(model)
+        path = Path(model)
+        return models(path)[0], path
     if file is not None:
         offered = models(file)
         name = (model or offered[0]).partition("@")[0]

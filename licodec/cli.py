@@ -24,7 +24,17 @@ class Commands(click.Group):
     """Turns every LicodecError into one line and its exit code; loads `bench` when asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return ["encode", "decode", "info", "verify", "models", "bench", "train", "export", "import"]
+        return [
+            "encode",
+            "decode",
+            "info",
+            "verify",
+            "models",
+            "bench",
+            "train",
+            "export",
+            "import",
+        ]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name == "bench":

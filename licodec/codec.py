@@ -96,7 +96,8 @@ class Codec:
         """Write y (M, h, w), and return ŷ and the information of the side stream."""
         if self.hyperprior is not None:
             symbols = self.hyperprior.side_information(y)
-            y_hat = self.hyperprior.code_latents(encoder, position, *y.shape[1:], y, symbols)
+            _, h, w = y.shape
+            y_hat = self.hyperprior.code_latents(encoder, position, h, w, y, symbols)
             return y_hat, self.hyperprior.side_bits(symbols, position)
         entropy_model = self.model(model)
         flat = y.reshape(len(y), -1)

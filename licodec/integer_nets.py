@@ -38,8 +38,8 @@ PARTS = ("weight", "bias", "shift", "limit")
 @contextlib.contextmanager
 def exact_products() -> Iterator[None]:
     """Within it, float32 matrix products are float32 ones, whatever precision the program has allowed."""
-    allowed = torch.backends.mkldnn.enabled
-    torch.backends.mkldnn.enabled = False
+    allowed: Any = torch.backends.mkldnn.enabled
+    torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
     try:
         with torch.inference_mode():
             yield
@@ -73,9 +73,7 @@ class IntegerLayer:
         input_limit: the largest magnitude an input may have.
     """
 
-    def __init__(
-        self, tensors: Mapping[str, NDArray[Any]], shape: Shape, input_limit: int
-    ) -> None:
+    def __init__(self, tensors: Mapping[str, NDArray[Any]], shape: Shape, input_limit: int) -> None:
         weight, bias = tensors["weight"], tensors["bias"]
         self.shape = shape
         self.outputs = len(bias)
@@ -113,9 +111,7 @@ class IntegerLayer:
         return (t * self.scale).add_(0.5).floor_().clamp_(self.low, self.high).float()
 
 
-def largest_sum(
-    weight: NDArray[Any], bias: NDArray[Any], shape: Shape, input_limit: int
-) -> float:
+def largest_sum(weight: NDArray[Any], bias: NDArray[Any], shape: Shape, input_limit: int) -> float:
     """The largest magnitude that a sum of the layer can reach, inputs being within ±input_limit."""
     magnitude = weight_magnitude(weight, len(bias), shape)
     return float((magnitude * input_limit + np.abs(bias.astype(np.float64))).max())
@@ -126,9 +122,10 @@ def weight_magnitude(weight: NDArray[Any], outputs: int, shape: Shape) -> NDArra
 
     The taps of a deconv that meet in one output are those of like parity.
     """
-    magnitude = np.abs(weight.astype(np.float64))
+    magnitude: NDArray[np.float64] = np.abs(weight.astype(np.float64))
     if shape.kind != "deconv":
-        return magnitude.sum(1)
+        per_output: NDArray[np.float64] = magnitude.sum(1)
+        return per_output
     taps = magnitude.sum(0).reshape(outputs, shape.kernel, shape.kernel)
     phases = [taps[:, i::2, j::2].sum((1, 2)) for i in (0, 1) for j in (0, 1)]
     largest: NDArray[np.float64] = np.max(phases, axis=0)

@@ -93,9 +93,7 @@ def hyper_files(hyper_weights, photo):
 
 
 @settings
-def test_latents_of_hyperpriors_do_not_either(
-    hyper_files, environment, threads, onednn, precision
-):
+def test_latents_of_hyperpriors_do_not_either(hyper_files, environment, threads, onednn, precision):
     done = subprocess.run(
         [sys.executable, "-c", _HYPER, str(threads), onednn, precision, *map(str, hyper_files)],
         env={**os.environ, **environment}, capture_output=True, text=True, check=False,

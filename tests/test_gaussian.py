@@ -1,3 +1,4 @@
+import math
 import zlib
 
 import numpy as np
@@ -6,7 +7,7 @@ from scipy.stats import norm
 
 from licodec.distributions import PMF_TOTAL
 from licodec.errors import UnsupportedImageError
-from licodec.gaussian import MEAN_UNIT, SCALE_UNIT, Gaussians, bins_of, frequencies
+from licodec.gaussian import _TAIL, MEAN_UNIT, SCALE_UNIT, Gaussians, bins_of, frequencies
 from licodec.rangecoder import Decoder, Encoder
 
 SCALES = np.round(np.exp(np.linspace(np.log(0.11), np.log(256), 64)) * SCALE_UNIT).astype(np.int64)
@@ -25,6 +26,12 @@ def test_frequencies_are_those_of_the_normal_distribution(scale, mean):
     assert np.abs(pmf[:-1] / PMF_TOTAL - exact).max() < 5e-6
     assert pmf.min() >= 0 and pmf[-1] < 1e-6 * PMF_TOTAL
     assert 0 <= PMF_TOTAL - pmf.sum() <= bins + 1
+
+
+def test_the_tail_is_rounded_right():
+    exact = np.array([math.erfc(k / 256 / math.sqrt(2)) for k in range(2561)]) * 2.0**39
+    assert len(_TAIL) == 2561 and _TAIL[0] == 2**39
+    assert np.abs(_TAIL - exact).max() < 0.501
 
 
 def test_tables_never_change():

@@ -53,7 +53,9 @@ def test_round_trip(hyper_weights, photo, arch, quality):
 
 
 @every_arch
-@pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (17, 16), (31, 47), (97, 101), (65, 64)])
+@pytest.mark.parametrize(
+    "size", [(1, 1), (1, 40), (40, 1), (17, 16), (31, 47), (97, 101), (65, 64)]
+)
 def test_any_size(hyper_weights, arch, size):
     image = noise(*size, "RGB")
     data = licodec.encode(image, 60, weights=hyper_weights[arch])

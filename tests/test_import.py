@@ -46,7 +46,12 @@ def test_import_encode_decode(run, state, png, tmp_path, monkeypatch):
     recipe = json.loads((tmp_path / "w").glob("*.json").__next__().read_text())
     assert recipe["sha256"].startswith(file[-20:-12])
     # The same checkpoint gives the same weights.
-    assert run("import", tmp_path / "c.pt", "--arch", "mbt2018-mean", "-o", tmp_path / "w").stdout.strip() == file
+    assert (
+        run(
+            "import", tmp_path / "c.pt", "--arch", "mbt2018-mean", "-o", tmp_path / "w"
+        ).stdout.strip()
+        == file
+    )
 
     lic = tmp_path / "x.lic"
     assert run("encode", png, "-o", lic, "-m", "hyperprior", "--weights", file).exit_code == 0

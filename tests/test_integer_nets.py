@@ -50,7 +50,11 @@ def exact(tensors, shape, x):
             out[o][place] = (2 * s + 2 ** (shift + 14)) // 2 ** (shift + 15)
     out = np.clip(out, low, high)
     if shape.kind == "subpixel":
-        out = out.reshape(outputs // 4, 2, 2, H, W).transpose(0, 3, 1, 4, 2).reshape(outputs // 4, 2 * H, 2 * W)
+        out = (
+            out.reshape(outputs // 4, 2, 2, H, W)
+            .transpose(0, 3, 1, 4, 2)
+            .reshape(outputs // 4, 2 * H, 2 * W)
+        )
     return out, sums
 
 

@@ -55,7 +55,9 @@ def test_imports_point_downwards(path):
         assert below, f"{path.name} imports {name or 'licodec'}"
 
 
-@pytest.mark.parametrize("name", ["container", "catalogue", "info", "errors", "files", "pillow_plugin", "cli"])
+@pytest.mark.parametrize(
+    "name", ["container", "catalogue", "info", "errors", "files", "pillow_plugin", "cli"]
+)
 def test_light_files_import_no_heavy_library(name):
     tree = ast.parse((PACKAGE / f"{name}.py").read_text("utf-8"))
     heavy = {"torch", "numpy", "constriction", "safetensors", "compressai", "rich"}

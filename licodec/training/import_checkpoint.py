@@ -116,9 +116,7 @@ def read(path: str | Path) -> Checkpoint:
     for key in ("state_dict", "network", "model_state_dict"):
         if isinstance(saved.get(key), dict):
             state = saved[key]
-    tensors = {
-        str(k).removeprefix("module."): v for k, v in state.items() if isinstance(v, Tensor)
-    }
+    tensors = {str(k).removeprefix("module."): v for k, v in state.items() if isinstance(v, Tensor)}
     log_gain = saved.get("log_gain", tensors.pop("log_gain", None))
     lambdas = [float(v) for v in saved.get("lambdas", [])]
     if log_gain is not None and len(log_gain) != max(1, len(lambdas)):

@@ -68,7 +68,8 @@ def quantize_layer(
     largest = np.zeros(outputs)
     np.maximum.at(largest, np.broadcast_to(per_output, scaled.shape), np.abs(scaled))
     finest = np.minimum(
-        np.log2(sums / np.maximum(reach, 1e-12)), np.log2(_WEIGHT_LIMIT / np.maximum(largest, 1e-12))
+        np.log2(sums / np.maximum(reach, 1e-12)),
+        np.log2(_WEIGHT_LIMIT / np.maximum(largest, 1e-12)),
     )
     bits = np.minimum(np.floor(finest), 30).astype(np.int64)
     while True:
