@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from licodec import image as images
 from licodec import catalogue, transforms, weights
+from licodec import image as images
 from licodec.attention_transforms import AttentionPair
 from licodec.container import ALPHA, MAX_PIXELS, QUALITY_STEPS, Container, pack, unpack
 from licodec.errors import DamagedFileError, ModelMissingError, UnsupportedImageError, UsageError
