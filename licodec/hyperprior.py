@@ -158,26 +158,22 @@ class Hyperprior:
         for places, outputs in self._synthesized(z, h, w):
             hyper[torch.from_numpy(places)] = outputs.short()
         neighbours = _Neighbours(h, w, self.M)
-        steps = np.empty((h * w, self.M), dtype=np.int32)
+        steps = np.zeros((h * w, self.M), dtype=np.int32)
         if y is not None:
             steps = np.floor_divide(y + MEAN_UNIT // 2, MEAN_UNIT)
             neighbours.know(np.arange(h * w), steps)
-            index = np.empty((h * w, self.M), dtype=np.uint8)
-            mean = np.empty((h * w, self.M), dtype=np.int32)
-            for first in range(0, h * w, _BATCH):
-                batch = np.arange(first, min(first + _BATCH, h * w))
-                index[batch], mean[batch] = self._predict(hyper, neighbours, batch)
+            batches = np.split(np.arange(h * w), range(_BATCH, h * w, _BATCH))
+            parts = [self._predict(hyper, neighbours, batch) for batch in batches]
+            known_index, known_mean = (np.concatenate(p) for p in zip(*parts, strict=True))
         for front in fronts(h, w):
-            if y is None:
-                front_index, front_mean = self._predict(hyper, neighbours, front)
-                values = None
+            if y is not None:
+                index, mean, values = known_index[front], known_mean[front], steps[front].ravel()
             else:
-                front_index, front_mean = index[front], mean[front]
-                values = steps[front].ravel()
-            coded = self.gaussians.code(coder, values, front_index.ravel(), front_mean.ravel())
-            if y is None:
-                steps[front] = coded.reshape(-1, self.M)
-                neighbours.know(front, steps[front])
+                index, mean = self._predict(hyper, neighbours, front)
+                values = None
+            coded = self.gaussians.code(coder, values, index.ravel(), mean.ravel())
+            steps[front] = coded.reshape(-1, self.M)
+            neighbours.know(front, steps[front])
         return steps * MEAN_UNIT
 
     def _predict(

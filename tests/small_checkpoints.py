@@ -18,11 +18,11 @@ ARCHES = {
 }
 
 
-def network(arch: str, seed: int = 0) -> torch.nn.Module:
+def network(arch: str, sizes: tuple[int, ...] | None = None) -> torch.nn.Module:
     """The class's own random start, with its hyper-latents and scales widened to what training gives."""
-    torch.manual_seed(seed)
-    kind, sizes = ARCHES[arch]
-    net = kind(*sizes).eval()
+    torch.manual_seed(0)
+    kind, usual = ARCHES[arch]
+    net = kind(*(sizes or usual)).eval()
     x = torch.nn.functional.interpolate(torch.rand(1, 3, 32, 32), (256, 256), mode="bilinear")
     with torch.no_grad():
         last = [m for m in net.h_a.modules() if isinstance(m, torch.nn.Conv2d)][-1]
@@ -38,9 +38,9 @@ def network(arch: str, seed: int = 0) -> torch.nn.Module:
     return net
 
 
-def checkpoint(arch: str, path) -> dict:
+def checkpoint(arch: str, path, sizes: tuple[int, ...] | None = None) -> dict:
     """Save a checkpoint of two rates, y being about 1 and 3 steps large, and return it."""
-    net = network(arch)
+    net = network(arch, sizes)
     x = torch.nn.functional.interpolate(torch.rand(1, 3, 32, 32), (256, 256), mode="bilinear")
     with torch.no_grad():
         spread = net.g_a(x).square().mean((0, 2, 3)).sqrt()

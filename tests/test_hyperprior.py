@@ -10,6 +10,7 @@ from small_checkpoints import ARCHES
 
 import licodec
 from licodec import weights
+from licodec.catalogue import ARCHITECTURES
 from licodec.codec import latents_crc32, open_codec
 from licodec.container import pack, unpack
 from licodec.errors import DamagedFileError, LicodecError
@@ -278,6 +279,22 @@ def test_info_names_the_model_of_installed_weights(hyper_weights, monkeypatch):
     with Image.open(io.BytesIO(data)) as image:
         image.load()
         assert image.size == (64, 64)
+
+
+def test_the_bench_runs_every_model_that_has_weights(hyper_weights, monkeypatch):
+    from licodec.bench import peers
+    from licodec.bench.interface import Settings
+
+    names = [f"licodec-{ARCHITECTURES[arch]}" for arch in ARCHES]
+    assert not set(names) & set(peers.default())
+    monkeypatch.setenv("LICODEC_WEIGHTS", str(hyper_weights["mbt2018"].parent))
+    assert set(names) <= set(peers.default())
+    macs = []
+    for name in names:
+        codec = peers.make(name, Settings())
+        assert "weights" in peers.check(codec)
+        macs.append(codec.decoder_complexity(64, 64).macs)
+    assert min(macs) > 10**6 and macs[2] > macs[1]
 
 
 def test_bound_of_a_stored_file_holds(hyper_weights):
