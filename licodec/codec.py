@@ -132,6 +132,8 @@ class Codec:
         h, w = (math.ceil(side / STRIDE) for side in (container.height, container.width))
         decoder = Decoder(container.payload)
         if self.hyperprior is not None:
+            if container.adaptive:
+                raise DamagedFileError("a flag in the header does not suit the weights")
             y = self.hyperprior.code_latents(decoder, position, h, w)
         else:
             model = self.model("adaptive" if container.adaptive else "factorized")

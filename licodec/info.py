@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 from licodec import catalogue
@@ -13,14 +12,14 @@ _NAMES = {ALPHA: "alpha", ICC: "icc", EXIF: "exif", XMP: "xmp"}
 
 
 def model_name(container: Container) -> str:
-    """The model that coded a file, as far as the installed weights tell."""
+    """The model that coded a file; `unknown` where only weights that are not installed could tell."""
+    if container.adaptive:
+        return "adaptive"
     path = catalogue.by_hash(container.model_hash)
-    if path is not None:
-        with contextlib.suppress(ModelMissingError):  # a damaged weights file says nothing of this
-            offered = catalogue.models(path)
-            if "factorized" not in offered:
-                return offered[0]
-    return "adaptive" if container.adaptive else "factorized"
+    try:
+        return "unknown" if path is None else catalogue.models(path)[-1]
+    except ModelMissingError:
+        return "unknown"
 
 
 def describe(data: bytes, max_pixels: int = MAX_PIXELS) -> dict[str, Any]:

@@ -267,11 +267,14 @@ def test_a_payload_that_lies_is_noticed(hyper_weights, arch):
         else:  # the last bits of a range coder's stream may say nothing
             assert image.tobytes() == licodec.decode(data, weights=path).tobytes()
     assert noticed >= len(payloads) - 2
+    with pytest.raises(DamagedFileError, match="flag"):
+        licodec.decode(pack(dataclasses.replace(container, adaptive=True)), weights=path)
 
 
 def test_info_names_the_model_of_installed_weights(hyper_weights, monkeypatch):
     path = hyper_weights["mbt2018"]
     data = licodec.encode(noise(64, 64, "RGB"), 60, weights=path)
+    assert licodec.info(data)["model"] == "unknown"
     monkeypatch.setenv("LICODEC_WEIGHTS", str(path.parent))
     described = licodec.info(data)
     assert described["model"] == "autoregressive"
