@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def export(checkpoint: str | Path, folder: str | Path, name: str) -> Path:
     }
     tensors["log_gain"] = ema["log_gain"].float().numpy()
     if config.train.stage == "transforms":
-        tensors["prior"] = _log2_integers(trained_prior(config, ema))
+        tensors["prior"] = log2_integers(trained_prior(config, ema))
     else:
         tensors |= _adaptive(config, ema)
     metadata = {
@@ -51,15 +52,22 @@ def export(checkpoint: str | Path, folder: str | Path, name: str) -> Path:
         "lambdas": json.dumps(list(config.model.lambdas)),
         "groups": str(config.model.groups),
     }
+    recipe = {"stages": [_stage(s) for s in (*state.get("earlier", []), state)]}
+    return write_weights(folder, name, tensors, metadata, recipe)
+
+
+def write_weights(
+    folder: str | Path, name: str, tensors: Mapping[str, NDArray[Any]],
+    metadata: dict[str, str], recipe: dict[str, Any],
+) -> Path:  # fmt: skip
+    """Write `NAME-HASH8.safetensors` and, with its hash, the recipe beside it."""
     # safetensors writes the buffer as it lies, and channels_last tensors lie in another order.
     data = save({k: np.ascontiguousarray(v) for k, v in tensors.items()}, metadata)
-    path = Path(folder) / f"{name}-{hashlib.sha256(data).hexdigest()[:8]}.safetensors"
-    recipe: dict[str, Any] = {
-        "sha256": hashlib.sha256(data).hexdigest(),
-        "stages": [_stage(s) for s in (*state.get("earlier", []), state)],
-    }
+    digest = hashlib.sha256(data).hexdigest()
+    path = Path(folder) / f"{name}-{digest[:8]}.safetensors"
     Path(folder).mkdir(parents=True, exist_ok=True)
     write(str(path), data)
+    recipe = {"sha256": digest, **recipe}
     write(str(path.with_suffix(".json")), json.dumps(recipe, indent=1).encode())
     return path
 
@@ -105,9 +113,9 @@ def _adaptive(config: configs.Config, ema: dict[str, Tensor]) -> dict[str, NDArr
     context_weights = ema["context_weights"].numpy().astype(np.int16)
     check_exact(context_weights)
     return {
-        "prior": _log2_integers(ema["prior"]),
-        "class_prior": _log2_integers(ema["class_prior"]),
-        "z_prior": _log2_integers(ema["z_prior"]),
+        "prior": log2_integers(ema["prior"]),
+        "class_prior": log2_integers(ema["class_prior"]),
+        "z_prior": log2_integers(ema["z_prior"]),
         "context.order": ema["context_order"].numpy().astype(np.int16),
         "context.weights": context_weights,
         "context.thresholds": ema["context_thresholds"].numpy(),
@@ -116,5 +124,5 @@ def _adaptive(config: configs.Config, ema: dict[str, Tensor]) -> dict[str, NDArr
     }
 
 
-def _log2_integers(log2: Tensor) -> NDArray[Any]:
+def log2_integers(log2: Tensor) -> NDArray[Any]:
     return (log2.double() * LOG2_UNIT).round().clamp(-(2**15), 2**15 - 1).numpy().astype(np.int16)
