@@ -5,7 +5,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 KODAK ?= kodak
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench fuzz clean
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/python benchmarks/demo.py
@@ -23,6 +23,10 @@ bench: $(VENV)/.installed
 	rm -f benchmarks/kodak.json
 	$(VENV)/bin/licodec bench $(KODAK) -o benchmarks/kodak.json --plot benchmarks/kodak.svg
 	$(VENV)/bin/python benchmarks/tables.py
+
+fuzz: $(VENV)/.installed
+	$(VENV)/bin/python -m pip install --quiet atheris
+	$(VENV)/bin/python tests/fuzz.py --minutes 10
 
 # torch first and by itself: resolved together with the rest, pip may take a larger build.
 $(VENV)/.installed: pyproject.toml

@@ -63,6 +63,7 @@ def plan(
 
     Raises:
         UsageError: -o together with --output-dir, or for more than one file.
+        FileAccessError: a folder cannot be read.
     """
     inputs = list(inputs)
     folders = [source for source in inputs if recursive and Path(source).is_dir()]
@@ -76,7 +77,7 @@ def plan(
             jobs.append(Job(source, output or _target(source, "", output_dir, suffix)))
             continue
         for path in _walk(Path(source)):
-            if takes(path):
+            if path.is_file() and takes(path):
                 inside = str(path.parent.relative_to(source))
                 jobs.append(Job(str(path), _target(str(path), inside, output_dir, suffix)))
             else:
@@ -85,7 +86,10 @@ def plan(
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    for parent, subfolders, names in os.walk(folder):
+    def refuse(error: OSError) -> None:
+        raise FileAccessError(f"cannot read {error.filename}: {error.strerror}") from error
+
+    for parent, subfolders, names in os.walk(folder, onerror=refuse):
         subfolders.sort()
         yield from (Path(parent) / name for name in sorted(names) if not name.startswith("."))
 
@@ -93,7 +97,10 @@ def _walk(folder: Path) -> Iterator[Path]:
 def _target(source: str, inside: str, output_dir: str | None, suffix: str) -> str:
     if source == STANDARD:
         return STANDARD if output_dir is None else str(Path(output_dir) / f"stdin{suffix}")
-    path = Path(source).with_suffix(suffix)
+    path = Path(source)
+    if not path.name:
+        raise FileAccessError(f"{source} is a directory; -r goes into it")
+    path = path.with_suffix(suffix)
     return str(path if output_dir is None else Path(output_dir) / inside / path.name)
 
 
@@ -110,7 +117,8 @@ class Batch:
     def __init__(self, verb: str, plan: Plan, work: Work, force: bool, say: bool) -> None:
         self.plan, self.work, self.force, self.say = plan, work, force, say
         self.bar = Bar(verb, quiet=not say)
-        self.done = self.skipped = self.failed = 0
+        self.counts = dict.fromkeys(("done", "skipped", "failed"), 0)
+        self._lock = threading.Lock()
         self._stop = threading.Event()
         self._producer: dict[str, str] = {}
         for job in plan.jobs:
@@ -131,10 +139,11 @@ class Batch:
                 self._threads(workers)
         if self.plan.lone:
             return
+        summary = ", ".join(f"{count} {outcome}" for outcome, count in self.counts.items())
+        if self.counts["failed"]:
+            raise LicodecError(summary)
         if self.say:
-            self._print(f"{self.done} done, {self.skipped} skipped, {self.failed} failed")
-        if self.failed:
-            raise LicodecError(f"{self.failed} of {len(jobs)} files failed")
+            self._print(summary)
 
     def _threads(self, workers: int) -> None:
         with ThreadPoolExecutor(workers) as pool:
@@ -150,7 +159,7 @@ class Batch:
         source = "standard input" if job.source == STANDARD else job.source
         try:
             with watching(lambda stage, share: self._heard(source, stage, share)):
-                self._do(job, source)
+                outcome = self._do(job, source)
         except BrokenPipeError:
             raise  # the reader has seen enough; click ends quietly
         except Exception as error:
@@ -158,13 +167,16 @@ class Batch:
             failure.args = (f"{source}: {failure}",)
             if self.plan.lone:
                 raise failure from error
-            self.failed += 1
+            outcome = "failed"
             self._print(str(failure))
-        finished = self.done + self.skipped + self.failed
+        with self._lock:
+            self.counts[outcome] += 1
+            finished = sum(self.counts.values())
         if not self.plan.lone:
             self.bar.update(f"{finished} of {len(self.plan.jobs)}", finished / len(self.plan.jobs))
 
-    def _do(self, job: Job, source: str) -> None:
+    def _do(self, job: Job, source: str) -> str:
+        """The outcome, done or skipped."""
         if self._producer[job.target] != job.source:
             raise FileAccessError(
                 f"{job.target} is also the output of {self._producer[job.target]}"
@@ -173,19 +185,18 @@ class Batch:
         if job.target != STANDARD and not self.force and target.is_file():
             if self.plan.lone:
                 raise FileAccessError(f"{target} exists; -f overwrites it")
-            self.skipped += 1
-            return
+            return "skipped"
         if not self.plan.lone:
             _make_folder(target.parent)
         files.check_output(job.target, job.source)
         result = self.work(job)
         self._heard(source, "writing", 1.0)
         files.write(job.target, result.data)
-        self.done += 1
         for note in result.notes:
             self._print(f"{source}: note: {note}")
         if self.say and job.target != STANDARD:
             self.bar.print(f"{source} -> {target}: {result.line}")
+        return "done"
 
     def _heard(self, source: str, stage: str, share: float) -> None:
         if self._stop.is_set():

@@ -17,6 +17,7 @@ import licodec
 from licodec import files
 from licodec.container import MAX_PIXELS
 from licodec.errors import LicodecError, family
+from licodec.progress import Bar, watching
 
 _ELSEWHERE = {
     "encode": "licodec.coding:encode",
@@ -124,7 +125,8 @@ def _inspect(
     rows, worst = [], 0
     for source in inputs:
         try:
-            row = {"file": source, **look(files.read(source, max_pixels))}
+            with Bar(source) as bar, watching(bar.update):
+                row = {"file": source, **look(files.read(source, max_pixels))}
         except LicodecError as error:
             complain(f"{source}: {error}")
             worst = max(worst, error.exit_code)

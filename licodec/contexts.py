@@ -98,19 +98,16 @@ class Contexts:
         out = np.zeros((M, C, bins + 1), dtype=np.int64)
         for band in bands(*y.shape[1:]):
             part = y[self.order, band]
-            classes = np.zeros((M, part[0].size), dtype=np.int64)
+            rows = np.repeat(C * np.arange(M)[:, None], part[0].size, axis=1)
             if C > 1:
                 features = Features(M, *part.shape[1:])
                 for i, values in enumerate(part):
                     features.add(i, values)
                 forecasts = self.weights @ features.rows
                 for threshold in thresholds.T:
-                    classes += forecasts >= threshold[:, None]
-            classes += C * np.arange(M)[:, None]
-            flat = part.reshape(-1)
-            out[self.order] += count_values(flat, classes.reshape(-1), M * C, bins).reshape(
-                M, C, -1
-            )
+                    rows += forecasts >= threshold[:, None]
+            counted = count_values(part.reshape(-1), rows.reshape(-1), M * C, bins)
+            out[self.order] += counted.reshape(M, C, -1)
         return out
 
 

@@ -146,5 +146,6 @@ def count_values(
 
 def information(counts: NDArray[np.int64], pmf: Pmf) -> float:
     """Bits that symbols counted (…, bins + 1) cost under pmf, escapes at their table's price alone."""
-    frequencies = np.maximum(pmf, PMF_TOTAL / 2**24) / pmf.sum(axis=-1, keepdims=True)
-    return float(-(counts * np.log2(frequencies)).sum())
+    used = counts > 0  # few: most bins of most tables stay empty
+    shares = np.maximum(pmf, PMF_TOTAL / 2**24) / pmf.sum(axis=-1, keepdims=True)
+    return float(-(counts[used] * np.log2(shares[used])).sum())

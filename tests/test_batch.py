@@ -144,6 +144,25 @@ def test_a_folder_needs_r(tree, tmp_path):
     assert files(tmp_path / "out") == ["a.lic"]
 
 
+def test_the_folder_one_is_in(tree, monkeypatch):
+    monkeypatch.chdir(tree)
+    assert run("encode", "-r", ".", "--output-dir", "out").exit_code == 0
+    assert files(tree / "out") == ["a.lic", "b/c.lic", "b/d/e.lic"]
+    refused = run("encode", ".")
+    assert refused.exit_code == 1 and "is a directory; -r goes into it" in refused.stderr
+
+
+def test_a_folder_that_cannot_be_read_is_not_passed_over(tree, monkeypatch):
+    def refuse(folder, onerror):
+        onerror(PermissionError(13, "Permission denied", str(folder)))
+        return []
+
+    monkeypatch.setattr(os, "walk", refuse)
+    result = run("encode", "-r", tree)
+    assert result.exit_code == 1
+    assert result.stderr == f"licodec: cannot read {tree}: Permission denied\n"
+
+
 @pytest.mark.parametrize(
     "arguments", [("-o", "x"), ("-o", "x", "--output-dir", "y")], ids=["-o", "both"]
 )
@@ -181,7 +200,7 @@ def test_whatever_goes_wrong_with_a_file_the_rest_goes_on(tmp_path, capsys, erro
         return batch.Result(b"data", "fine")
 
     jobs = [batch.Job(name, str(tmp_path / name)) for name in ("bad", "good")]
-    with pytest.raises(LicodecError, match="1 of 2 files failed"):
+    with pytest.raises(LicodecError, match="1 done, 0 skipped, 1 failed"):
         batch.Batch("encode", batch.Plan(jobs, 0, False), work, False, False).run(1)
     assert (tmp_path / "good").read_bytes() == b"data"
     said = capsys.readouterr().err

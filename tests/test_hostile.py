@@ -328,6 +328,9 @@ def test_a_defect_is_one_line_and_debugging_shows_where(tmp_path, monkeypatch):
     result = run("encode", tmp_path / "x.png")
     assert result.exit_code == 1 and result.stderr.count("\n") == 1
     assert "internal error, please report it: RuntimeError: a defect" in result.stderr
+    monkeypatch.setenv("LICODEC_DEBUG", "1")
+    result = run("encode", tmp_path / "x.png")
+    assert isinstance(result.exception.__cause__, RuntimeError)
 
 
 def test_one_family():

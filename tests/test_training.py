@@ -21,6 +21,7 @@ from licodec.training.loop import train
 from licodec.training.model import Adaptive, Factorized, between, round_ste
 from licodec.training.optimizers import orthogonalize
 from licodec.training.start import karhunen_loeve
+from licodec.training.tasks import uses_bf16
 
 
 @pytest.fixture(scope="session")
@@ -100,6 +101,30 @@ def test_trained_weights_encode_and_decode(trained, folder, tmp_path):
             del os.environ["LICODEC_WEIGHTS"]
         error = np.asarray(out, float) - np.asarray(image, float)
         assert 10 * np.log10(255**2 / (error**2).mean()) > 18
+
+
+def test_bottlenecks_are_fitted_to_weights_that_have_none(trained, folder, tmp_path):
+    """Exported weights hold tables; a run that starts from them starts at their rate."""
+    path = export(trained[0], tmp_path, "tiny")
+    config = settings(
+        folder, tmp_path / "run", steps=1, lr=1e-9, bottleneck_lr=1e-9, init=str(path)
+    )
+    train(config)
+    fresh = settings(folder, tmp_path / "fresh", steps=1, lr=1e-9, bottleneck_lr=1e-9)
+    train(fresh)
+    (fitted,), (unfitted,) = (
+        load_checkpoint(tmp_path / run / "checkpoint.pt")["history"] for run in ("run", "fresh")
+    )
+    before = load_checkpoint(trained[0])["history"][-1]["val_bpp"]
+    assert fitted["val_bpp"][-1] < 1.1 * before[-1] < unfitted["val_bpp"][-1]
+
+
+def test_auto_precision_is_bf16_only_where_it_is_native(monkeypatch, folder, tmp_path):
+    for native in (True, False):
+        monkeypatch.setattr("licodec.training.tasks.has_native_bf16", lambda native=native: native)
+        for name, expected in (("auto", native), ("bf16", True), ("float32", False)):
+            config = settings(folder, tmp_path, precision=name)
+            assert uses_bf16(config, torch.device("cpu")) == expected
 
 
 def test_recipe_tells_every_stage(trained, tmp_path):
