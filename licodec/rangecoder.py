@@ -22,7 +22,7 @@ from licodec.errors import DamagedFileError
 LATENTS_PER_BYTE = 2**19
 """A payload has at least one byte for so many latents. Of 257 symbols with 2^-24 each or more, the
 likeliest takes 2.2e-5 bits at least, that is, a byte for 363,000; the encoder leaves zero bytes on
-where it would otherwise fall below."""
+where it would otherwise fall below, as with a hyperprior's tables of fewer symbols."""
 
 Symbols = NDArray[np.int32]
 Pmf = NDArray[np.int64]

@@ -4,6 +4,7 @@ import io
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from conftest import noise
 from PIL import Image
 from small_checkpoints import ARCHES
@@ -11,13 +12,16 @@ from small_checkpoints import ARCHES
 import licodec
 from licodec import weights
 from licodec.catalogue import ARCHITECTURES
-from licodec.codec import latents_crc32, open_codec
+from licodec.cli import main
+from licodec.codec import latents_crc32, open_codec, psnr_db
 from licodec.container import pack, unpack
 from licodec.errors import DamagedFileError, LicodecError
 from licodec.gaussian import MEAN_UNIT
 from licodec.hyper_networks import CONTEXT, HyperNetworks
 from licodec.hyperprior import Hyperprior, fronts
+from licodec.image import from_pillow
 from licodec.integer_nets import FLOAT32_SUMS, largest_sum
+from licodec.progress import watching
 from licodec.rangecoder import Decoder, Encoder
 
 every_arch = pytest.mark.parametrize("arch", ARCHES)
@@ -273,6 +277,90 @@ def test_a_payload_that_lies_is_noticed(hyper_weights, arch):
     assert noticed >= len(payloads) - 2
     with pytest.raises(DamagedFileError, match="flag"):
         licodec.decode(pack(dataclasses.replace(container, adaptive=True)), weights=path)
+
+
+@every_arch
+def test_the_least_payload_holds(hyper_weights, arch, monkeypatch):
+    """An encoder fills it up with zeros; a decoder refuses less before it computes anything."""
+    path = hyper_weights[arch]
+    image = noise(70, 40, "RGB")
+    shorter = unpack(licodec.encode(image, 0, weights=path))
+    latents = 24 * 5 * 3
+    assert len(shorter.payload) < latents
+    monkeypatch.setattr("licodec.codec.LATENTS_PER_BYTE", 1)
+    container = unpack(licodec.encode(image, 0, weights=path))
+    assert container.payload == shorter.payload.ljust(latents, b"\0")
+    assert licodec.decode(pack(container), weights=path).size == image.size
+    monkeypatch.setattr(Hyperprior, "code_latents", None)
+    with pytest.raises(DamagedFileError, match="bytes cannot hold 70x40"):
+        licodec.decode(pack(shorter), weights=path)
+
+
+@every_arch
+def test_rate_control(hyper_weights, photo, arch, monkeypatch):
+    path = hyper_weights[arch]
+
+    def encode(**rate):
+        return licodec.encode(photo, weights=path, device="cpu", **rate)
+
+    def psnr(data):
+        return psnr_db(from_pillow(photo), np.asarray(licodec.decode(data, weights=path)))
+
+    wanted = len(encode(quality=60))
+    data = encode(target_size=wanted)
+    assert 0.98 * wanted <= len(data) <= wanted
+    assert data == encode(quality=licodec.info(data)["quality"])
+    # Networks of random weights do not gain PSNR with rate; what the search is told must be right.
+    measured = {}
+
+    def search(measure, wanted):
+        measured.update({step: measure(step) for step in (0, 200, 77)})
+        return 77
+
+    monkeypatch.setattr("licodec.codec.lowest_with_psnr", search)
+    assert encode(target_psnr=30) == encode(quality=38.5)
+    assert measured == {step: psnr(encode(quality=step / 2)) for step in measured}
+    assert len(set(measured.values())) == 3
+
+
+@every_arch
+def test_what_psnr_is_measured_on_is_what_the_decoder_gets(hyper_weights, arch):
+    model = model_of(hyper_weights[arch])
+    y = latents(model, 9, 6)
+    encoder = Encoder()
+    sent = model.code_latents(encoder, 70, 9, 6, y, model.side_information(y, 70))
+    assert (model.quantize(y, 70) == sent).all()
+
+
+def test_a_batch_on_threads(hyper_weights, tmp_path):
+    """Two architectures' worth of files, encoded and decoded at once, are those of one thread."""
+    for i in range(4):
+        noise(150, 90, "RGB", i).save(tmp_path / f"{i}.png")
+    sources = [str(tmp_path / f"{i}.png") for i in range(4)]
+    for arch in CONTEXT:
+        given = ["--weights", str(hyper_weights[arch]), "--output-dir"]
+        lic, back = tmp_path / f"{arch}.lics", tmp_path / f"{arch}.pngs"
+        done = CliRunner().invoke(main, ["encode", *sources, *given, str(lic), "-j", "4"])
+        assert done.exit_code == 0, done.stderr
+        done = CliRunner().invoke(main, ["decode", "-r", str(lic), *given, str(back), "-j", "4"])
+        assert done.exit_code == 0 and "4 done" in done.stderr
+        for i, source in enumerate(sources):
+            with Image.open(source) as image:
+                alone = licodec.encode(image, weights=hyper_weights[arch])
+            container = unpack((lic / f"{i}.lic").read_bytes())
+            assert container.latents_crc32 == unpack(alone).latents_crc32
+    assert torch.backends.mkldnn.enabled
+
+
+def test_every_long_loop_is_heard(hyper_weights, photo):
+    heard = set()
+    with watching(lambda stage, share: heard.add(stage)):
+        licodec.decode(
+            licodec.encode(photo, weights=hyper_weights["mbt2018"]),
+            weights=hyper_weights["mbt2018"],
+        )
+    transforms = {"analysis", "synthesis"}
+    assert heard - transforms == {"hyper-analysis", "hyper-synthesis", "parameters", "latents"}
 
 
 def test_info_names_the_model_of_installed_weights(hyper_weights, monkeypatch):

@@ -59,6 +59,8 @@ def test_import_encode_decode(run, state, png, tmp_path, monkeypatch):
     assert "not installed" in one_line(run("decode", lic, "-o", tmp_path / "a.png"), 4)
     assert not (tmp_path / "a.png").exists()
     assert run("decode", lic, "-o", tmp_path / "a.png", "--weights", file).exit_code == 0
+    assert "--weights" in one_line(run("verify", "--deep", lic), 4)
+    assert run("verify", "--deep", lic, "--weights", file).exit_code == 0
     monkeypatch.setenv("LICODEC_WEIGHTS", str(tmp_path / "w"))
     assert run("decode", lic, "-o", tmp_path / "b.png").exit_code == 0
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()

@@ -1,3 +1,5 @@
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -122,6 +124,24 @@ def test_a_quantized_net_follows_the_float_one():
         expected = net()(inputs[0])[0]
     assert expected.std() > 0.1
     assert (got - expected).std() < 0.01 * expected.std()
+
+
+def test_the_last_thread_out_puts_onednn_back():
+    inside, leave = threading.Event(), threading.Event()
+
+    def other():
+        with exact_products():
+            inside.set()
+            leave.wait(60)
+
+    thread = threading.Thread(target=other)
+    with exact_products():
+        thread.start()
+        assert inside.wait(60)
+    enabled = torch.backends.mkldnn.enabled
+    leave.set()
+    thread.join()
+    assert not enabled and torch.backends.mkldnn.enabled
 
 
 def test_reduced_precision_of_the_program_does_not_reach_the_sums():
