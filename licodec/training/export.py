@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ def write_weights(
 ) -> Path:  # fmt: skip
     """Write `NAME-HASH8.safetensors` and, with its hash, the recipe beside it."""
     # safetensors writes the buffer as it lies, and channels_last tensors lie in another order.
-    data = save({k: np.ascontiguousarray(v) for k, v in tensors.items()}, metadata)
+    data = _sorted(save({k: np.ascontiguousarray(v) for k, v in tensors.items()}, metadata))
     digest = hashlib.sha256(data).hexdigest()
     path = Path(folder) / f"{name}-{digest[:8]}.safetensors"
     Path(folder).mkdir(parents=True, exist_ok=True)
@@ -70,6 +71,19 @@ def write_weights(
     recipe = {"sha256": digest, **recipe}
     write(str(path.with_suffix(".json")), json.dumps(recipe, indent=1).encode())
     return path
+
+
+def _sorted(data: bytes) -> bytes:
+    """A safetensors file with its metadata in order, which the library leaves to chance.
+
+    The same tensors then give the same file, and so the same hash.
+    """
+    (length,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + data[8 + length :]
 
 
 def _stage(state: dict[str, Any]) -> dict[str, Any]:
