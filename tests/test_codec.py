@@ -1,3 +1,4 @@
+import dataclasses
 import io
 
 import numpy as np
@@ -12,6 +13,7 @@ from licodec.container import pack, unpack
 from licodec.distributions import BINS, information
 from licodec.errors import DamagedFileError, ModelMissingError, UsageError
 from licodec.rangecoder import Decoder, Encoder
+from licodec.training.export import write_weights
 
 MODELS = ("adaptive", "factorized")
 
@@ -204,11 +206,15 @@ def test_unknown_model(photo):
         licodec.encode(photo, model="hyperbolic")
 
 
-def test_a_codec_without_side_tables_says_so():
-    class Partial(type(weights.load(weights.installed()[0]))):
-        def __contains__(self, name):
-            return name != "z_prior"
-
-    codec = Codec(Partial(weights.installed()[0]))
-    with pytest.raises(ModelMissingError, match="adaptive"):
-        codec.model("adaptive")
+def test_weights_without_side_tables_say_so(photo, tmp_path):
+    whole = weights.load(weights.installed()[0])
+    tensors = {k: v for k, v in whole.tensors("").items() if k != "z_prior"}
+    path = write_weights(tmp_path, "partial", tensors, whole.metadata, {})
+    with pytest.raises(UsageError, match="offers factorized, not adaptive"):
+        licodec.encode(photo, model="adaptive", weights=path)
+    with pytest.raises(ModelMissingError, match="offers factorized, not adaptive"):
+        Codec(weights.load(path)).model("adaptive")
+    container = unpack(licodec.encode(photo, weights=path))
+    assert not container.adaptive
+    with pytest.raises(DamagedFileError, match="flag"):
+        licodec.decode(pack(dataclasses.replace(container, adaptive=True)), weights=path)
