@@ -1,6 +1,6 @@
 """Speed beside CompressAI and beside `import torch`, in one run on one machine.
 
-    python benchmarks/speed.py IMAGE [--threads 2] [--json OUT]
+    python benchmarks/speed.py IMAGE [--threads 2] [--context] [--json OUT]
 
 Prints seconds and their ratios. Within a process every figure is the median of warm calls; a process is
 timed whole, as a user's shell sees it, and is the fastest of several.
@@ -25,6 +25,7 @@ import torch
 from PIL import Image
 
 import licodec
+from licodec.codec import verify_latents
 from licodec.training import compressai_layers  # noqa: F401  (makes compressai importable)
 
 
@@ -63,12 +64,56 @@ def compressai(image: Image.Image, repeats: int) -> tuple[float, float]:
         )
 
 
+CONTEXT_MODELS = {"mbt2018": (128, 192), "cheng2020-attn": (192,)}
+"""Architectures whose entropy part CompressAI decodes pixel by pixel, with their sizes here."""
+
+
+def context_model(arch: str, image: Image.Image) -> dict[str, float]:
+    """Seconds of decoding with a context: CompressAI's decompress, and licodec on the same weights.
+
+    The weights are random, with a gain that spreads the latents over a step. `_g_s` is the time of the
+    synthesis alone, so that the entropy part is the rest.
+    """
+    from compressai.models import Cheng2020Attention, JointAutoregressiveHierarchicalPriors
+
+    from licodec.training.import_checkpoint import import_checkpoint
+
+    kinds = {"mbt2018": JointAutoregressiveHierarchicalPriors, "cheng2020-attn": Cheng2020Attention}
+    torch.manual_seed(0)
+    model = kinds[arch](*CONTEXT_MODELS[arch]).eval()
+    x = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
+    last = [m for m in model.entropy_parameters if isinstance(m, torch.nn.Conv2d)][-1]
+    with torch.no_grad():
+        last.bias[: model.M].add_(1)
+        model.update(force=True)
+        gain = (1 / model.g_a(x).square().mean((0, 2, 3)).sqrt()).log()[None]
+        out = model.compress(x)
+        began = time.perf_counter()
+        model.decompress(out["strings"], out["shape"])
+        row = {f"compressai_{arch}_s": time.perf_counter() - began}
+        y_hat = torch.zeros(1, model.M, -(-image.height // 16), -(-image.width // 16))
+        row[f"compressai_{arch}_g_s_s"] = median_s(lambda: model.g_s(y_hat), 3)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "c.pt"
+        torch.save({"state_dict": model.state_dict(), "log_gain": gain, "lambdas": [0.01]}, path)
+        weights = import_checkpoint(path, arch, None, folder, arch)
+        data = licodec.encode(image, weights=weights)
+        row[f"licodec_{arch}_s"] = median_s(lambda: licodec.decode(data, weights=weights), 5)
+        latents = median_s(lambda: verify_latents(data, weights=weights), 5)
+        row[f"licodec_{arch}_g_s_s"] = row[f"licodec_{arch}_s"] - latents
+        row[f"licodec_{arch}_encode_s"] = median_s(
+            lambda: licodec.encode(image, weights=weights), 3
+        )
+    return row
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("image")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--json")
+    parser.add_argument("--context", action="store_true", help="autoregressive models as well")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
@@ -100,6 +145,16 @@ def main() -> None:
         "--help process / import torch (goal 0.25)": row["help_process_s"] / row["import_torch_s"],
         "info process / import torch (goal 0.25)": row["info_process_s"] / row["import_torch_s"],
     }
+    for arch in CONTEXT_MODELS if arguments.context else ():
+        timed = context_model(arch, image)
+        row |= timed
+        whole, rest = (
+            [timed[f"{codec}_{arch}_s"] - timed[f"{codec}_{arch}_g_s_s"] * part
+             for codec in ("compressai", "licodec")]
+            for part in (0, 1)
+        )  # fmt: skip
+        ratios[f"{arch}: decode, times as fast (goal 15)"] = whole[0] / whole[1]
+        ratios[f"{arch}: its entropy part, times as fast"] = rest[0] / rest[1]
     for name, value in {**row, **ratios}.items():
         print(f"{name:48} {value:.3f}")
     if arguments.json:

@@ -20,11 +20,12 @@ from licodec.errors import LicodecError, family
 from licodec.progress import Bar, watching
 
 _ELSEWHERE = {
-    "encode": "licodec.coding",
-    "decode": "licodec.coding",
-    "bench": "licodec.bench.command",
-    "train": "licodec.training.command",
-    "export": "licodec.training.command",
+    "encode": "licodec.coding:encode",
+    "decode": "licodec.coding:decode",
+    "bench": "licodec.bench.command:bench",
+    "train": "licodec.training.command:train",
+    "export": "licodec.training.command:export",
+    "import": "licodec.training.command:import_",
 }
 """Commands of other files, loaded when asked for."""
 
@@ -33,11 +34,14 @@ class Commands(click.Group):
     """Turns whatever goes wrong into one line and its exit code."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return ["encode", "decode", "info", "verify", "models", "bench", "train", "export"]
+        return [
+            "encode", "decode", "info", "verify", "models", "bench", "train", "export", "import",
+        ]  # fmt: skip
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name in _ELSEWHERE:
-            command: click.Command = getattr(importlib.import_module(_ELSEWHERE[name]), name)
+            module, _, attribute = _ELSEWHERE[name].partition(":")
+            command: click.Command = getattr(importlib.import_module(module), attribute)
             return command
         return super().get_command(ctx, name)
 
@@ -96,7 +100,10 @@ def info(inputs: tuple[str, ...], as_json: bool) -> None:
     "--json", "as_json", is_flag=True, help="One JSON object, or a list for several files."
 )
 @click.option("--max-pixels", type=click.IntRange(1), default=MAX_PIXELS, show_default=True)
-def verify(inputs: tuple[str, ...], deep: bool, as_json: bool, max_pixels: int) -> None:
+@click.option("--weights", metavar="FILE", help="Weights that are not installed.")
+def verify(
+    inputs: tuple[str, ...], deep: bool, as_json: bool, max_pixels: int, weights: str | None
+) -> None:
     """Check .lic files against their checksums."""
 
     def check(data: bytes) -> dict[str, Any]:
@@ -104,7 +111,7 @@ def verify(inputs: tuple[str, ...], deep: bool, as_json: bool, max_pixels: int) 
         if deep:
             from licodec.codec import verify_latents
 
-            row["latents_crc32"] = verify_latents(data, max_pixels)
+            row["latents_crc32"] = verify_latents(data, max_pixels, weights)
         return {"ok": True, "deep": deep, "latents_crc32": row["latents_crc32"]}
 
     _inspect(inputs, as_json, max_pixels, check, lambda row: f"{row['file']}: ok")
@@ -138,13 +145,16 @@ def _inspect(
 @click.option("--json", "as_json", is_flag=True)
 def models(as_json: bool) -> None:
     """List the models that are installed."""
-    from licodec import weights
+    from licodec import catalogue
 
-    rows = [
-        {"model": name, "weights": path.stem, "hash": path.stem.rsplit("-", 1)[-1],
-         "bytes": path.stat().st_size, "default": name == weights.NAMES[0] and i == 0}
-        for i, path in enumerate(weights.installed()) for name in weights.NAMES
-    ]  # fmt: skip
+    rows: list[dict[str, Any]] = []
+    for path in catalogue.installed():
+        for name in catalogue.models(path):
+            default = name == catalogue.NAMES[0] and not any(row["default"] for row in rows)
+            rows.append(
+                {"model": name, "weights": path.stem, "hash": path.stem.rsplit("-", 1)[-1],
+                 "bytes": path.stat().st_size, "default": default}
+            )  # fmt: skip
     if as_json:
         click.echo(json.dumps(rows))
         return

@@ -1,7 +1,7 @@
 """encode(image) → bytes, decode(bytes) → image: the whole path.
 
-image.from_pillow ─► transforms.analyze ─► models.code_latents ─► container.pack
-image.to_pillow ◄─ transforms.synthesize ◄─ models.code_latents ◄─ container.unpack
+image.from_pillow ─► transforms.analyze ─► Model.code_latents ─► container.pack
+image.to_pillow ◄─ transforms.synthesize ◄─ Model.code_latents ◄─ container.unpack
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from licodec import alpha, transforms, weights
+from licodec import alpha, catalogue, transforms, weights
+from licodec.attention_transforms import AttentionPair
 from licodec.container import (
     ALPHA,
     MAX_PIXELS,
@@ -35,8 +36,9 @@ from licodec.errors import (
     UsageError,
     one_family,
 )
+from licodec.gaussian import MEAN_UNIT
 from licodec.image import Picture, from_pillow, to_pillow
-from licodec.models import MODELS, Model, code_latents
+from licodec.models import MODELS, Model
 from licodec.rangecoder import LATENTS_PER_BYTE, Decoder, Encoder
 from licodec.rate import Target, highest_within_size, lowest_with_psnr, rate_control
 from licodec.transforms import STRIDE
@@ -63,27 +65,48 @@ class Codec:
         device: cpu or cuda, for the transforms alone; the entropy path stays on the CPU.
         precision: float32, bf16, or auto: bf16 where the processor multiplies it natively and
             where it does not show (`is_precise`).
+
+    Attributes:
+        offers: names of the models that the weights offer.
+        unit: y and ŷ are in this fraction of a step.
     """
 
     def __init__(self, weights: Weights, device: str = "cpu", precision: str = "auto") -> None:
         # oneDNN would keep kernels for 1024 shapes: 0.9 MB for every new size of image in a long batch.
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
         self.weights = weights
-        self.transforms = transforms.Pair(
-            weights.torch("g_a."), weights.torch("g_s."), device, precision
-        )
+        self.offers = catalogue.models(weights.path)
+        arch = weights.metadata.get("arch")
+        self.unit = 1 if arch is None else MEAN_UNIT
+        pair = AttentionPair if arch == "cheng2020-attn" else transforms.Pair
+        self.transforms = pair(weights.torch("g_a."), weights.torch("g_s."), device, precision)
         self._models: dict[str, Model] = {}
 
     def model(self, name: str) -> Model:
-        """The entropy model of that name over these weights, made once."""
+        """The entropy model of that name over these weights, made once.
+
+        Raises:
+            ModelMissingError: they do not offer it.
+        """
+        if name not in self.offers:
+            raise ModelMissingError(
+                f"{self.weights.path.name} offers {' and '.join(self.offers)}, not {name}"
+            )
         with _LOADING:
             if name not in self._models:
-                if name == "adaptive" and "z_prior" not in self.weights:
-                    raise ModelMissingError(
-                        f"{self.weights.path.name} has no adaptive distributions"
-                    )
                 self._models[name] = MODELS[name](self.weights)
             return self._models[name]
+
+    def model_of(self, container: Container) -> Model:
+        """The entropy model that coded a file.
+
+        Raises:
+            DamagedFileError: these weights do not offer it.
+        """
+        name = "adaptive" if container.adaptive else self.offers[-1]
+        if name not in self.offers:
+            raise DamagedFileError("a flag in the header does not suit the weights")
+        return self.model(name)
 
     def encode(self, picture: Picture, quality: float, model: str) -> bytes:
         """A picture to the bytes of a .lic file; quality 0 … 100, in halves."""
@@ -116,7 +139,9 @@ class Codec:
 
         @cache
         def psnr(step: int) -> float:
-            decoded = self.synthesize(latents(step), height, width, picture.mode, step)
+            position = self.weights.position(step)
+            y_hat = self.model(model).quantize(latents(step), position)
+            decoded = self.synthesize(y_hat, height, width, picture.mode, step)
             return psnr_db(picture, decoded)
 
         wanted = target.bytes(height * width)
@@ -128,23 +153,23 @@ class Codec:
         return pack(self.container(picture, latents(step), step, model, chunks))
 
     def _gain(self, step: int) -> NDArray[np.float32]:
-        return self.weights.gain(self.weights.position(step))
+        return self.weights.gain(self.weights.position(step)) * np.float32(self.unit)
 
     def container(
         self, picture: Picture, y: Latents, step: int, model: str, chunks: dict[bytes, bytes]
     ) -> Container:
-        """The file of a picture whose latents y (M, h, w) are known, at quality step / 2."""
+        """The file of a picture whose latents y (M, h, w) are known, in 1/unit, at quality step / 2."""
         position = self.weights.position(step)
         height, width = picture.color.shape[:2]
         entropy_model = self.model(model)
         z = entropy_model.side_information(y, position)
         encoder = Encoder()
-        code_latents(entropy_model, encoder, position, y.shape[1], y.shape[2], y, z)
+        y_hat = entropy_model.code_latents(encoder, position, y.shape[1], y.shape[2], y, z)
         return Container(
             width=width, height=height, mode=picture.mode, adaptive=model == "adaptive",
             model_hash=self.weights.hash, quality=step,
             side_bytes=math.ceil(entropy_model.side_bits(z, position) / 8),
-            latents_crc32=latents_crc32(y), payload=encoder.finish(y.size // LATENTS_PER_BYTE),
+            latents_crc32=latents_crc32(y_hat), payload=encoder.finish(y.size // LATENTS_PER_BYTE),
             chunks=chunks,
         )  # fmt: skip
 
@@ -182,9 +207,8 @@ class Codec:
             raise DamagedFileError(
                 f"{len(container.payload)} bytes cannot hold {container.width}x{container.height} pixels"
             )
-        model = self.model("adaptive" if container.adaptive else "factorized")
         decoder = Decoder(container.payload)
-        y = code_latents(model, decoder, position, h, w, None, None)
+        y = self.model_of(container).code_latents(decoder, position, h, w)
         if latents_crc32(y) != container.latents_crc32:
             raise DamagedFileError("the latents decode to other values than were encoded")
         return y
@@ -222,12 +246,14 @@ def _codec(path: Path, device: str, precision: str) -> Codec:
 
 
 def open_codec(
-    source: str | bytes, device: str = "auto", precision: str = "auto"
-) -> tuple[Codec, str]:
+    source: str | bytes | None, device: str = "auto", precision: str = "auto",
+    file: str | Path | None = None,
+) -> tuple[Codec, str]:  # fmt: skip
     """The codec and model name for a model argument, or the codec for a file's weights hash.
 
     Args:
-        source: factorized, adaptive, either with `@HASH8`, a path of a weights file; or 4 bytes.
+        source: as `catalogue.resolve` takes it; or the 4 bytes of a .lic file.
+        file: a weights file to use instead of the installed ones.
 
     Raises:
         ModelMissingError, UsageError
@@ -236,18 +262,20 @@ def open_codec(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
         raise UsageError("no CUDA device is available")
+    path = None if file is None else Path(file)
     with _LOADING:
         if isinstance(source, bytes):
-            return _codec(weights.by_hash(source).path, device, precision), ""
-        name, path = weights.resolve(source)
+            return _codec(weights.by_hash(source, path).path, device, precision), ""
+        name, path = catalogue.resolve(source, path)
         return _codec(path, device, precision), name
 
 
 def encode(
     image: Image.Image,
     quality: float | None = None,
-    model: str = "adaptive",
+    model: str | None = None,
     *,
+    weights: str | Path | None = None,
     target_size: float | None = None,
     target_bpp: float | None = None,
     target_psnr: float | None = None,
@@ -261,7 +289,9 @@ def encode(
     Args:
         image: any 8-bit Pillow image, from 1x1 up.
         quality: 0 (smallest) … 100 (best), continuous in halves; 50 unless there is a target.
-        model: adaptive or factorized, or a path of a weights file.
+        model: a name that `licodec models` lists, with or without its `@HASH8`, or the path of a
+            weights file; by default adaptive, or what `weights` offers.
+        weights: a weights file to use instead of the installed ones.
         target_size: search the best quality of at most so many bytes.
         target_bpp: the same in bits per pixel.
         target_psnr: search the smallest file of at least so many dB.
@@ -279,15 +309,15 @@ def encode(
     rate = rate_control(quality, target_size, target_bpp, target_psnr)
     if image.width * image.height > max_pixels:
         raise TooLargeError(f"{image.width}x{image.height} is more than {max_pixels} pixels")
-    return encode_picture(from_pillow(image, strip), rate, model, device, precision)
+    return encode_picture(from_pillow(image, strip), rate, model, device, precision, weights)
 
 
 def encode_picture(
-    picture: Picture, rate: float | Target, model: str,
-    device: str = "auto", precision: str = "auto",
+    picture: Picture, rate: float | Target, model: str | None = None,
+    device: str = "auto", precision: str = "auto", weights: str | Path | None = None,
 ) -> bytes:  # fmt: skip
     """`encode` for a picture already read, to a quality or a target."""
-    codec, name = open_codec(model, device, precision)
+    codec, name = open_codec(model, device, precision, weights)
     with one_family():
         if isinstance(rate, Target):
             return codec.encode_to(picture, rate, name)
@@ -297,28 +327,33 @@ def encode_picture(
 def decode(
     data: bytes,
     *,
+    weights: str | Path | None = None,
     device: str = "auto",
     precision: str = "auto",
     max_pixels: int = MAX_PIXELS,
 ) -> Image.Image:
     """Decode a .lic file to a Pillow image of its mode, with ICC, EXIF and XMP in `info`.
 
+    `weights` names a weights file to use instead of the installed ones.
+
     Raises:
         DamagedFileError: not a .lic file, or not as it was written.
         ModelMissingError: the weights it names are not installed.
     """
     container = unpack(data, max_pixels)
-    codec, _ = open_codec(container.model_hash, device, precision)
+    codec, _ = open_codec(container.model_hash, device, precision, weights)
     with one_family():
         return to_pillow(codec.decode(container))
 
 
-def verify_latents(data: bytes, max_pixels: int = MAX_PIXELS) -> int:
+def verify_latents(
+    data: bytes, max_pixels: int = MAX_PIXELS, weights: str | Path | None = None
+) -> int:
     """Decode a file's latents, and return their CRC-32, which is the one the file states.
 
     Raises:
         DamagedFileError: it is not, or the file is damaged.
     """
     container = unpack(data, max_pixels)
-    codec, _ = open_codec(container.model_hash, "cpu")
+    codec, _ = open_codec(container.model_hash, "cpu", file=weights)
     return latents_crc32(codec.decode_latents(container))

@@ -50,6 +50,7 @@ def shared(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--strip", is_flag=True, help="Drop ICC, EXIF and XMP; pixels are turned as EXIF said."
         ),
+        click.option("--weights", metavar="FILE", help="Weights that are not installed."),
         click.option("--quiet", is_flag=True, help="Print errors only."),
     ):  # fmt: skip
         command = option(command)
@@ -71,12 +72,14 @@ def shared(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--target-psnr", type=float, metavar="DB", help="Smallest file of at least this PSNR."
 )
-@click.option("-m", "--model", default="adaptive", show_default=True, help="See `licodec models`.")
+@click.option(
+    "-m", "--model", help="See `licodec models`.  [default: adaptive, or what --weights offers]"
+)
 def encode(
     inputs: tuple[str, ...], output: str | None, output_dir: str | None, recursive: bool,
-    jobs: int, force: bool, device: str, precision: str, max_pixels: int, strip: bool, quiet: bool,
-    quality: float | None, target_size: str | None, target_bpp: float | None,
-    target_psnr: float | None, model: str,
+    jobs: int, force: bool, device: str, precision: str, max_pixels: int, strip: bool,
+    weights: str | None, quiet: bool, quality: float | None, target_size: str | None,
+    target_bpp: float | None, target_psnr: float | None, model: str | None,
 ) -> None:  # fmt: skip
     """Encode images to .lic files; - is standard input or output."""
     size = None if target_size is None else rate.parse_size(target_size)
@@ -87,7 +90,7 @@ def encode(
 
         picture = _picture(job.source, max_pixels, strip)
         began = time.perf_counter()
-        data = encode_picture(picture, wanted, model, device, precision)
+        data = encode_picture(picture, wanted, model, device, precision, weights)
         seconds = time.perf_counter() - began
         height, width = picture.color.shape[:2]
         line = (
@@ -116,8 +119,8 @@ def _picture(source: str, max_pixels: int, strip: bool) -> Picture:
 )  # fmt: skip
 def decode(
     inputs: tuple[str, ...], output: str | None, output_dir: str | None, recursive: bool,
-    jobs: int, force: bool, device: str, precision: str, max_pixels: int, strip: bool, quiet: bool,
-    format_: str | None,
+    jobs: int, force: bool, device: str, precision: str, max_pixels: int, strip: bool,
+    weights: str | None, quiet: bool, format_: str | None,
 ) -> None:  # fmt: skip
     """Decode .lic files to images; - is standard input or output."""
 
@@ -130,7 +133,9 @@ def decode(
         outputs.output_format(name)  # an unknown one is refused before the work
         data = files.read(job.source, max_pixels)
         began = time.perf_counter()
-        image = decode_bytes(data, device=device, precision=precision, max_pixels=max_pixels)
+        image = decode_bytes(
+            data, weights=weights, device=device, precision=precision, max_pixels=max_pixels
+        )
         seconds = time.perf_counter() - began
         if strip:
             image = metadata.strip(image)

@@ -98,7 +98,7 @@ def code_values(
     out -= bins // 2
     if len(escaped):
         outside = None if values is None else values[escaped]
-        out[escaped] = _code_outside(coder, outside, len(escaped), bins)
+        out[escaped] = code_outside(coder, outside, len(escaped), bins)
     return out
 
 
@@ -106,10 +106,12 @@ _COIN = np.array([1, 1], dtype=np.int64)
 _LENGTHS = np.ones(25, dtype=np.int64)
 
 
-def _code_outside(
-    coder: Coder, values: NDArray[np.int32] | None, count: int, bins: int
+def code_outside(
+    coder: Coder, values: NDArray[np.int32] | None, count: int, bins: int | NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """Values outside the bins: how far outside, folded with the sign, by Elias-gamma.
+
+    `bins` may differ from value to value.
 
     n = 1 + 2·distance + (1 if below), distance from 0. The bit length of n, less one, is coded evenly
     among 25; then come the bits below its leading one as coins, highest first.

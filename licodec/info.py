@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
+from licodec import catalogue
 from licodec.container import ALPHA, EXIF, ICC, MAX_PIXELS, QUALITY_STEPS, XMP, Container, unpack
+from licodec.errors import ModelMissingError
 
 _NAMES = {ALPHA: "alpha", ICC: "icc", EXIF: "exif", XMP: "xmp"}
 
 
 def model_name(container: Container) -> str:
-    return "adaptive" if container.adaptive else "factorized"
+    """The model that coded a file; `unknown` where only weights that are not installed could tell."""
+    if container.adaptive:
+        return "adaptive"
+    path = catalogue.by_hash(container.model_hash)
+    try:
+        return "unknown" if path is None else catalogue.models(path)[-1]
+    except ModelMissingError:
+        return "unknown"
 
 
 def describe(data: bytes, max_pixels: int = MAX_PIXELS) -> dict[str, Any]:

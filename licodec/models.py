@@ -1,5 +1,7 @@
 """How latents become a stream: one traversal for both directions, and what the encoder chooses.
 
+Here are the models whose tables go by channel and class; `hyperprior` has the others.
+
 factorized:  y ────────────────────────────────────── static tables ─► coder      (Ballé 2018)
 adaptive:    y ─┬ counts ─ h_a ─► z ─ coder ─► h_s ─┐
                 └ contexts ─► classes ──────────────┴─ tables ─► coder            (paper 1, by classes)
@@ -7,12 +9,14 @@ adaptive:    y ─┬ counts ─ h_a ─► z ─ coder ─► h_s ─┐
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from licodec.catalogue import ARCHITECTURES
 from licodec.contexts import Contexts, Features, bands
 from licodec.distributions import (
     BINS,
@@ -22,6 +26,7 @@ from licodec.distributions import (
     integer_softmax,
     interpolate,
 )
+from licodec.hyperprior import Hyperprior
 from licodec.pdf_transform import RATE_UNIT, SIDE_LENGTH, IntegerSynthesis, PdfAnalysis
 from licodec.progress import track
 from licodec.rangecoder import Coder, Pmf
@@ -31,25 +36,69 @@ Integers = NDArray[np.int32]
 
 
 class Model(Protocol):
-    """An entropy model. `position` is the rate, 0 … (K-1)·STEPS."""
+    """An entropy model. `position` is the rate, 0 … (K-1)·STEPS.
 
-    contexts: Contexts
-    """Sort the latents of a channel into the classes that `tables` tells apart."""
+    y and ŷ (M, h, w) are in steps for `Tabled` models, in 1/MEAN_UNIT of a step for hyperpriors.
+    """
 
     def side_information(self, y: Integers, position: int) -> Integers | None:
-        """What the encoder sends ahead of y (M, h, w), and its choice alone."""
-
-    def code_side(self, coder: Coder, position: int, z: Integers | None) -> Integers | None:
-        """Code the side stream; z is None when decoding."""
+        """What the encoder sends ahead of y, and its choice alone."""
 
     def side_bits(self, z: Integers | None, position: int) -> float:
         """Information of the side stream under its tables."""
 
+    def quantize(self, y: Integers, position: int) -> Integers:
+        """ŷ as a decoder would get it for y."""
+
+    def code_latents(
+        self, coder: Coder, position: int, h: int, w: int,
+        y: Integers | None = None, z: Integers | None = None,
+    ) -> Integers:  # fmt: skip
+        """Code side stream and latents, and return ŷ; the decoder passes neither y nor z."""
+
+
+class Tabled(ABC):
+    """A model with a table for each channel and class."""
+
+    contexts: Contexts
+    """Sort the latents of a channel into the classes that `tables` tells apart."""
+
+    @abstractmethod
+    def code_side(self, coder: Coder, position: int, z: Integers | None) -> Integers | None:
+        """Code the side stream; z is None when decoding."""
+
+    @abstractmethod
     def tables(self, position: int, z: Integers | None) -> Pmf:
         """(M, C, bins + 1) integer frequencies of each channel and class."""
 
+    def quantize(self, y: Integers, position: int) -> Integers:
+        return y
 
-class Factorized:
+    def code_latents(
+        self, coder: Coder, position: int, h: int, w: int,
+        y: Integers | None = None, z: Integers | None = None,
+    ) -> Integers:  # fmt: skip
+        z = self.code_side(coder, position, z)
+        tables = self.tables(position, z)
+        thresholds = self.contexts.at(position)
+        out = np.empty((len(tables), h, w), dtype=np.int32)
+        for band in track(bands(h, w), "latents"):
+            rows = out[:, band]
+            features = Features(len(tables), *rows.shape[1:])
+            for i, c in enumerate(self.contexts.order):
+                classes = self.contexts.classes(i, features, thresholds)
+                places = np.argsort(classes, kind="stable")
+                counts = np.bincount(classes, minlength=len(tables[c]))
+                values = None if y is None else y[c, band].reshape(-1)[places]
+                found = np.empty(len(places), dtype=np.int32)
+                found[places] = code_values(coder, values, counts, tables[c])
+                rows[c] = found.reshape(rows[c].shape)
+                if tables.shape[1] > 1:
+                    features.add(i, rows[c])
+        return out
+
+
+class Factorized(Tabled):
     """One static distribution a channel and rate."""
 
     def __init__(self, weights: Weights) -> None:
@@ -73,7 +122,7 @@ class Factorized:
         return integer_softmax(interpolate(self.prior, position, STEPS))[:, None]
 
 
-class Adaptive:
+class Adaptive(Tabled):
     """This image's own distributions, sent as a side stream (paper 1), one for each channel and class.
 
     The side stream tells how the image differs from the average in each channel; how a channel's classes
@@ -150,32 +199,8 @@ def analysis_input(p: torch.Tensor, prior: torch.Tensor) -> torch.Tensor:
     return root - (prior / prior.sum(-1, keepdim=True)).sqrt()
 
 
-MODELS: dict[str, type[Factorized] | type[Adaptive]] = {
+MODELS: dict[str, type[Factorized] | type[Adaptive] | type[Hyperprior]] = {
     "factorized": Factorized,
     "adaptive": Adaptive,
+    **dict.fromkeys(ARCHITECTURES.values(), Hyperprior),
 }
-
-
-def code_latents(
-    model: Model, coder: Coder, position: int, h: int, w: int,
-    y: Integers | None, z: Integers | None,
-) -> Integers:  # fmt: skip
-    """Code side stream and latents; the decoder passes neither y nor z and gets y (M, h, w)."""
-    z = model.code_side(coder, position, z)
-    tables = model.tables(position, z)
-    thresholds = model.contexts.at(position)
-    out = np.empty((len(tables), h, w), dtype=np.int32)
-    for band in track(bands(h, w), "latents"):
-        rows = out[:, band]
-        features = Features(len(tables), *rows.shape[1:])
-        for i, c in enumerate(model.contexts.order):
-            classes = model.contexts.classes(i, features, thresholds)
-            places = np.argsort(classes, kind="stable")
-            counts = np.bincount(classes, minlength=len(tables[c]))
-            values = None if y is None else y[c, band].reshape(-1)[places]
-            found = np.empty(len(places), dtype=np.int32)
-            found[places] = code_values(coder, values, counts, tables[c])
-            rows[c] = found.reshape(rows[c].shape)
-            if tables.shape[1] > 1:
-                features.add(i, rows[c])
-    return out

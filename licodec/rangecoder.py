@@ -22,10 +22,15 @@ from licodec.errors import DamagedFileError
 LATENTS_PER_BYTE = 2**19
 """A payload has at least one byte for so many latents. Of 257 symbols with 2^-24 each or more, the
 likeliest takes 2.2e-5 bits at least, that is, a byte for 363,000; the encoder leaves zero bytes on
-where it would otherwise fall below."""
+where it would otherwise fall below, as with a hyperprior's tables of fewer symbols."""
 
 Symbols = NDArray[np.int32]
 Pmf = NDArray[np.int64]
+Frequencies = NDArray[np.float64]
+"""Integers all the same: the type that constriction takes."""
+
+
+_FAMILY = constriction.stream.model.Categorical(perfect=False)
 
 
 def _categorical(pmf: Pmf) -> constriction.stream.model.Categorical:
@@ -38,6 +43,9 @@ class Coder(Protocol):
     def code(self, symbols: Symbols | None, count: int, pmf: Pmf) -> Symbols:
         """Code `count` symbols in 0 … len(pmf)-1, all under one table of frequencies."""
 
+    def code_each(self, symbols: Symbols | None, tables: Frequencies) -> Symbols:
+        """Code len(tables) symbols, each under its own row of frequencies (n, bins)."""
+
 
 class Encoder:
     """Writes symbols; `finish` gives the bytes."""
@@ -49,6 +57,12 @@ class Encoder:
         if symbols is None or len(symbols) != count:
             raise ValueError("an encoder needs the symbols")
         self._coder.encode(symbols, _categorical(pmf))
+        return symbols
+
+    def code_each(self, symbols: Symbols | None, tables: Frequencies) -> Symbols:
+        if symbols is None or len(symbols) != len(tables):
+            raise ValueError("an encoder needs the symbols")
+        self._coder.encode(symbols, _FAMILY, tables)
         return symbols
 
     def finish(self, least: int = 0) -> bytes:
@@ -70,6 +84,13 @@ class Decoder:
     def code(self, symbols: Symbols | None, count: int, pmf: Pmf) -> Symbols:
         try:
             decoded: Symbols = self._coder.decode(_categorical(pmf), count)
+        except AssertionError as error:
+            raise DamagedFileError("the latent bitstream is damaged") from error
+        return decoded
+
+    def code_each(self, symbols: Symbols | None, tables: Frequencies) -> Symbols:
+        try:
+            decoded: Symbols = self._coder.decode(_FAMILY, tables)
         except AssertionError as error:
             raise DamagedFileError("the latent bitstream is damaged") from error
         return decoded

@@ -124,19 +124,26 @@ class Pair:
         tile: latent positions a side that are computed at once; bounds the memory.
     """
 
+    halo = _HALO
+
     def __init__(
         self, g_a: dict[str, Tensor], g_s: dict[str, Tensor],
         device: str, precision: str, tile: int = _TILE,
     ) -> None:  # fmt: skip
-        N, M = len(g_a["0.bias"]), len(g_a["6.bias"])
         self.device = torch.device(device)
         self.chosen = precision != "auto"
         if not self.chosen:
             precision = "bf16" if device == "cuda" or has_native_bf16() else "float32"
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        self.M, self.tile = M, tile
-        self.g_a = self._place(analysis(N, M), g_a)
-        self.g_s = self._place(synthesis(N, M), g_s)
+        self.tile = tile
+        empty_g_a, empty_g_s, self.M = self.networks(g_a)
+        self.g_a = self._place(empty_g_a, g_a)
+        self.g_s = self._place(empty_g_s, g_s)
+
+    def networks(self, g_a: dict[str, Tensor]) -> tuple[nn.Sequential, nn.Sequential, int]:
+        """g_a and g_s as the state of g_a has them, without their weights, and M."""
+        N, M = len(g_a["0.bias"]), len(g_a["6.bias"])
+        return analysis(N, M), synthesis(N, M), M
 
     def _place(self, net: nn.Sequential, state: dict[str, Tensor]) -> nn.Sequential:
         net.load_state_dict(state)
@@ -163,7 +170,7 @@ class Pair:
         height, width = color.shape[:2]
         h, w = -(-height // STRIDE), -(-width // STRIDE)
         y = np.empty((self.M, h, w), dtype=np.float32 if gain is None else np.int32)
-        for inner, outer in track(_tiles(h, w, self.tile), "analysis"):
+        for inner, outer in track(tiles(h, w, self.tile, self.halo), "analysis"):
             (top, bottom, left, right) = (side * STRIDE for side in outer)
             pixels = color[top:bottom, left:right]
             missing = (bottom - top - pixels.shape[0], right - left - pixels.shape[1])
@@ -173,7 +180,7 @@ class Pair:
             x = x.float().div(255).expand(-1, 3, -1, -1)
             with self._autocast(precise):
                 tile = self.g_a(x.contiguous(memory_format=torch.channels_last))[0]
-            part = _cut(tile.float(), inner, outer, 1).cpu().numpy()
+            part = cut(tile.float(), inner, outer, 1).cpu().numpy()
             y[:, inner[0] : inner[1], inner[2] : inner[3]] = (
                 part if gain is None else quantize(part, gain)
             )
@@ -193,12 +200,12 @@ class Pair:
         _, h, w = y.shape
         color = np.empty((height, width, channels), dtype=np.uint8)
         scale = torch.from_numpy(gain).to(self.device)[:, None, None]
-        for inner, outer in track(_tiles(h, w, self.tile), "synthesis"):
+        for inner, outer in track(tiles(h, w, self.tile, self.halo), "synthesis"):
             part = y[:, outer[0] : outer[1], outer[2] : outer[3]]
             y_hat = torch.from_numpy(np.ascontiguousarray(part)).to(self.device) / scale
             with self._autocast(precise):
                 x_hat = self.g_s(y_hat[None].contiguous(memory_format=torch.channels_last))[0]
-            x_hat = _cut(x_hat.float(), inner, outer, STRIDE)
+            x_hat = cut(x_hat.float(), inner, outer, STRIDE)
             if channels == 1:
                 x_hat = x_hat.mean(0, keepdim=True)
             pixels = (
@@ -213,7 +220,7 @@ class Pair:
 Box = tuple[int, int, int, int]
 
 
-def _tiles(h: int, w: int, tile: int) -> list[tuple[Box, Box]]:
+def tiles(h: int, w: int, tile: int, halo: int) -> list[tuple[Box, Box]]:
     """(inner, outer) boxes in latent positions, top, bottom, left, right: inner tiles the plane, and
     outer is what must be seen for it."""
     out = []
@@ -221,14 +228,14 @@ def _tiles(h: int, w: int, tile: int) -> list[tuple[Box, Box]]:
         for left in range(0, w, tile):
             inner = (top, min(top + tile, h), left, min(left + tile, w))
             outer = (
-                max(0, inner[0] - _HALO), min(h, inner[1] + _HALO),
-                max(0, inner[2] - _HALO), min(w, inner[3] + _HALO),
+                max(0, inner[0] - halo), min(h, inner[1] + halo),
+                max(0, inner[2] - halo), min(w, inner[3] + halo),
             )  # fmt: skip
             out.append((inner, outer))
     return out
 
 
-def _cut(tile: Tensor, inner: Box, outer: Box, scale: int) -> Tensor:
+def cut(tile: Tensor, inner: Box, outer: Box, scale: int) -> Tensor:
     """The inner part of a tile (C, …) that was computed over the outer box."""
     top, left = (inner[0] - outer[0]) * scale, (inner[2] - outer[2]) * scale
     height, width = (inner[1] - inner[0]) * scale, (inner[3] - inner[2]) * scale

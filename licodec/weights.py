@@ -7,7 +7,6 @@ A file is `NAME-HASH8.safetensors`, HASH8 being the first 8 hex digits of the SH
 from __future__ import annotations
 
 import hashlib
-import os
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from licodec import catalogue
+from licodec.catalogue import installed as installed
 from licodec.container import QUALITY_STEPS
-from licodec.errors import ModelMissingError, UsageError
+from licodec.errors import ModelMissingError
 
 if TYPE_CHECKING:
     import torch
-
-NAMES = ("adaptive", "factorized")
 
 STEPS = 256
 """Rate positions from one anchor to the next."""
@@ -95,56 +94,28 @@ class Weights:
         return gain
 
 
-def folders() -> list[Path]:
-    """Where weights are looked for: LICODEC_WEIGHTS, the installed package, the checkout."""
-    here = Path(__file__).resolve().parent
-    named = os.environ.get("LICODEC_WEIGHTS")
-    places = [Path(named)] if named else []
-    return [p for p in (*places, here / "_weights", here.parent / "weights") if p.is_dir()]
-
-
-def installed() -> list[Path]:
-    """Every weights file there is, folder by folder, in the order of names."""
-    return [p for folder in folders() for p in sorted(folder.glob("*.safetensors"))]
-
-
 @lru_cache(maxsize=2)
 def load(path: Path) -> Weights:
     return Weights(path)
 
 
-def by_hash(wanted: bytes) -> Weights:
-    """The weights that a file names.
+def by_hash(wanted: bytes, file: Path | None = None) -> Weights:
+    """The weights that a .lic file names.
+
+    Args:
+        wanted: the first 4 bytes of their SHA-256.
+        file: where they are, if they are not installed.
 
     Raises:
         ModelMissingError: they are not installed, or not intact.
     """
-    for path in installed():
-        if path.stem.endswith("-" + wanted.hex()):
-            return load(path)
-    raise ModelMissingError(
-        f"needs the weights {wanted.hex()}, which are not installed "
-        "(looked in $LICODEC_WEIGHTS and the package)"
-    )
-
-
-def resolve(model: str) -> tuple[str, Path]:
-    """A model argument as (entropy model's name, weights file).
-
-    Args:
-        model: a name of NAMES, or the path of a weights file, whose adaptive model is meant.
-
-    Raises:
-        UsageError: no such model.
-        ModelMissingError: no weights are installed.
-    """
-    if model.endswith(".safetensors"):
-        return ("adaptive" if "z_prior" in load(Path(model)) else "factorized"), Path(model)
-    if model not in NAMES:
-        raise UsageError(f"no model named {model!r}; there are {', '.join(NAMES)}")
-    found = installed()
-    if not found:
+    path = file or catalogue.by_hash(wanted)
+    if path is None:
         raise ModelMissingError(
-            "no weights are installed (looked in $LICODEC_WEIGHTS and the package)"
+            f"needs the weights {wanted.hex()}, which are not installed "
+            "(looked in $LICODEC_WEIGHTS and the package; --weights names a file)"
         )
-    return model, found[0]
+    loaded = load(path)
+    if loaded.hash != wanted:
+        raise ModelMissingError(f"needs the weights {wanted.hex()}, not {path.name}")
+    return loaded

@@ -42,3 +42,18 @@ def noise(width: int, height: int, mode: str, seed: int = 0) -> Image.Image:
         for c in range(channels)
     ]
     return bands[0] if channels == 1 else Image.merge(mode, bands)
+
+
+@pytest.fixture(scope="session")
+def hyper_weights(tmp_path_factory):
+    """Architecture to a small weights file, imported from CompressAI's class; in one folder."""
+    from small_checkpoints import ARCHES, checkpoint
+
+    from licodec.training.import_checkpoint import import_checkpoint
+
+    folder = tmp_path_factory.mktemp("weights")
+    found = {}
+    for arch in ARCHES:
+        checkpoint(arch, folder / f"{arch}.pt")
+        found[arch] = import_checkpoint(folder / f"{arch}.pt", arch, None, folder, arch)
+    return found

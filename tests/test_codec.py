@@ -1,3 +1,4 @@
+import dataclasses
 import io
 
 import numpy as np
@@ -11,8 +12,10 @@ from licodec.codec import Codec, is_precise, latents_crc32, open_codec
 from licodec.container import pack, unpack
 from licodec.distributions import BINS, information
 from licodec.errors import DamagedFileError, ModelMissingError, UsageError
-from licodec.models import MODELS, code_latents
 from licodec.rangecoder import Decoder, Encoder
+from licodec.training.export import write_weights
+
+MODELS = ("adaptive", "factorized")
 
 
 def psnr(a: Image.Image, b: Image.Image) -> float:
@@ -96,8 +99,8 @@ def test_one_traversal_for_both_directions(photo):
         model = codec.model(name)
         encoder = Encoder()
         z = model.side_information(y, 300)
-        code_latents(model, encoder, 300, 2, 3, y, z)
-        decoded = code_latents(model, Decoder(encoder.finish()), 300, 2, 3, None, None)
+        model.code_latents(encoder, 300, 2, 3, y, z)
+        decoded = model.code_latents(Decoder(encoder.finish()), 300, 2, 3)
         assert (decoded == y).all()
 
 
@@ -127,7 +130,7 @@ def test_tiles_do_not_show():
     )
     features, y = whole.analyze(image, None), whole.analyze(image, gain)
     x_hat = whole.synthesize(y, gain, 301, 403, 3)
-    assert len(transforms._tiles(*y.shape[1:], 64)) == 1
+    assert len(transforms.tiles(*y.shape[1:], 64, whole.halo)) == 1
     for pair in tiled:
         assert (pair.analyze(image, None) == features).all()
         assert (pair.analyze(image, gain) == y).all()
@@ -203,11 +206,15 @@ def test_unknown_model(photo):
         licodec.encode(photo, model="hyperbolic")
 
 
-def test_a_codec_without_side_tables_says_so():
-    class Partial(type(weights.load(weights.installed()[0]))):
-        def __contains__(self, name):
-            return name != "z_prior"
-
-    codec = Codec(Partial(weights.installed()[0]))
-    with pytest.raises(ModelMissingError, match="adaptive"):
-        codec.model("adaptive")
+def test_weights_without_side_tables_say_so(photo, tmp_path):
+    whole = weights.load(weights.installed()[0])
+    tensors = {k: v for k, v in whole.tensors("").items() if k != "z_prior"}
+    path = write_weights(tmp_path, "partial", tensors, whole.metadata, {})
+    with pytest.raises(UsageError, match="offers factorized, not adaptive"):
+        licodec.encode(photo, model="adaptive", weights=path)
+    with pytest.raises(ModelMissingError, match="offers factorized, not adaptive"):
+        Codec(weights.load(path)).model("adaptive")
+    container = unpack(licodec.encode(photo, weights=path))
+    assert not container.adaptive
+    with pytest.raises(DamagedFileError, match="flag"):
+        licodec.decode(pack(dataclasses.replace(container, adaptive=True)), weights=path)

@@ -5,7 +5,6 @@ import torch
 from licodec.codec import open_codec
 from licodec.contexts import MAGNITUDE_LIMIT, Contexts, Features, bands, check_exact
 from licodec.distributions import BINS, count_values
-from licodec.models import code_latents
 from licodec.rangecoder import Decoder, Encoder
 from licodec.training import contexts as learning
 
@@ -107,9 +106,9 @@ def test_latents_of_several_bands_come_back(monkeypatch):
     monkeypatch.setattr("licodec.models.bands", lambda h, w: [slice(0, 7), slice(7, h)])
     encoder = Encoder()
     z = model.side_information(y, 700)
-    code_latents(model, encoder, 700, 300, 2, y, z)
+    model.code_latents(encoder, 700, 300, 2, y, z)
     data = encoder.finish()
-    assert (code_latents(model, Decoder(data), 700, 300, 2, None, None) == y).all()
+    assert (model.code_latents(Decoder(data), 700, 300, 2) == y).all()
 
 
 def test_learning_finds_what_tells_calm_from_busy():

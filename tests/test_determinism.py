@@ -29,7 +29,7 @@ print(json.dumps([latents_crc32(y), latents_crc32(codec.decode_latents(again)) =
 """
 
 
-@pytest.mark.parametrize(
+settings = pytest.mark.parametrize(
     ("environment", "threads", "onednn", "precision"),
     [
         ({}, 1, "on", "float32"),
@@ -42,6 +42,9 @@ print(json.dumps([latents_crc32(y), latents_crc32(codec.decode_latents(again)) =
         ({"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41"}, 1, "off", "float32"),
     ],
 )
+
+
+@settings
 def test_latents_do_not_depend_on_the_machine(
     encoded, tmp_path, environment, threads, onednn, precision
 ):
@@ -55,6 +58,50 @@ def test_latents_do_not_depend_on_the_machine(
     crc, round_trip = json.loads(done.stdout)
     assert crc == licodec.info(encoded)["latents_crc32"]
     assert round_trip
+
+
+_HYPER = """
+import sys, torch, json
+from pathlib import Path
+from licodec import codec, weights
+from licodec.container import unpack
+threads, onednn, precision, *paths = sys.argv[1:]
+torch.set_num_threads(int(threads))
+torch.backends.mkldnn.enabled = onednn == "on"
+torch.set_float32_matmul_precision("medium")  # a program may allow less; the integers may not care
+rows = []
+for path in paths:
+    data = Path(path).read_bytes()
+    file = Path(path).with_suffix(".safetensors")
+    image = codec.decode(data, weights=file, precision=precision)
+    again = codec.encode(image, 70, weights=file, precision=precision)
+    rows.append([codec.verify_latents(data, weights=file),
+                 codec.verify_latents(again, weights=file) == unpack(again).latents_crc32])
+print(json.dumps(rows))
+"""
+
+
+@pytest.fixture(scope="module")
+def hyper_files(hyper_weights, photo):
+    """A file of each hyperprior codec, beside its weights."""
+    paths = []
+    for path in hyper_weights.values():
+        lic = path.with_suffix(".lic")
+        lic.write_bytes(licodec.encode(photo, 70, weights=path))
+        paths.append(lic)
+    return paths
+
+
+@settings
+def test_latents_of_hyperpriors_do_not_either(hyper_files, environment, threads, onednn, precision):
+    done = subprocess.run(
+        [sys.executable, "-c", _HYPER, str(threads), onednn, precision, *map(str, hyper_files)],
+        env={**os.environ, **environment}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    expected = [[licodec.info(p.read_bytes())["latents_crc32"], True] for p in hyper_files]
+    assert json.loads(done.stdout) == expected
+    assert len({crc for crc, _ in expected}) == 4
 
 
 def test_integer_synthesis_is_exact_where_floats_are_not():

@@ -44,3 +44,21 @@ def test_every_file_stands_in_the_readme():
     text = (GOLDEN / "README.md").read_text("utf-8")
     names = [path.stem for path in MUST_FAIL] + [path.stem.rsplit("-", 1)[0] for path in OK]
     assert not [name for name in names if f"| `{name}` |" not in text]
+
+
+HYPERPRIOR = sorted((GOLDEN / "hyperprior").glob("*.lic"))
+
+
+def test_there_is_one_of_each_hyperprior():
+    assert len(HYPERPRIOR) >= 4
+
+
+@pytest.mark.parametrize("path", HYPERPRIOR, ids=lambda p: p.stem)
+def test_hyperprior_decodes_to_the_same_latents_and_pixels(path):
+    crc = json.loads((path.parent / "latents_crc32.json").read_text())[path.stem]
+    data, weights = path.read_bytes(), path.with_suffix(".safetensors")
+    assert verify_latents(data, weights=weights) == crc
+    decoded = licodec.decode(data, weights=weights, precision="float32")
+    with Image.open(path.with_suffix(".png")) as expected:
+        difference = np.asarray(decoded).astype(int) - np.asarray(expected).astype(int)
+    assert np.abs(difference).max() <= 1

@@ -9,10 +9,11 @@ PACKAGE = Path(__file__).resolve().parent.parent / "licodec"
 
 # From the bottom up. Folders stand for all of their files.
 ORDER = [
-    "errors", "progress", "container", "info", "rate", "rangecoder", "distributions", "weights",
-    "histogram", "pdf_transform", "transforms", "contexts", "models", "alpha", "bitdepth", "metadata",
-    "image", "output", "files", "codec", "pillow_plugin", "", "batch", "coding", "training", "bench", "cli",
-    "__main__",
+    "errors", "progress", "container", "catalogue", "info", "rate", "rangecoder", "distributions",
+    "gaussian", "weights", "histogram", "pdf_transform", "transforms", "attention_transforms",
+    "hyper_networks", "integer_nets", "contexts", "hyperprior", "models", "alpha", "bitdepth",
+    "metadata", "image", "output", "files", "codec", "pillow_plugin", "", "batch", "coding", "training",
+    "bench", "cli", "__main__",
 ]  # fmt: skip
 
 
@@ -59,6 +60,7 @@ def test_imports_point_downwards(path):
     "name",
     [
         "container",
+        "catalogue",
         "info",
         "errors",
         "files",

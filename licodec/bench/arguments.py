@@ -31,7 +31,7 @@ def plan_qualities(
     codecs: list[str], values: tuple[str, ...], settings: Settings
 ) -> dict[str, tuple[float, ...]]:
     """Each codec of the run with its qualities."""
-    names = codecs or [*peers.ADAPTERS, *dict(settings.checkpoints)]
+    names = codecs or [*peers.default(), *dict(settings.checkpoints)]
     out = {name: peers.make(name, settings).qualities for name in names}
     for value in sorted(values, key=lambda value: "=" in value):  # one codec's word comes last
         name, separator, numbers = value.rpartition("=")

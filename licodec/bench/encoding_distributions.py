@@ -40,6 +40,7 @@ from licodec.container import unpack
 from licodec.distributions import BINS, information, integer_softmax, interpolate
 from licodec.errors import UsageError
 from licodec.image import from_pillow
+from licodec.models import Adaptive
 from licodec.transforms import STRIDE
 from licodec.weights import STEPS
 
@@ -158,7 +159,9 @@ def _by_classes(codec: Codec, y: npt.NDArray[np.int32], quality: int) -> float:
     """Bits of y under the class tables as they are shipped, for all images the same."""
     position = codec.weights.position(quality)
     tables = interpolate(codec.weights.numpy("class_prior"), position, STEPS)
-    counts = codec.model("adaptive").contexts.counts(y, position, BINS)
+    model = codec.model("adaptive")
+    assert isinstance(model, Adaptive)
+    counts = model.contexts.counts(y, position, BINS)
     return information(counts, integer_softmax(tables))
 
 

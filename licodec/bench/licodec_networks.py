@@ -7,18 +7,37 @@ import torch
 from licodec.bench.complexity import Complexity, count
 from licodec.codec import open_codec
 from licodec.distributions import BINS
+from licodec.hyper_networks import HYPER_STRIDE, HyperNetworks
+from licodec.hyperprior import Hyperprior
 from licodec.pdf_transform import SIDE_LENGTH, PdfAnalysis, PdfSynthesis
 from licodec.transforms import STRIDE
 from licodec.weights import Weights
 
 
 def decoder_complexity(model: str, width: int, height: int) -> Complexity:
-    """g_s on the latents of one image, and h_s where the distributions are adapted."""
+    """g_s on the latents of one image, and every network that decides a probability."""
     codec, name = open_codec(model, "cpu")
     y_hat = torch.zeros(1, codec.transforms.M, -(-height // STRIDE), -(-width // STRIDE))
     total = count(codec.transforms.g_s, y_hat)
     if name == "adaptive":
         total += pdf_transforms(codec.weights)[1]
+    entropy_model = codec.model(name)
+    if isinstance(entropy_model, Hyperprior):
+        total += _hyperprior(entropy_model, *y_hat.shape[2:])
+    return total
+
+
+def _hyperprior(model: Hyperprior, h: int, w: int) -> Complexity:
+    """h_s, context and entropy parameters, rebuilt from their sizes, since they run on integers."""
+    networks = HyperNetworks(model.arch, model.N, model.M)
+    z_hat = torch.zeros(1, model.N, -(-h // HYPER_STRIDE), -(-w // HYPER_STRIDE))
+    total = count(networks.h_s, z_hat)
+    if model.has_context:
+        context = networks.context_prediction
+        taps = Complexity(h * w * model.M * context.out_channels * context.TAPS, 0)
+        parameters = sum(p.numel() for p in context.parameters())
+        total += taps + Complexity(0, parameters)
+        total += count(networks.entropy_parameters, torch.zeros(1, 4 * model.M, h, w))
     return total
 
 

@@ -21,6 +21,15 @@ class Licodec(Codec):
     qualities = (0, 15, 30, 45, 60, 75, 90, 100)
     quality_step = 0.5
 
+    def missing(self) -> str | None:
+        from licodec import catalogue
+
+        try:
+            catalogue.resolve(self.model)
+        except LicodecError as error:
+            return str(error)
+        return None
+
     def encode(self, image: Image.Image, quality: float) -> bytes:
         import licodec
 
@@ -62,6 +71,30 @@ class LicodecFactorized(Licodec):
     name = "licodec-factorized"
     description = "licodec, static encoding distributions"
     model = "factorized"
+
+
+class LicodecScaleHyperprior(Licodec):
+    name = "licodec-scale-hyperprior"
+    description = "licodec, bmshj2018-hyperprior"
+    model = "scale-hyperprior"
+
+
+class LicodecHyperprior(Licodec):
+    name = "licodec-hyperprior"
+    description = "licodec, mbt2018-mean"
+    model = "hyperprior"
+
+
+class LicodecAutoregressive(Licodec):
+    name = "licodec-autoregressive"
+    description = "licodec, mbt2018"
+    model = "autoregressive"
+
+
+class LicodecAttention(Licodec):
+    name = "licodec-attention"
+    description = "licodec, cheng2020-attn"
+    model = "attention"
 
 
 class PillowCodec(Codec):
@@ -174,8 +207,29 @@ class JpegXl(PillowCodec):
 
 ADAPTERS: dict[str, type[Codec]] = {
     adapter.name: adapter
-    for adapter in (LicodecAdaptive, LicodecFactorized, Jpeg, WebP, Jpeg2000, Avif, JpegXl)
+    for adapter in (
+        LicodecAdaptive,
+        LicodecFactorized,
+        LicodecScaleHyperprior,
+        LicodecHyperprior,
+        LicodecAutoregressive,
+        LicodecAttention,
+        Jpeg,
+        WebP,
+        Jpeg2000,
+        Avif,
+        JpegXl,
+    )
 }
+
+
+def default() -> list[str]:
+    """The codecs of a run that names none: all but licodec's models that lack weights."""
+    return [
+        name
+        for name, adapter in ADAPTERS.items()
+        if not issubclass(adapter, Licodec) or adapter(Settings()).missing() is None
+    ]
 
 
 def make(name: str, settings: Settings) -> Codec:

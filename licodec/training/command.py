@@ -1,4 +1,4 @@
-"""The commands `train` and `export`."""
+"""The commands `train`, `export` and `import`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
+
+from licodec.catalogue import ARCHITECTURES
 
 
 @click.command()
@@ -91,3 +93,25 @@ def export(checkpoint: str, output_dir: str | None, name: str) -> None:
     from licodec.training.export import export as run
 
     click.echo(run(checkpoint, output_dir, name))
+
+
+@click.command("import")
+@click.argument("checkpoint", type=click.Path(exists=True, dir_okay=False))
+@click.option(
+    "--arch", required=True, type=click.Choice(list(ARCHITECTURES)), help="Its CompressAI class."
+)
+@click.option("--calibrate", metavar="DIR", help="Images to measure activations on.")
+@click.option("-o", "--output-dir", default="weights", show_default=True)
+@click.option("--name", help="First part of the file's name.  [default: the architecture]")
+def import_(
+    checkpoint: str, arch: str, calibrate: str | None, output_dir: str, name: str | None
+) -> None:
+    """Turn a CompressAI checkpoint into a hashed weights file, its entropy path in integers."""
+    from licodec.training.import_checkpoint import import_checkpoint as run
+
+    if calibrate is None:
+        click.echo(
+            "licodec: note: calibrating on noise; --calibrate DIR with photographs costs less rate",
+            err=True,
+        )
+    click.echo(run(checkpoint, arch, calibrate, output_dir, name or arch))

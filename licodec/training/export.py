@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,18 +53,8 @@ def export(checkpoint: str | Path, folder: str | Path | None, name: str) -> Path
     else:
         tensors = _licodec_tensors(config, ema)
         metadata |= {"arithmetic": ARITHMETIC, "groups": str(config.model.groups)}
-    # safetensors writes the buffer as it lies, and channels_last tensors lie in another order.
-    data = save({k: np.ascontiguousarray(v) for k, v in tensors.items()}, metadata)
-    folder = Path(folder or "weights")
-    path = folder / f"{name}-{hashlib.sha256(data).hexdigest()[:8]}.safetensors"
-    recipe: dict[str, Any] = {
-        "sha256": hashlib.sha256(data).hexdigest(),
-        "stages": [_stage(s) for s in (*state.get("earlier", []), state)],
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    write(str(path), data)
-    write(str(path.with_suffix(".json")), json.dumps(recipe, indent=1).encode())
-    return path
+    recipe = {"stages": [_stage(s) for s in (*state.get("earlier", []), state)]}
+    return write_weights(folder or "weights", name, tensors, metadata, recipe)
 
 
 def _licodec_tensors(config: configs.Config, ema: dict[str, Tensor]) -> dict[str, NDArray[Any]]:
@@ -71,10 +63,39 @@ def _licodec_tensors(config: configs.Config, ema: dict[str, Tensor]) -> dict[str
     }
     tensors["log_gain"] = ema["log_gain"].float().numpy()
     if config.train.stage == "transforms":
-        tensors["prior"] = _log2_integers(trained_prior(config, ema))
+        tensors["prior"] = log2_integers(trained_prior(config, ema))
     else:
         tensors |= _adaptive(config, ema)
     return tensors
+
+
+def write_weights(
+    folder: str | Path, name: str, tensors: Mapping[str, NDArray[Any]],
+    metadata: dict[str, str], recipe: dict[str, Any],
+) -> Path:  # fmt: skip
+    """Write `NAME-HASH8.safetensors` and, with its hash, the recipe beside it."""
+    # safetensors writes the buffer as it lies, and channels_last tensors lie in another order.
+    data = _sorted(save({k: np.ascontiguousarray(v) for k, v in tensors.items()}, metadata))
+    digest = hashlib.sha256(data).hexdigest()
+    path = Path(folder) / f"{name}-{digest[:8]}.safetensors"
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    write(str(path), data)
+    recipe = {"sha256": digest, **recipe}
+    write(str(path.with_suffix(".json")), json.dumps(recipe, indent=1).encode())
+    return path
+
+
+def _sorted(data: bytes) -> bytes:
+    """A safetensors file with its metadata in order, which the library leaves to chance.
+
+    The same tensors then give the same file, and so the same hash.
+    """
+    (length,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + data[8 + length :]
 
 
 def _stage(state: dict[str, Any]) -> dict[str, Any]:
@@ -118,9 +139,9 @@ def _adaptive(config: configs.Config, ema: dict[str, Tensor]) -> dict[str, NDArr
     context_weights = ema["context_weights"].numpy().astype(np.int16)
     check_exact(context_weights)
     return {
-        "prior": _log2_integers(ema["prior"]),
-        "class_prior": _log2_integers(ema["class_prior"]),
-        "z_prior": _log2_integers(ema["z_prior"]),
+        "prior": log2_integers(ema["prior"]),
+        "class_prior": log2_integers(ema["class_prior"]),
+        "z_prior": log2_integers(ema["z_prior"]),
         "context.order": ema["context_order"].numpy().astype(np.int16),
         "context.weights": context_weights,
         "context.thresholds": ema["context_thresholds"].numpy(),
@@ -129,5 +150,5 @@ def _adaptive(config: configs.Config, ema: dict[str, Tensor]) -> dict[str, NDArr
     }
 
 
-def _log2_integers(log2: Tensor) -> NDArray[Any]:
+def log2_integers(log2: Tensor) -> NDArray[Any]:
     return (log2.double() * LOG2_UNIT).round().clamp(-(2**15), 2**15 - 1).numpy().astype(np.int16)

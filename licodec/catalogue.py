@@ -1,0 +1,117 @@
+"""Which weights there are and which models they offer, without loading a tensor.
+
+A weights file is `NAME-HASH8.safetensors`; its metadata stand in a JSON header at its start. This file
+imports neither torch nor numpy, so that `licodec info` and `licodec models` start fast.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from pathlib import Path
+from typing import Any
+
+from licodec.errors import ModelMissingError, UsageError
+
+ARCHITECTURES = {
+    "bmshj2018-hyperprior": "scale-hyperprior",
+    "mbt2018-mean": "hyperprior",
+    "mbt2018": "autoregressive",
+    "cheng2020-attn": "attention",
+}
+"""CompressAI's architectures, and the models they are here."""
+
+NAMES = ("adaptive", "factorized", *ARCHITECTURES.values())
+
+_MAX_HEADER = 2**24
+
+
+def folders() -> list[Path]:
+    """Where weights are looked for: LICODEC_WEIGHTS, the installed package, the checkout."""
+    here = Path(__file__).resolve().parent
+    named = os.environ.get("LICODEC_WEIGHTS")
+    places = [Path(named)] if named else []
+    return [p for p in (*places, here / "_weights", here.parent / "weights") if p.is_dir()]
+
+
+def installed() -> list[Path]:
+    """Every weights file there is, folder by folder, in the order of names."""
+    return [p for folder in folders() for p in sorted(folder.glob("*.safetensors"))]
+
+
+def header(path: Path) -> dict[str, Any]:
+    """The JSON header of a weights file: tensors' names, and `__metadata__`; its hash is not checked.
+
+    Raises:
+        ModelMissingError: it is no readable weights file.
+    """
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > _MAX_HEADER:
+                raise ValueError("its header is too long")
+            found: dict[str, Any] = json.loads(file.read(length))
+            found["__metadata__"].get("arch")
+            return found
+    except (OSError, struct.error, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ModelMissingError(f"{path}: no readable weights file ({error})") from error
+
+
+def models(path: Path) -> tuple[str, ...]:
+    """The models that a weights file offers, its default first.
+
+    Raises:
+        ModelMissingError: it is no readable weights file, or of a later licodec.
+    """
+    found = header(path)
+    arch = found["__metadata__"].get("arch")
+    if arch is None:
+        return ("adaptive", "factorized") if "z_prior" in found else ("factorized",)
+    if arch not in ARCHITECTURES:
+        raise ModelMissingError(f"{path}: architecture {arch!r} is not known to this licodec")
+    return (ARCHITECTURES[arch],)
+
+
+def by_hash(model_hash: bytes) -> Path | None:
+    """The installed weights whose name carries this hash."""
+    for path in installed():
+        if path.stem.endswith("-" + model_hash.hex()):
+            return path
+    return None
+
+
+def resolve(model: str | None, file: Path | None = None) -> tuple[str, Path]:
+    """A model argument as (model's name, weights file).
+
+    Args:
+        model: a name of NAMES, alone or with `@HASH8`; or the path of a weights file, whose default is
+            meant; or None for the default.
+        file: weights to use instead of the installed ones.
+
+    Raises:
+        UsageError: no such model, or not in that file.
+        ModelMissingError: no installed weights offer it.
+    """
+    if model is not None and model.endswith(".safetensors"):
+        if file is not None:
+            raise UsageError("the model is a weights file already; --weights names another")
+        path = Path(model)
+        return models(path)[0], path
+    if file is not None:
+        offered = models(file)
+        name = (model or offered[0]).partition("@")[0]
+        if name not in offered:
+            raise UsageError(f"{file.name} offers {' and '.join(offered)}, not {name}")
+        return name, file
+    name, _, wanted = (model or NAMES[0]).partition("@")
+    if name not in NAMES:
+        raise UsageError(f"no model named {name!r}; there are {', '.join(NAMES)}")
+    for path in installed():
+        if path.stem.endswith(wanted) and name in models(path):
+            return name, path
+    which = f"{name}@{wanted}" if wanted else name
+    raise ModelMissingError(
+        f"no weights for {which} are installed (looked in $LICODEC_WEIGHTS and the package); "
+        "`licodec import` makes them from a CompressAI checkpoint, --weights names a file"
+    )

@@ -1,0 +1,201 @@
+"""Gaussian distributions of quantized latents, from integers alone, and the order they are coded in.
+
+A scale is chosen from 64 by integer comparison; a mean only shifts. The mass of each bin comes from
+a table of the normal distribution's upper tail that big integers build: no libm has a say in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from licodec.distributions import PMF_TOTAL, code_outside
+from licodec.rangecoder import Coder, Frequencies, Pmf
+
+Integers = NDArray[np.int32]
+
+SCALE_UNIT = 2**16
+"""The scales of the tables are integers in this fraction of a step."""
+
+_GRID = 256
+"""Points of the tail's table per standard deviation."""
+_REACH = 10
+"""Standard deviations that the tail's table covers; beyond is nothing."""
+_TAIL_BITS = 40
+_FRACTION_BITS = 16
+
+_WIDEST = 4096
+
+
+def _upper_tail() -> NDArray[np.int64]:
+    """round(2^40 · Q(k/256)), k = 0 … 2560, Q being the normal distribution's upper tail.
+
+    The sum of exp(-x²/2) over the points from k on, with Euler and Maclaurin's first two corrections,
+    which leave an error of 1e-19. The density follows by multiplication from exp(-1/(2·256²)).
+    """
+    one = 1 << 128
+    exponent = one // (2 * _GRID**2)
+    ratio = term = one
+    for n in range(1, 16):  # the exponential series
+        term = -term * exponent // (one * n)
+        ratio += term
+    density, step, square = [one], ratio, ratio * ratio // one
+    for _ in range(_GRID * _REACH):
+        density.append(density[-1] * step // one)
+        step = step * square // one
+    beyond, tail = 0, []
+    for k in reversed(range(len(density))):
+        f = density[k]
+        first = k * f // (12 * _GRID**2)
+        second = (3 * k * _GRID**2 - k**3) * f // (720 * _GRID**6)
+        tail.append(beyond + f // 2 - first - second)
+        beyond += f
+    tail.reverse()
+    half = 1 << _TAIL_BITS - 1
+    return np.array([(2 * value * half + tail[0]) // (2 * tail[0]) for value in tail], np.int64)
+
+
+def _tail_at(distance: Pmf, scale: Pmf) -> Pmf:
+    """2^40 · Q(distance / scale), linear between the table's points; distance ≥ 0 in SCALE_UNITs."""
+    x = (distance << _FRACTION_BITS) * _GRID // scale
+    k = np.minimum(x >> _FRACTION_BITS, _GRID * _REACH - 1)
+    f = np.minimum(x - (k << _FRACTION_BITS), 1 << _FRACTION_BITS)
+    drop = (_TAIL[k] - _TAIL[k + 1]) * f >> _FRACTION_BITS
+    value: Pmf = _TAIL[k] - drop
+    return value
+
+
+_TAIL = _upper_tail()
+
+
+def bins_of(scale: int) -> int:
+    """How many bins a scale's table has: a power of two that holds 5.5 scales to either side."""
+    bins = 8
+    while bins < _WIDEST and bins * SCALE_UNIT < 11 * scale:
+        bins *= 2
+    return bins
+
+
+def frequencies(bins: int, scale: Pmf, shift: Pmf) -> Pmf:
+    """Frequencies (n, bins + 1) of the integers -bins/2 … bins/2 - 1 and, last, of all others.
+
+    Args:
+        scale: (n,) standard deviations in 1/SCALE_UNIT of a step.
+        shift: (n,) means, likewise, within ± half a step.
+    """
+    edges = (np.arange(bins + 1) - bins // 2) * SCALE_UNIT - SCALE_UNIT // 2 - shift[:, None]
+    tail = _tail_at(np.abs(edges), scale[:, None])
+    whole = 1 << _TAIL_BITS
+    below = np.where(edges < 0, tail, whole - tail)
+    escape = below[:, :1] + whole - below[:, -1:]
+    mass: Pmf = np.hstack([np.diff(below), escape])
+    return mass * PMF_TOTAL >> _TAIL_BITS
+
+
+MEAN_UNIT = 64
+"""Means are integers in this fraction of a step."""
+
+_BATCH = 2**20
+"""Frequencies that are gathered at once; bounds the memory."""
+
+
+class _Width:
+    """The tables that have the same number of bins.
+
+    Attributes:
+        shifts: how many means within a step they tell apart; fewer for wide tables, where a shift
+            of a small part of a scale makes no difference.
+        centred: (scales, bins + 1), for a mean of 0.
+        shifted: (scales · shifts, bins + 1).
+    """
+
+    def __init__(self, bins: int, scales: Pmf) -> None:
+        self.bins = bins
+        self.shifts = max(1, min(MEAN_UNIT, MEAN_UNIT * 16 // bins))
+        width = MEAN_UNIT // self.shifts  # means that share a table, which stands for their middle
+        middles = (np.arange(self.shifts) * 2 * width + width - 1 - MEAN_UNIT) * (SCALE_UNIT // 128)
+        self.centred = frequencies(bins, scales, np.zeros_like(scales))
+        self.shifted: Frequencies = frequencies(
+            bins, np.repeat(scales, self.shifts), np.tile(middles, len(scales))
+        ).astype(np.float64)
+
+
+class Gaussians:
+    """The tables of all scales and means within a step.
+
+    Args:
+        scales: (64,) rising, in 1/SCALE_UNIT of a step.
+    """
+
+    def __init__(self, scales: NDArray[Any]) -> None:
+        bins = [bins_of(int(scale)) for scale in scales]
+        widths = sorted(set(bins))
+        self.widths = [_Width(w, scales[np.array(bins) == w].astype(np.int64)) for w in widths]
+        self.width_of = np.array([widths.index(b) for b in bins], dtype=np.uint8)
+        self.place_of = np.array([i - bins.index(b) for i, b in enumerate(bins)], dtype=np.int64)
+
+    def code(
+        self, coder: Coder, values: Integers | None, index: NDArray[np.uint8], mean: Integers | None
+    ) -> Integers:
+        """Code integers (n,), however large, each under the Gaussian of its scale and mean.
+
+        They go by rising scale or, with means, by rising width of their tables, equals in the order
+        given; then comes what lies outside the bins.
+
+        Args:
+            values: or None when decoding.
+            index: (n,) of the scale, 0 … 63.
+            mean: (n,) in 1/MEAN_UNIT of a step; None for 0 everywhere.
+        """
+        whole = np.zeros(1, np.int32) if mean is None else (mean + MEAN_UNIT // 2) // MEAN_UNIT
+        whole = np.broadcast_to(whole, index.shape)
+        result = np.empty(len(index), dtype=np.int32)
+        escaped = [np.empty(0, dtype=np.int64)]
+        for rows, bins, tables in self._groups(index, mean, whole):
+            symbols = None
+            if values is not None:
+                symbols = values[rows] - whole[rows] + bins // 2
+                outside = (symbols < 0) | (symbols >= bins)
+                symbols = np.where(outside, bins, symbols).astype(np.int32)
+            if tables.ndim == 1:
+                symbols = coder.code(symbols, len(rows), tables)
+            else:
+                symbols = coder.code_each(symbols, tables)
+            result[rows] = symbols - bins // 2 + whole[rows]
+            escaped.append(rows[symbols == bins])
+        rows = np.concatenate(escaped)
+        if len(rows):
+            beyond = None if values is None else values[rows] - whole[rows]
+            widths = np.array([w.bins for w in self.widths])[self.width_of[index[rows]]]
+            result[rows] = code_outside(coder, beyond, len(rows), widths) + whole[rows]
+        return result
+
+    def _groups(
+        self, index: NDArray[np.uint8], mean: Integers | None, whole: Integers
+    ) -> Iterator[tuple[NDArray[np.int64], int, Any]]:
+        """(rows, bins, their one table or a table each) of what is coded in one call."""
+        key = index if mean is None else self.width_of[index]
+        inner = None if mean is None else mean - whole * MEAN_UNIT + MEAN_UNIT // 2
+        order = np.argsort(key, kind="stable")
+        stop = 0
+        for group, count in enumerate(np.bincount(key).tolist()):
+            start, stop = stop, stop + count
+            if not count:
+                continue
+            if inner is None:
+                width = self.widths[self.width_of[group]]
+                yield order[start:stop], width.bins, width.centred[self.place_of[group]]
+                continue
+            width = self.widths[group]
+            batch = max(1, _BATCH // width.bins)
+            for first in range(start, stop, batch):
+                rows = order[first : min(first + batch, stop)]
+                shift = inner[rows] * width.shifts // MEAN_UNIT
+                yield (
+                    rows,
+                    width.bins,
+                    width.shifted[self.place_of[index[rows]] * width.shifts + shift],
+                )

@@ -1,0 +1,270 @@
+"""Hyperprior codecs: how y becomes a stream, by one traversal for both directions.
+
+    y ─ h_a ─► z ─ round ─► ẑ ─ coder                         h_a floats: it decides no probability
+    ẑ ─ h_s ─► scales (and means) ─► Gaussians ─► coder of y   integers from here on
+         └──── + context of ŷ ─ entropy parameters ─┘          mbt2018, cheng2020-attn
+
+Everything is an integer: ŷ in 1/64 of a step (MEAN_UNIT), ẑ in quarters. With a context, positions
+go by wavefronts: (i, j) at time 3i + j, when all that a 5x5 mask lets it see is known. The encoder
+knows all of ŷ and runs context and parameters over many positions at once; being integers, they
+are what the decoder computes front by front.
+
+Ballé et al. 2018, "Variational image compression with a scale hyperprior"; Minnen et al. 2018, "Joint
+autoregressive and hierarchical priors for learned image compression"; Cheng et al. 2020.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from licodec.distributions import (
+    code_values,
+    count_values,
+    information,
+    integer_softmax,
+    interpolate,
+)
+from licodec.gaussian import MEAN_UNIT, Gaussians
+from licodec.hyper_networks import CONTEXT, HYPER_STRIDE, MaskedConv, hyper_analysis
+from licodec.integer_nets import IntegerNet, Shape, exact_products
+from licodec.progress import track
+from licodec.rangecoder import Coder, Encoder
+from licodec.transforms import cut, tiles
+from licodec.weights import STEPS, Weights
+
+Integers = NDArray[np.int32]
+
+Z_UNIT = 4
+"""ẑ lies on quarters of a step, where its medians can be."""
+Z_LIMIT = 2**9 - 1
+"""h_s sees ẑ clamped to ± this many quarters, so that no file can overflow its sums."""
+CONTEXT_LIMIT = 2**8 - 1
+"""The context sees ŷ clamped to ± this many steps."""
+OUTPUT_LIMIT = 2**20 - 1
+"""Scales and means are clamped to ± this many of their units."""
+SCALE_THRESHOLD_UNIT = 2**10
+"""Predicted scales are integers in this fraction of a step."""
+
+_DECONV = {a: Shape("deconv", 5, a) for a in ("relu", "leaky")}
+_CONV = {a: Shape("conv", 3, a) for a in ("relu", "leaky", "none")}
+_SUBPIXEL = Shape("subpixel", 3, "leaky")
+_MINNEN = (_DECONV["leaky"], _DECONV["leaky"], _CONV["none"])
+SYNTHESIS = {
+    "bmshj2018-hyperprior": (_DECONV["relu"], _DECONV["relu"], _CONV["relu"]),
+    "mbt2018-mean": _MINNEN,
+    "mbt2018": _MINNEN,
+    "cheng2020-attn": (_CONV["leaky"], _SUBPIXEL, _CONV["leaky"], _SUBPIXEL, _CONV["none"]),
+}
+"""The layers of h_s."""
+PREDICTION = (Shape("conv", 1, "none"),)
+"""The context's layer, over columns of twelve neighbours."""
+PARAMETERS = (Shape("conv", 1, "leaky"), Shape("conv", 1, "leaky"), Shape("conv", 1, "none"))
+"""The layers of the entropy parameters."""
+
+_TILE = 16
+"""Positions of z a side that h_s sees at once; bounds the memory."""
+_HALO = 4
+"""Positions of z around a tile that its result depends on, at most."""
+_BATCH = 2**12
+"""Positions of y whose parameters are computed at once; bounds the memory."""
+
+
+class Hyperprior:
+    """The entropy model of one weights file."""
+
+    def __init__(self, weights: Weights) -> None:
+        self.arch = weights.metadata["arch"]
+        tensors = weights.tensors("integer.")
+        self.h_s = IntegerNet(tensors, "integer.h_s", SYNTHESIS[self.arch], Z_LIMIT)
+        self.has_context = self.arch in CONTEXT
+        self.about_means = self.arch == "mbt2018-mean"
+        if self.has_context:
+            self.context = IntegerNet(tensors, "integer.context", PREDICTION, CONTEXT_LIMIT)
+            self.parameters = IntegerNet(
+                tensors, "integer.parameters", PARAMETERS, max(self.h_s.limit, self.context.limit)
+            )
+        self.gaussians = Gaussians(weights.numpy("scales"))
+        self.thresholds = torch.from_numpy(weights.numpy("scale_thresholds")).float()
+        self.z_prior = weights.numpy("z_prior")
+        self.z_median = weights.numpy("z_median").astype(np.int32)
+        self.N, self.M = len(self.z_median), weights.numpy("log_gain").shape[1]
+        self.h_a = hyper_analysis(self.arch, self.N, self.M)
+        self.h_a.load_state_dict(weights.torch("h_a."))
+        self.h_a.eval()
+
+    @torch.inference_mode()
+    def side_information(self, y: Integers, position: int) -> Integers:
+        """Symbols of ẑ (N, ⌈h/4⌉, ⌈w/4⌉) for y (M, h, w) in 1/MEAN_UNIT: the encoder's choice."""
+        _, h, w = y.shape
+        down, right = -h % HYPER_STRIDE, -w % HYPER_STRIDE
+        padded = np.pad(y, ((0, 0), (0, down), (0, right)), mode="edge")
+        hz, wz = padded.shape[1] // HYPER_STRIDE, padded.shape[2] // HYPER_STRIDE
+        z = np.empty((self.N, hz, wz), dtype=np.int32)
+        median = torch.from_numpy(self.z_median).float()[:, None, None] / Z_UNIT
+        for inner, outer in track(tiles(hz, wz, 2 * _TILE, _HALO), "hyper-analysis"):
+            top, bottom, left, right = (HYPER_STRIDE * side for side in outer)
+            part = torch.from_numpy(padded[:, top:bottom, left:right]).float() / MEAN_UNIT
+            seen = part.abs() if self.arch == "bmshj2018-hyperprior" else part
+            tile = cut((self.h_a(seen[None])[0] - median).round().int(), inner, outer, 1)
+            z[:, inner[0] : inner[1], inner[2] : inner[3]] = tile.numpy()
+        return z
+
+    def side_bits(self, z: Integers | None, position: int) -> float:
+        """Information of ẑ's symbols under its tables."""
+        assert z is not None
+        tables = self._z_tables(position)
+        channels = np.repeat(np.arange(self.N), z[0].size)
+        counts = count_values(z.reshape(-1), channels, self.N, tables.shape[1] - 1)
+        return information(counts, tables)
+
+    def quantize(self, y: Integers, position: int) -> Integers:
+        """ŷ (M, h, w) that a decoder would get for y, both in 1/MEAN_UNIT."""
+        if not self.about_means:
+            return _to_steps(y) * MEAN_UNIT
+        _, h, w = y.shape
+        z = self.side_information(y, position)
+        return self.code_latents(Encoder(), position, h, w, y, z)
+
+    def code_latents(
+        self, coder: Coder, position: int, h: int, w: int,
+        y: Integers | None = None, z: Integers | None = None,
+    ) -> Integers:  # fmt: skip
+        """Code ẑ, then ŷ; the decoder passes neither y nor z.
+
+        Args:
+            position: on the rate axis, 0 … (K-1)·STEPS.
+            y: (M, h, w) in 1/MEAN_UNIT, not yet rounded to steps.
+            z: symbols, as `side_information` gives them.
+
+        Returns:
+            ŷ (M, h, w) in 1/MEAN_UNIT.
+        """
+        hz, wz = -(-h // HYPER_STRIDE), -(-w // HYPER_STRIDE)
+        flat = None if z is None else z.reshape(-1)
+        counts = np.full(self.N, hz * wz)
+        z = code_values(coder, flat, counts, self._z_tables(position)).reshape(self.N, hz, wz)
+        rows = None if y is None else np.ascontiguousarray(y.reshape(self.M, -1).T)
+        with exact_products():
+            if self.has_context:
+                y_hat = self._code_fronts(coder, z, h, w, rows)
+            else:
+                y_hat = self._code_tiles(coder, z, h, w, rows)
+        return np.ascontiguousarray(y_hat.T).reshape(self.M, h, w)
+
+    def _code_tiles(
+        self, coder: Coder, z: Integers, h: int, w: int, y: Integers | None
+    ) -> Integers:
+        """Without a context: ŷ (h·w, M), tile by tile of z."""
+        y_hat = np.empty((h * w, self.M), dtype=np.int32)
+        for places, outputs in self._synthesized(z, h, w):
+            index, mean = self._decide(outputs)
+            values = None if y is None else _to_steps(y[places] - mean).ravel()
+            steps = self.gaussians.code(coder, values, index.ravel(), None)
+            y_hat[places] = steps.reshape(index.shape) * MEAN_UNIT + mean
+        return y_hat
+
+    def _code_fronts(
+        self, coder: Coder, z: Integers, h: int, w: int, y: Integers | None
+    ) -> Integers:
+        """With a context: ŷ (h·w, M), front by front."""
+        hyper = torch.empty(h * w, 2 * self.M, dtype=torch.int16)
+        for places, outputs in self._synthesized(z, h, w):
+            hyper[torch.from_numpy(places)] = outputs.short()
+        neighbours = _Neighbours(h, w, self.M)
+        steps = np.zeros((h * w, self.M), dtype=np.int32)
+        if y is not None:
+            steps = _to_steps(y)
+            neighbours.know(np.arange(h * w), steps)
+            batches = np.split(np.arange(h * w), range(_BATCH, h * w, _BATCH))
+            parts = [self._predict(hyper, neighbours, b) for b in track(batches, "parameters")]
+            known_index, known_mean = (np.concatenate(p) for p in zip(*parts, strict=True))
+        for front in track(fronts(h, w), "latents"):
+            if y is not None:
+                index, mean, values = known_index[front], known_mean[front], steps[front].ravel()
+            else:
+                index, mean = self._predict(hyper, neighbours, front)
+                values = None
+            coded = self.gaussians.code(coder, values, index.ravel(), mean.ravel())
+            steps[front] = coded.reshape(-1, self.M)
+            neighbours.know(front, steps[front])
+        return steps * MEAN_UNIT
+
+    def _predict(
+        self, hyper: Tensor, neighbours: _Neighbours, places: NDArray[np.int64]
+    ) -> tuple[NDArray[np.uint8], Integers]:
+        """Scale indices and means (n, M) of positions whose neighbours are known."""
+        context = self.context.rows(neighbours.columns(places))
+        given = hyper[torch.from_numpy(places)].float()
+        return self._decide(self.parameters.rows(torch.cat([given, context], dim=1)))
+
+    def _decide(self, outputs: Tensor) -> tuple[NDArray[np.uint8], Integers]:
+        """Scale indices and means (n, M) from (n, 2M), or (n, M) where there are no means."""
+        index = torch.bucketize(outputs[:, : self.M].contiguous(), self.thresholds)
+        if outputs.shape[1] == self.M:
+            return index.byte().numpy(), np.zeros(index.shape, dtype=np.int32)
+        return index.byte().numpy(), outputs[:, self.M :].int().numpy()
+
+    def _synthesized(
+        self, z: Integers, h: int, w: int
+    ) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+        """(positions (n,) in 0 … h·w - 1, h_s's outputs (n, O)), tile by tile."""
+        z_hat = np.clip(z * np.int64(Z_UNIT) + self.z_median[:, None, None], -Z_LIMIT, Z_LIMIT)
+        seen = torch.from_numpy(z_hat.astype(np.float32))
+        place = np.arange(h * w).reshape(h, w)
+        for inner, outer in track(tiles(z.shape[1], z.shape[2], _TILE, _HALO), "hyper-synthesis"):
+            part = seen[:, outer[0] : outer[1], outer[2] : outer[3]]
+            tile = cut(self.h_s.plane(part), inner, outer, HYPER_STRIDE)
+            top, left = inner[0] * HYPER_STRIDE, inner[2] * HYPER_STRIDE
+            places = place[top : top + tile.shape[1], left : left + tile.shape[2]]
+            tile = tile[:, : places.shape[0], : places.shape[1]]
+            yield places.ravel(), tile.flatten(1).T.contiguous()
+
+    def _z_tables(self, position: int) -> NDArray[np.int64]:
+        return integer_softmax(interpolate(self.z_prior, position, STEPS))
+
+
+def _to_steps(y: Integers) -> Integers:
+    """The nearest whole steps of what is in 1/MEAN_UNIT, halves upwards."""
+    steps: Integers = (y + MEAN_UNIT // 2) // MEAN_UNIT
+    return steps
+
+
+class _Neighbours:
+    """What the context sees of ŷ: a canvas with a margin of zeros, and its twelve taps."""
+
+    def __init__(self, h: int, w: int, M: int) -> None:
+        self.width = w
+        self.stride = w + 4
+        self.canvas = torch.zeros((h + 2) * self.stride, M)
+        taps = [row * self.stride + column for row in range(3) for column in range(5)]
+        self.taps = torch.tensor(taps[: MaskedConv.TAPS])
+
+    def know(self, places: NDArray[np.int64], steps: Integers) -> None:
+        """Enter ŷ (n, M) in steps."""
+        at = torch.from_numpy(self._corner(places) + 2 * self.stride + 2)
+        self.canvas[at] = torch.from_numpy(np.clip(steps, -CONTEXT_LIMIT, CONTEXT_LIMIT)).float()
+
+    def columns(self, places: NDArray[np.int64]) -> Tensor:
+        """(n, 12 · M): the taps of each position, row by row."""
+        at = torch.from_numpy(self._corner(places))[:, None] + self.taps
+        return F.embedding(at, self.canvas).flatten(1)
+
+    def _corner(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where in the canvas the first tap of a position lies."""
+        corner: NDArray[np.int64] = places // self.width * self.stride + places % self.width
+        return corner
+
+
+def fronts(h: int, w: int) -> list[NDArray[np.int64]]:
+    """Positions of an h x w plane by time 3·row + column, rows rising within a time."""
+    rows, columns = np.divmod(np.arange(h * w), w)
+    time = 3 * rows + columns
+    order = np.argsort(time, kind="stable")
+    front: list[NDArray[np.int64]] = np.split(order, np.flatnonzero(np.diff(time[order])) + 1)
+    return front

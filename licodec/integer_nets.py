@@ -1,0 +1,178 @@
+"""Networks that decide probabilities, in exact integer arithmetic (Ballé et al. 2019, "Integer networks").
+
+A layer multiplies integer activations with integer weights, adds a bias, applies its activation,
+scales each output by a power of two, rounds and clamps:
+
+    a' = clamp(⌊leaky(Σ w·a + b) / 2^shift + ½⌋, low, high)
+
+Integers travel in float32 tensors where no sum can leave ±2^24, in float64 ones elsewhere. Both hold
+the same integers exactly, in any order of summation, so the choice is one of speed alone. Every
+layer is a matrix product over gathered columns: nothing here may pick a Winograd or an FFT kernel, and
+`exact_products` keeps reduced precision out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+FLOAT32_SUMS = 2**24
+FLOAT64_SUMS = 2**44
+"""Sums stay below this, so that the leaky slope's product with one is exact in float64 too."""
+
+LEAKY_NUMERATOR, LEAKY_DENOMINATOR = 164, 2**14
+"""The slope of leaky ReLU below 0: 0.01001 for CompressAI's 0.01."""
+
+PARTS = ("weight", "bias", "shift", "limit")
+"""The tensors of a layer."""
+
+
+_lock = threading.Lock()
+_inside: list[Any] = []
+"""One entry a thread within `exact_products`; the first says whether oneDNN was on before."""
+
+
+@contextlib.contextmanager
+def exact_products() -> Iterator[None]:
+    """Within it, float32 matrix products are float32 ones, whatever precision the program has allowed.
+
+    The switch is the whole process's: oneDNN is off until the last thread has left, and transforms of
+    other threads do without it.
+    """
+    with _lock:
+        _inside.append(torch.backends.mkldnn.enabled)
+        torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        with _lock:
+            before = _inside[0]
+            _inside.pop()
+            if not _inside:
+                torch.backends.mkldnn.enabled = before
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a layer is, apart from its numbers.
+
+    Attributes:
+        kind: conv (stride 1, padded to the same size), deconv (stride 2, doubling) or subpixel
+            (conv, then each four channels become one of twice the size).
+        kernel: taps a side; 1 also stands for layers over lists of positions.
+        activation: none, relu or leaky.
+    """
+
+    kind: str
+    kernel: int
+    activation: str
+
+
+class IntegerLayer:
+    """One layer over rows or planes of activations.
+
+    Args:
+        tensors: `weight`, integers (O, K), K being inputs · taps, or (K, O · taps) for deconv, K being
+            inputs; `bias` (O,) in units of a sum; `shift` (O,); `limit` (2,): low and high.
+        shape: its kind.
+        input_limit: the largest magnitude an input may have.
+    """
+
+    def __init__(self, tensors: Mapping[str, NDArray[Any]], shape: Shape, input_limit: int) -> None:
+        weight, bias = tensors["weight"], tensors["bias"]
+        self.shape = shape
+        self.outputs = len(bias)
+        narrow = largest_sum(weight, bias, shape, input_limit) < FLOAT32_SUMS
+        self.dtype = torch.float32 if narrow else torch.float64
+        columns = weight if shape.kind == "deconv" else np.ascontiguousarray(weight.T)
+        self.weight = torch.from_numpy(columns).to(self.dtype)
+        self.bias = torch.from_numpy(bias).to(self.dtype)
+        self.scale = torch.from_numpy(np.ldexp(1.0, -tensors["shift"].astype(np.int64)))
+        self.low, self.high = (int(v) for v in tensors["limit"])
+        self.limit = max(-self.low, self.high)
+
+    def rows(self, x: Tensor) -> Tensor:
+        """(n, K) integer activations to (n, O): a 1x1 layer, or one over gathered columns."""
+        return self._finish(torch.addmm(self.bias, x.to(self.dtype), self.weight))
+
+    def plane(self, x: Tensor) -> Tensor:
+        """(C, H, W) to (O, H, W), (O, 2H, 2W) or (O/4, 2H, 2W), as its kind says."""
+        _, H, W = x.shape
+        k = self.shape.kernel
+        if self.shape.kind == "deconv":
+            parts = torch.mm(x.to(self.dtype).flatten(1).T, self.weight)
+            sums = F.fold(parts.T[None], (2 * H + k - 2, 2 * W + k - 2), k, stride=2)[0]
+            sums = sums[:, k // 2 : k // 2 + 2 * H, k // 2 : k // 2 + 2 * W].flatten(1).T
+            return self._finish(sums + self.bias).T.reshape(self.outputs, 2 * H, 2 * W)
+        columns = F.unfold(x.to(self.dtype)[None], k, padding=k // 2)[0].T
+        out = self.rows(columns).T.reshape(self.outputs, H, W)
+        return F.pixel_shuffle(out, 2) if self.shape.kind == "subpixel" else out
+
+    def _finish(self, sums: Tensor) -> Tensor:
+        """Activation, scaling, rounding and clamping of sums (n, O), exact in float64."""
+        t = sums.double()
+        if self.shape.activation == "leaky":
+            t = torch.maximum(t, t * (LEAKY_NUMERATOR / LEAKY_DENOMINATOR))
+        return (t * self.scale).add_(0.5).floor_().clamp_(self.low, self.high).float()
+
+
+def largest_sum(weight: NDArray[Any], bias: NDArray[Any], shape: Shape, input_limit: int) -> float:
+    """The largest magnitude that a sum of the layer can reach, inputs being within ±input_limit."""
+    magnitude = weight_magnitude(weight, len(bias), shape)
+    return float((magnitude * input_limit + np.abs(bias.astype(np.float64))).max())
+
+
+def weight_magnitude(weight: NDArray[Any], outputs: int, shape: Shape) -> NDArray[np.float64]:
+    """(O,) the largest sum of |weight| that meets in one output.
+
+    The taps of a deconv that meet in one output are those of like parity.
+    """
+    magnitude: NDArray[np.float64] = np.abs(weight.astype(np.float64))
+    if shape.kind != "deconv":
+        per_output: NDArray[np.float64] = magnitude.sum(1)
+        return per_output
+    taps = magnitude.sum(0).reshape(outputs, shape.kernel, shape.kernel)
+    phases = [taps[:, i::2, j::2].sum((1, 2)) for i in (0, 1) for j in (0, 1)]
+    largest: NDArray[np.float64] = np.max(phases, axis=0)
+    return largest
+
+
+class IntegerNet:
+    """Layers in a row.
+
+    Args:
+        tensors: `PREFIX.i.weight` … of each layer.
+        shapes: of each layer.
+        input_limit: the largest magnitude an input may have.
+    """
+
+    def __init__(
+        self, tensors: Mapping[str, NDArray[Any]], prefix: str, shapes: Sequence[Shape],
+        input_limit: int,
+    ) -> None:  # fmt: skip
+        self.layers = []
+        for i, shape in enumerate(shapes):
+            own = {part: tensors[f"{prefix}.{i}.{part}"] for part in PARTS}
+            self.layers.append(IntegerLayer(own, shape, input_limit))
+            input_limit = self.layers[-1].limit
+        self.limit = input_limit
+
+    def plane(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer.plane(x)
+        return x
+
+    def rows(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer.rows(x)
+        return x

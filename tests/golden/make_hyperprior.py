@@ -1,0 +1,50 @@
+"""Write the golden files of the hyperprior codecs: `python tests/golden/make_hyperprior.py`, once
+for each format.
+
+Each stands beside its own tiny weights, which CompressAI's class gave at random.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+from skimage import data
+
+import licodec
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+from small_checkpoints import ARCHES, checkpoint  # noqa: E402
+
+from licodec.training.import_checkpoint import import_checkpoint  # noqa: E402
+
+SMALL = {"cheng2020-attn": (12,)}
+
+
+def main() -> None:
+    folder = HERE / "hyperprior"
+    folder.mkdir(exist_ok=True)
+    image = Image.fromarray(data.astronaut()[20:117, 180:311])
+    expected = {}
+    for arch in ARCHES:
+        with tempfile.TemporaryDirectory() as temporary:
+            path = Path(temporary) / "c.pt"
+            checkpoint(arch, path, SMALL.get(arch, (8, 12)))
+            weights = import_checkpoint(path, arch, None, folder, arch)
+        weights.with_suffix(".json").unlink()
+        encoded = licodec.encode(image, 60, weights=weights, device="cpu", precision="float32")
+        weights.with_suffix(".lic").write_bytes(encoded)
+        licodec.decode(encoded, weights=weights, device="cpu", precision="float32").save(
+            weights.with_suffix(".png")
+        )
+        expected[weights.stem] = licodec.info(encoded)["latents_crc32"]
+    (folder / "latents_crc32.json").write_text(json.dumps(expected, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
