@@ -75,13 +75,14 @@ def test_fixed_rate_and_optimizers(folder, tmp_path, optimizer):
     assert load_checkpoint(train(config))["step"] == 2
 
 
-def test_trained_weights_encode_and_decode(trained, folder, tmp_path):
+def test_trained_weights_encode_and_decode(trained, folder, tmp_path, monkeypatch):
     with Image.open(sorted(folder.iterdir())[0]) as image:
         image.load()
     for checkpoint, model in zip(trained, ("factorized", "adaptive"), strict=True):
         path = export(checkpoint, tmp_path, "tiny")
         assert path.with_suffix(".json").exists()
         data = licodec.encode(image, quality=100, model=str(path))
+        monkeypatch.setenv("LICODEC_WEIGHTS", str(path.parent))
         assert licodec.info(data)["model"] == model
         os.environ["LICODEC_WEIGHTS"] = str(tmp_path)
         try:
