@@ -104,6 +104,21 @@ def fill_hidden(color: Pixels, alpha: Pixels) -> Pixels:
     return filled
 
 
+def seen_positions(alpha: Pixels, stride: int, reach: int) -> NDArray[np.bool_]:
+    """Which latent positions (⌈H/stride⌉, ⌈W/stride⌉) have a pixel of alpha > 0 within `reach` positions.
+
+    Exactly those can have a say in what is seen.
+    """
+    height, width = alpha.shape
+    seen = np.maximum.reduceat(alpha, range(0, height, stride), axis=0)
+    seen = np.maximum.reduceat(seen, range(0, width, stride), axis=1) > 0
+    around = np.pad(seen, reach)
+    for axis in (0, 1):
+        windows = np.lib.stride_tricks.sliding_window_view(around, 2 * reach + 1, axis=axis)
+        around = windows.any(-1)
+    return around
+
+
 def _reduce(samples: NDArray[np.generic], factor: int) -> NDArray[np.float32]:
     """Sums over factor x factor blocks of (H, W, C); the last ones may be cut by the border."""
     height, width, _ = samples.shape

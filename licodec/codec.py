@@ -161,10 +161,12 @@ class Codec:
         """The file of a picture whose latents y (M, h, w) are known, in 1/unit, at quality step / 2."""
         position = self.weights.position(step)
         height, width = picture.color.shape[:2]
+        seen = self.seen(picture.alpha)
         entropy_model = self.model(model)
-        z = entropy_model.side_information(y, position)
+        z = entropy_model.side_information(y, position, seen)
         encoder = Encoder()
-        y_hat = entropy_model.code_latents(encoder, position, y.shape[1], y.shape[2], y, z)
+        _, h, w = y.shape
+        y_hat = entropy_model.code_latents(encoder, position, h, w, y, z, seen)
         return Container(
             width=width, height=height, mode=picture.mode, adaptive=model == "adaptive",
             model_hash=self.weights.hash, quality=step,
@@ -180,8 +182,8 @@ class Codec:
             DamagedFileError: the latents are not those that were encoded.
         """
         c = container
-        y = self.decode_latents(c)
-        opacity = alpha.unpack(c.chunks[ALPHA], c.height, c.width) if ALPHA in c.chunks else None
+        opacity = opacity_of(c)
+        y = self.decode_latents(c, opacity)
         color = self.synthesize(y, c.height, c.width, c.mode, c.quality)
         metadata = {k: v for k, v in c.chunks.items() if k != ALPHA}
         return Picture(c.mode, color, opacity, metadata)
@@ -195,8 +197,19 @@ class Codec:
             y, self._gain(step), height, width, channels, is_precise(step)
         )
 
-    def decode_latents(self, container: Container) -> NDArray[np.int32]:
+    def seen(self, opacity: NDArray[np.uint8] | None) -> NDArray[np.bool_] | None:
+        """The latent positions (h, w) that reach a visible pixel; None stands for all."""
+        if opacity is None or opacity.all():
+            return None
+        return alpha.seen_positions(opacity, STRIDE, self.transforms.halo)
+
+    def decode_latents(
+        self, container: Container, opacity: NDArray[np.uint8] | None = None
+    ) -> NDArray[np.int32]:
         """ŷ (M, h, w), checked against its CRC.
+
+        Args:
+            opacity: the file's alpha, if it was unpacked before.
 
         Raises:
             DamagedFileError: it does not agree, or the payload is too short for so many latents.
@@ -208,7 +221,8 @@ class Codec:
                 f"{len(container.payload)} bytes cannot hold {container.width}x{container.height} pixels"
             )
         decoder = Decoder(container.payload)
-        y = self.model_of(container).code_latents(decoder, position, h, w)
+        seen = self.seen(opacity_of(container) if opacity is None else opacity)
+        y = self.model_of(container).code_latents(decoder, position, h, w, seen=seen)
         if latents_crc32(y) != container.latents_crc32:
             raise DamagedFileError("the latents decode to other values than were encoded")
         return y
@@ -230,6 +244,12 @@ def psnr_db(picture: Picture, decoded: NDArray[np.uint8]) -> float:
         squares += int((error * error).sum())
         samples += error.size
     return 10 * math.log10(255**2 * samples / squares) if squares else math.inf
+
+
+def opacity_of(container: Container) -> NDArray[np.uint8] | None:
+    """The file's alpha (H, W)."""
+    content = container.chunks.get(ALPHA)
+    return None if content is None else alpha.unpack(content, container.height, container.width)
 
 
 def latents_crc32(y: NDArray[np.int32]) -> int:

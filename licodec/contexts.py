@@ -88,8 +88,12 @@ class Contexts:
             out += forecast >= threshold
         return out
 
-    def counts(self, y: Integers, position: int, bins: int) -> NDArray[np.int64]:
+    def counts(
+        self, y: Integers, position: int, bins: int, seen: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.int64]:
         """How often each channel of y (M, h, w) takes each value in each class: (M, C, bins + 1).
+
+        Only at positions that are `seen` (h, w), by default all; elsewhere y counts as 0.
 
         With all channels at hand, the classes that the traversal will find one by one come at once.
         """
@@ -98,6 +102,8 @@ class Contexts:
         out = np.zeros((M, C, bins + 1), dtype=np.int64)
         for band in bands(*y.shape[1:]):
             part = y[self.order, band]
+            if seen is not None:
+                part[:, ~seen[band]] = 0
             rows = np.repeat(C * np.arange(M)[:, None], part[0].size, axis=1)
             if C > 1:
                 features = Features(M, *part.shape[1:])
@@ -106,7 +112,11 @@ class Contexts:
                 forecasts = self.weights @ features.rows
                 for threshold in thresholds.T:
                     rows += forecasts >= threshold[:, None]
-            counted = count_values(part.reshape(-1), rows.reshape(-1), M * C, bins)
+            flat = part.reshape(M, -1)
+            if seen is not None:
+                shown = seen[band].reshape(-1)
+                flat, rows = flat[:, shown], rows[:, shown]
+            counted = count_values(flat.reshape(-1), rows.reshape(-1), M * C, bins)
             out[self.order] += counted.reshape(M, C, -1)
         return out
 

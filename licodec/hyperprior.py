@@ -39,6 +39,7 @@ from licodec.transforms import cut, tiles
 from licodec.weights import STEPS, Weights
 
 Integers = NDArray[np.int32]
+Mask = NDArray[np.bool_]
 
 Z_UNIT = 4
 """ẑ lies on quarters of a step, where its medians can be."""
@@ -99,7 +100,7 @@ class Hyperprior:
         self.h_a.eval()
 
     @torch.inference_mode()
-    def side_information(self, y: Integers, position: int) -> Integers:
+    def side_information(self, y: Integers, position: int, seen: Mask | None = None) -> Integers:
         """Symbols of ẑ (N, ⌈h/4⌉, ⌈w/4⌉) for y (M, h, w) in 1/MEAN_UNIT: the encoder's choice."""
         _, h, w = y.shape
         down, right = -h % HYPER_STRIDE, -w % HYPER_STRIDE
@@ -110,8 +111,8 @@ class Hyperprior:
         for inner, outer in track(tiles(hz, wz, 2 * _TILE, _HALO), "hyper-analysis"):
             top, bottom, left, right = (HYPER_STRIDE * side for side in outer)
             part = torch.from_numpy(padded[:, top:bottom, left:right]).float() / MEAN_UNIT
-            seen = part.abs() if self.arch == "bmshj2018-hyperprior" else part
-            tile = cut((self.h_a(seen[None])[0] - median).round().int(), inner, outer, 1)
+            part = part.abs() if self.arch == "bmshj2018-hyperprior" else part
+            tile = cut((self.h_a(part[None])[0] - median).round().int(), inner, outer, 1)
             z[:, inner[0] : inner[1], inner[2] : inner[3]] = tile.numpy()
         return z
 
@@ -133,9 +134,9 @@ class Hyperprior:
 
     def code_latents(
         self, coder: Coder, position: int, h: int, w: int,
-        y: Integers | None = None, z: Integers | None = None,
+        y: Integers | None = None, z: Integers | None = None, seen: Mask | None = None,
     ) -> Integers:  # fmt: skip
-        """Code ẑ, then ŷ; the decoder passes neither y nor z.
+        """Code ẑ, then ŷ, seen or not; the decoder passes neither y nor z.
 
         Args:
             position: on the rate axis, 0 … (K-1)·STEPS.

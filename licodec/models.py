@@ -33,6 +33,7 @@ from licodec.rangecoder import Coder, Pmf
 from licodec.weights import STEPS, Weights
 
 Integers = NDArray[np.int32]
+Mask = NDArray[np.bool_]
 
 
 class Model(Protocol):
@@ -41,7 +42,9 @@ class Model(Protocol):
     y and ŷ (M, h, w) are in steps for `Tabled` models, in 1/MEAN_UNIT of a step for hyperpriors.
     """
 
-    def side_information(self, y: Integers, position: int) -> Integers | None:
+    def side_information(
+        self, y: Integers, position: int, seen: Mask | None = None
+    ) -> Integers | None:
         """What the encoder sends ahead of y, and its choice alone."""
 
     def side_bits(self, z: Integers | None, position: int) -> float:
@@ -52,9 +55,12 @@ class Model(Protocol):
 
     def code_latents(
         self, coder: Coder, position: int, h: int, w: int,
-        y: Integers | None = None, z: Integers | None = None,
+        y: Integers | None = None, z: Integers | None = None, seen: Mask | None = None,
     ) -> Integers:  # fmt: skip
-        """Code side stream and latents, and return ŷ; the decoder passes neither y nor z."""
+        """Code side stream and latents, and return ŷ; the decoder passes neither y nor z.
+
+        Latents that are not `seen` (h, w) do not matter: a model may leave them out, and return 0.
+        """
 
 
 class Tabled(ABC):
@@ -76,21 +82,22 @@ class Tabled(ABC):
 
     def code_latents(
         self, coder: Coder, position: int, h: int, w: int,
-        y: Integers | None = None, z: Integers | None = None,
+        y: Integers | None = None, z: Integers | None = None, seen: Mask | None = None,
     ) -> Integers:  # fmt: skip
         z = self.code_side(coder, position, z)
         tables = self.tables(position, z)
         thresholds = self.contexts.at(position)
-        out = np.empty((len(tables), h, w), dtype=np.int32)
+        out = np.zeros((len(tables), h, w), dtype=np.int32)
         for band in track(bands(h, w), "latents"):
             rows = out[:, band]
+            shown = np.arange(rows[0].size) if seen is None else np.flatnonzero(seen[band])
             features = Features(len(tables), *rows.shape[1:])
             for i, c in enumerate(self.contexts.order):
-                classes = self.contexts.classes(i, features, thresholds)
-                places = np.argsort(classes, kind="stable")
+                classes = self.contexts.classes(i, features, thresholds)[shown]
+                places = shown[np.argsort(classes, kind="stable")]
                 counts = np.bincount(classes, minlength=len(tables[c]))
                 values = None if y is None else y[c, band].reshape(-1)[places]
-                found = np.empty(len(places), dtype=np.int32)
+                found = np.zeros(rows[c].size, dtype=np.int32)
                 found[places] = code_values(coder, values, counts, tables[c])
                 rows[c] = found.reshape(rows[c].shape)
                 if tables.shape[1] > 1:
@@ -109,7 +116,7 @@ class Factorized(Tabled):
             np.zeros((K, M, 0), dtype=np.int32), STEPS,
         )  # fmt: skip
 
-    def side_information(self, y: Integers, position: int) -> None:
+    def side_information(self, y: Integers, position: int, seen: Mask | None = None) -> None:
         return None
 
     def code_side(self, coder: Coder, position: int, z: Integers | None) -> None:
@@ -150,9 +157,9 @@ class Adaptive(Tabled):
         self.h_a.eval()
 
     @torch.no_grad()
-    def side_information(self, y: Integers, position: int) -> Integers:
+    def side_information(self, y: Integers, position: int, seen: Mask | None = None) -> Integers:
         """ẑ (Z, 32): what h_a says, or all zero where that costs fewer bits in all."""
-        counts = self.contexts.counts(y, position, BINS)
+        counts = self.contexts.counts(y, position, BINS, seen)
         p = torch.from_numpy(counts[..., :-1].sum(1).astype(np.float32))
         p /= p.sum(1, keepdim=True).clamp(min=1)
         prior = torch.from_numpy(self._prior(position).astype(np.float32))

@@ -27,7 +27,7 @@ import atheris
 
 with atheris.instrument_imports(include=["licodec"]):
     import licodec
-    from licodec.codec import latents_crc32, open_codec
+    from licodec.codec import latents_crc32, opacity_of, open_codec
     from licodec.container import Container, pack, unpack
     from licodec.output import to_file
     from licodec.rangecoder import Decoder
@@ -54,7 +54,8 @@ def with_right_latents(container: Container) -> Container:
     codec, _ = open_codec(container.model_hash, "cpu", "float32")
     position = codec.weights.position(container.quality)
     h, w = -(-container.height // 16), -(-container.width // 16)
-    y = codec.model_of(container).code_latents(Decoder(container.payload), position, h, w)
+    decoder, seen = Decoder(container.payload), codec.seen(opacity_of(container))
+    y = codec.model_of(container).code_latents(decoder, position, h, w, seen=seen)
     return dataclasses.replace(container, latents_crc32=latents_crc32(y))
 
 
