@@ -22,6 +22,16 @@ def encoded(photo: Image.Image) -> bytes:
     return licodec.encode(photo, quality=40)
 
 
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """Eight crops of free photographs."""
+    path = tmp_path_factory.mktemp("images")
+    for i, source in enumerate((data.astronaut(), data.coffee(), data.chelsea(), data.rocket())):
+        for j in range(2):
+            Image.fromarray(source[j * 40 : j * 40 + 160, 60:260]).save(path / f"{i}{j}.png")
+    return path
+
+
 def noise(width: int, height: int, mode: str, seed: int = 0) -> Image.Image:
     """A smooth random image of any mode that Pillow builds from bytes."""
     rng = np.random.default_rng(seed)

@@ -92,7 +92,7 @@ def test_unreachable_is_one_line_without_a_file(photo, tmp_path):
 
 def test_target_on_the_command_line(photo, tmp_path):
     photo.save(tmp_path / "x.png")
-    for option, value in (("--target-size", "2k"), ("--target-bpp", "1.066")):
+    for option, value in (("--target-size", "2k"), ("--target-bpp", "1.0667")):
         arguments = ["encode", str(tmp_path / "x.png"), option, value, "-f"]
         assert CliRunner().invoke(main, arguments).exit_code == 0
         assert 1960 <= (tmp_path / "x.lic").stat().st_size <= 2000

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from skimage import data
 
 import licodec
 from licodec.distributions import BINS
@@ -22,16 +21,6 @@ from licodec.training.model import Adaptive, Factorized, between, round_ste
 from licodec.training.optimizers import orthogonalize
 from licodec.training.start import karhunen_loeve
 from licodec.training.tasks import uses_bf16
-
-
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory):
-    """Eight crops of free photographs."""
-    path = tmp_path_factory.mktemp("images")
-    for i, source in enumerate((data.astronaut(), data.coffee(), data.chelsea(), data.rocket())):
-        for j in range(2):
-            Image.fromarray(source[j * 40 : j * 40 + 160, 60:260]).save(path / f"{i}{j}.png")
-    return path
 
 
 def settings(folder, out, classes=4, **changes):

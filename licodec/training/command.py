@@ -78,12 +78,18 @@ def _reporter() -> Iterator[Callable[[dict[str, Any]], None]]:
 
 @click.command()
 @click.argument("checkpoint", type=click.Path(exists=True, dir_okay=False))
-@click.option("-o", "--output-dir", default="weights", show_default=True)
+@click.option(
+    "-o", "--output-dir",
+    help="By default weights, or the checkpoint's own folder for a codec with a hyperprior.",
+)  # fmt: skip
 @click.option(
     "--name", default="natural-mse", show_default=True, help="First part of the file's name."
 )
-def export(checkpoint: str, output_dir: str, name: str) -> None:
-    """Turn a training checkpoint into a hashed weights file."""
+def export(checkpoint: str, output_dir: str | None, name: str) -> None:
+    """Turn a training checkpoint into a hashed weights file.
+
+    Of a codec with a hyperprior it is a state dict of CompressAI's, for `licodec import`.
+    """
     from licodec.training.export import export as run
 
     click.echo(run(checkpoint, output_dir, name))

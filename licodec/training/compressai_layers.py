@@ -24,6 +24,21 @@ if _missing:
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    from compressai.entropy_models import EntropyBottleneck
+    from compressai.entropy_models import EntropyBottleneck, GaussianConditional
+    from compressai.layers import MaskedConv2d
+    from compressai.models import (
+        Cheng2020Attention,
+        JointAutoregressiveHierarchicalPriors,
+        MeanScaleHyperprior,
+        ScaleHyperprior,
+    )
 
-__all__ = ["EntropyBottleneck"]
+__all__ = [
+    "Cheng2020Attention",
+    "EntropyBottleneck",
+    "GaussianConditional",
+    "JointAutoregressiveHierarchicalPriors",
+    "MaskedConv2d",
+    "MeanScaleHyperprior",
+    "ScaleHyperprior",
+]

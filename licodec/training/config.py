@@ -18,6 +18,9 @@ else:
 LAMBDAS = (0.0018, 0.0035, 0.0067, 0.0130, 0.0250, 0.0483, 0.0932, 0.1800)
 """The customary anchors: weight of the mean squared error on 0…255 against bits per pixel."""
 
+ALPHAS = {"scale-hyperprior": 0.1, "hyperprior": 0.1, "autoregressive": 1.0, "attention": 1.0}
+"""The regularizer's weight by architecture: paper 2's, whose 0.1 serves scale-hyperprior too."""
+
 
 @dataclass
 class Data:
@@ -34,6 +37,9 @@ class Data:
 
 @dataclass
 class Model:
+    arch: str = "factorized"
+    """factorized (the adaptive codec's too), scale-hyperprior, hyperprior, autoregressive or
+    attention."""
     N: int = 128
     M: int = 192
     lambdas: tuple[float, ...] = LAMBDAS
@@ -53,7 +59,10 @@ class Train:
     """transforms: g_a, g_s and static bottlenecks; distributions: h_a and h_s on frozen
     transforms; joint: everything, with the rate of the adaptive distributions."""
     init: str = "klt"
-    """klt, or a safetensors file or checkpoint to start from."""
+    """klt, fresh (random; with a hyperprior only), or a safetensors file or checkpoint to start from."""
+    surrogate: str = "round"
+    """What stands for rounding with a hyperprior: round (straight through, for the distortion; noise
+    for the rate), or noise (for both, as CompressAI trains)."""
     steps: int = 0
     """Stop after this many; 0 leaves it to `minutes`."""
     minutes: float = 0.0
@@ -82,10 +91,22 @@ class Train:
 
 
 @dataclass
+class Regularizer:
+    alpha: float = 0.0
+    """Weight of H_q(X|X̂) in bits per pixel; where it is not given, paper 2's for the codec."""
+    lr: float = 1e-3
+    """Of q's own Adam, the same throughout."""
+    width: int = 16
+    """Inner channels of q."""
+
+
+@dataclass
 class Config:
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
     train: Train = field(default_factory=Train)
+    regularizer: Regularizer | None = None
+    """Only where the file has this section."""
 
 
 def load(path: str | Path) -> Config:
@@ -104,8 +125,10 @@ def load(path: str | Path) -> Config:
 def from_dict(raw: dict[str, Any], name: str = "config") -> Config:
     config = Config()
     for section, values in raw.items():
-        if section not in ("data", "model", "train") or not isinstance(values, dict):
+        if section not in ("data", "model", "train", "regularizer") or not isinstance(values, dict):
             raise UsageError(f"{name}: unknown section [{section}]")
+        if section == "regularizer":
+            config.regularizer = Regularizer()
         target = getattr(config, section)
         known = {f.name: getattr(target, f.name) for f in dataclasses.fields(target)}
         for key, value in values.items():
@@ -119,6 +142,8 @@ def from_dict(raw: dict[str, Any], name: str = "config") -> Config:
             if type(value) is not type(default):
                 raise UsageError(f"{name}: {section}.{key} must be {type(default).__name__}")
             setattr(target, key, value)
+    if config.regularizer and "alpha" not in raw["regularizer"]:
+        config.regularizer.alpha = ALPHAS.get(config.model.arch, 0.0)
     check(config, name)
     return config
 
@@ -148,9 +173,37 @@ def check(config: Config, name: str = "config") -> None:
         raise UsageError(f"{name}: data.batch must be a multiple of {len(model.lambdas)} lambdas")
     if data.patch < 64 or data.patch % 16:
         raise UsageError(f"{name}: data.patch must be a multiple of 16, at least 64")
+    if model.arch != "factorized":
+        _check_hyperprior(config, name)
+    elif train.init == "fresh":
+        raise UsageError(f"{name}: train.init is klt or a file for {model.arch}")
+    elif config.regularizer:
+        raise UsageError(f"{name}: [regularizer] needs a model.arch with a hyperprior")
+
+
+def _check_hyperprior(config: Config, name: str) -> None:
+    data, model, train = config.data, config.model, config.train
+    if model.arch not in ALPHAS:
+        raise UsageError(f"{name}: model.arch is factorized, {', '.join(ALPHAS)}")
+    if train.stage != "transforms":
+        raise UsageError(f"{name}: {model.arch} is trained in one stage, transforms")
+    if train.surrogate not in ("round", "noise"):
+        raise UsageError(f"{name}: train.surrogate is round or noise")
+    if data.patch % 64:
+        raise UsageError(f"{name}: data.patch must be a multiple of 64 for {model.arch}")
+    if model.arch == "attention" and model.M != model.N:
+        raise UsageError(f"{name}: attention has as many latent channels M as N")
+    if model.arch == "attention" and train.init == "klt":
+        raise UsageError(f'{name}: attention has no such start: train.init = "fresh", or a file')
+    if config.regularizer and (config.regularizer.alpha < 0 or config.regularizer.lr <= 0):
+        raise UsageError(f"{name}: regularizer.alpha must not be negative, and lr positive")
+    if config.regularizer and config.regularizer.width < 2:
+        raise UsageError(f"{name}: regularizer.width must be at least 2")
 
 
 def to_dict(config: Config) -> dict[str, Any]:
     raw = dataclasses.asdict(config)
     raw["model"]["lambdas"] = list(config.model.lambdas)
+    if config.regularizer is None:
+        del raw["regularizer"]
     return raw

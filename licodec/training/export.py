@@ -23,15 +23,21 @@ from licodec.files import write
 from licodec.pdf_transform import quantize_synthesis
 from licodec.training import config as configs
 from licodec.training.checkpoint import load_checkpoint
+from licodec.training.hyperprior import CLASSES, compressai_state
 from licodec.training.model import Adaptive, Factorized
 from licodec.weights import ARITHMETIC
 
 
-def export(checkpoint: str | Path, folder: str | Path, name: str) -> Path:
+def export(checkpoint: str | Path, folder: str | Path | None, name: str) -> Path:
     """Write `NAME-HASH8.safetensors`, and its recipe beside it as `NAME-HASH8.json`.
 
     A checkpoint of stage (a) gives static tables from its trained bottlenecks; one of stages (b) or
-    (c) the best average tables, and the adaptive distributions.
+    (c) the best average tables, and the adaptive distributions. One with a hyperprior gives the state
+    of CompressAI's own class and `log_gain`, in float32: `licodec import` makes weights of it.
+
+    Args:
+        folder: by default `weights`; with a hyperprior the checkpoint's own, since a file that cannot
+            decode yet has no place among the weights.
 
     Raises:
         UsageError: no checkpoint, or one whose tables are not set yet.
@@ -39,6 +45,19 @@ def export(checkpoint: str | Path, folder: str | Path, name: str) -> Path:
     state = load_checkpoint(checkpoint)
     config = configs.from_dict(state["config"], str(checkpoint))
     ema: dict[str, Tensor] = state["ema"]
+    metadata = {"name": name, "lambdas": json.dumps(list(config.model.lambdas))}
+    if config.model.arch != "factorized":
+        tensors = {k: v.numpy() for k, v in compressai_state(config, ema).items()}
+        metadata["arch"] = CLASSES[config.model.arch][0]
+        folder = folder or Path(checkpoint).parent
+    else:
+        tensors = _licodec_tensors(config, ema)
+        metadata |= {"arithmetic": ARITHMETIC, "groups": str(config.model.groups)}
+    recipe = {"stages": [_stage(s) for s in (*state.get("earlier", []), state)]}
+    return write_weights(folder or "weights", name, tensors, metadata, recipe)
+
+
+def _licodec_tensors(config: configs.Config, ema: dict[str, Tensor]) -> dict[str, NDArray[Any]]:
     tensors: dict[str, NDArray[Any]] = {
         k: v.half().numpy() for k, v in ema.items() if k.startswith(("g_a.", "g_s."))
     }
@@ -47,14 +66,7 @@ def export(checkpoint: str | Path, folder: str | Path, name: str) -> Path:
         tensors["prior"] = log2_integers(trained_prior(config, ema))
     else:
         tensors |= _adaptive(config, ema)
-    metadata = {
-        "name": name,
-        "arithmetic": ARITHMETIC,
-        "lambdas": json.dumps(list(config.model.lambdas)),
-        "groups": str(config.model.groups),
-    }
-    recipe = {"stages": [_stage(s) for s in (*state.get("earlier", []), state)]}
-    return write_weights(folder, name, tensors, metadata, recipe)
+    return tensors
 
 
 def write_weights(

@@ -42,6 +42,7 @@ class Run:
         self.model: nn.Module = task.model
         self.ema = {k: v.detach().clone() for k, v in task.model.state_dict().items()}
         self.optimizers = _optimizers(config, task)
+        self.regularizer = task.regularizer
         self.base_lrs = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
         self.step = 0
         self.seconds = 0.0
@@ -88,6 +89,8 @@ class Run:
             "provenance": provenance,
             "earlier": self.earlier,
         }
+        if self.regularizer:
+            state["regularizer"] = self.regularizer.state_dict()
         save_checkpoint(state, path)
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -99,12 +102,14 @@ class Run:
         self.seconds = state["seconds"]
         self.history = state["history"]
         self.earlier = state.get("earlier", [])
+        if self.regularizer and "regularizer" in state:
+            self.regularizer.load_state_dict(state["regularizer"])
 
 
 def _earlier_runs(config: Config) -> list[dict[str, Any]]:
     """What is known of the runs whose weights this one starts from, the first one first."""
     init = config.train.init
-    if init == "klt" or init.endswith(".safetensors"):
+    if init in ("klt", "fresh") or init.endswith(".safetensors"):
         return []
     state = load_checkpoint(init)
     keys = ("config", "step", "seconds", "history", "provenance")
@@ -128,6 +133,31 @@ def _optimizers(config: Config, task: Task) -> list[torch.optim.Optimizer]:
     if kernels:
         optimizers.append(Muon(kernels, lr=train.lr))
     return optimizers
+
+
+def advance(
+    run: Run, task: Task, network: nn.Module, rng: np.random.Generator
+) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """One step: loss, norm of its gradient, and the task's figures.
+
+    Raises:
+        LicodecError: too many steps in a row had no finite gradient.
+    """
+    run.schedule()
+    loss, figures = task.loss(network, rng, run.progress())
+    for optimizer in run.optimizers:
+        optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    norm = nn.utils.clip_grad_norm_(task.model.parameters(), run.config.train.clip)
+    run.bad_steps = 0 if torch.isfinite(norm) else run.bad_steps + 1
+    if run.bad_steps >= _MAX_BAD_STEPS:
+        raise LicodecError(f"{run.bad_steps} steps in a row had no finite gradient; stopped")
+    if not run.bad_steps:
+        for optimizer in run.optimizers:
+            optimizer.step()
+        run.average()
+    run.step += 1
+    return loss, norm, figures
 
 
 def train(
@@ -187,20 +217,7 @@ def train(
     done = run.progress() >= 1
     while not done:
         began = time.monotonic()
-        run.schedule()
-        loss, figures = task.loss(network, rng, run.progress())
-        for optimizer in run.optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(task.model.parameters(), settings.clip)
-        run.bad_steps = 0 if torch.isfinite(norm) else run.bad_steps + 1
-        if run.bad_steps >= _MAX_BAD_STEPS:
-            raise LicodecError(f"{run.bad_steps} steps in a row had no finite gradient; stopped")
-        if not run.bad_steps:
-            for optimizer in run.optimizers:
-                optimizer.step()
-            run.average()
-        run.step += 1
+        loss, norm, figures = advance(run, task, network, rng)
         now = time.monotonic()
         run.seconds += now - began
         done = distributed.agree(run.progress() >= 1, device)

@@ -15,13 +15,18 @@ from licodec.training.config import Config
 from licodec.training.counts import best_average, collect, log2_average
 from licodec.training.counts import latents as collect_latents
 from licodec.training.data import Images
+from licodec.training.hyperprior import Hyperprior
+from licodec.training.hyperprior import initialize as initialize_hyperprior
 from licodec.training.model import Z_BINS, Adaptive, Factorized, normalized_log2, shares
+from licodec.training.regularizer import Regularizer
 from licodec.training.start import initialize
 from licodec.transforms import has_native_bf16
 
 
 class Task(Protocol):
     model: nn.Module
+    regularizer: Regularizer | None
+    """What learns beside the model and is part of a checkpoint, but not of the weights."""
 
     def loss(
         self, network: nn.Module, rng: np.random.Generator, progress: float
@@ -36,6 +41,8 @@ def make_task(config: Config, images: Images, device: torch.device) -> Task:
     stages: dict[str, Any] = {
         "transforms": Transforms, "distributions": Distributions, "joint": Joint,
     }  # fmt: skip
+    if config.model.arch != "factorized":
+        stages = {"transforms": Hyperpriors}
     task: Task = stages[config.train.stage](config, images, device)
     return task
 
@@ -49,12 +56,22 @@ def uses_bf16(config: Config, device: torch.device) -> bool:
 class Transforms:
     """Stage (a): g_a, g_s, gains and static bottlenecks, on R + λD."""
 
+    regularizer: Regularizer | None = None
+
     def __init__(self, config: Config, images: Images, device: torch.device) -> None:
         self.config, self.images, self.device = config, images, device
-        model = Factorized(config.model.N, config.model.M, config.model.lambdas)
-        initialize(model, config, images)
-        self.model = model.to(device)
-        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = self._start().to(device)
+        self.layout = torch.channels_last
+        if config.model.arch == "attention" and device.type == "cpu":
+            # In channels_last the gradient of its first 1x1 convolution with stride 2 (3 inputs)
+            # writes beyond its memory: torch 2.13, CPU.
+            self.layout = torch.contiguous_format
+        self.model.to(memory_format=self.layout)  # type: ignore[call-overload]
+
+    def _start(self) -> Factorized | Hyperprior:
+        model = Factorized(self.config.model.N, self.config.model.M, self.config.model.lambdas)
+        initialize(model, self.config, self.images)
+        return model
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
         return torch.autocast(
@@ -66,7 +83,7 @@ class Transforms:
     ) -> tuple[Tensor, dict[str, Any]]:
         data = self.config.data
         x = self.images.crops(rng, data.batch, data.patch).float() / 255
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = x.contiguous(memory_format=self.layout)
         K = len(self.config.model.lambdas)
         weights = torch.ones(K, device=self.device)
         if progress < self.config.train.high_rates_first:
@@ -84,7 +101,7 @@ class Transforms:
         bpp, psnr, free = np.zeros(K), np.zeros(K), []
         for image in self.images.validation:
             x = central(image, 256).float()[None] / 255
-            x = x.contiguous(memory_format=torch.channels_last)
+            x = x.contiguous(memory_format=self.layout)
             with self._precision():
                 for k in range(K):
                     bits, mse = self.model.evaluate(x, k)
@@ -102,8 +119,59 @@ class Transforms:
         }
 
 
+class Hyperpriors(Transforms):
+    """The codecs with a hyperprior, whole, on R + λD − α H_q(X|X̂); α is 0 without a regularizer."""
+
+    def __init__(self, config: Config, images: Images, device: torch.device) -> None:
+        super().__init__(config, images, device)
+        if config.regularizer:
+            self.regularizer = Regularizer(config.model.arch, config.regularizer, device)
+
+    def _start(self) -> Factorized | Hyperprior:
+        settings = self.config.model
+        model = Hyperprior(
+            settings.arch, settings.N, settings.M, settings.lambdas, self.config.train.surrogate
+        )
+        initialize_hyperprior(model, self.config, self.images)
+        return model
+
+    def loss(
+        self, network: nn.Module, rng: np.random.Generator, progress: float
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """As any task's. With a regularizer, q has made its update when this returns."""
+        data, K = self.config.data, len(self.config.model.lambdas)
+        x = self.images.crops(rng, data.batch, data.patch).float() / 255
+        x = x.contiguous(memory_format=self.layout)
+        lambdas = torch.tensor(self.config.model.lambdas, device=self.device).repeat(len(x) // K)
+        with self._precision():
+            bpp, mse, x_hat = network(x)
+        per_patch = bpp + lambdas * 255**2 * mse
+        figures: dict[str, Any] = {
+            "bpp": _row(bpp.detach().reshape(-1, K).mean(0), 3),
+            "psnr": _row(-10 * torch.log10(mse.detach().reshape(-1, K).mean(0)), 2),
+        }
+        if self.regularizer:
+            with self._precision():
+                figures["conditional_bpp"] = round(float(self.regularizer.learn(x, x_hat)), 4)
+                if self.regularizer.alpha:
+                    per_patch = per_patch - self.regularizer.reward(x, x_hat)
+        weights = torch.ones_like(lambdas)
+        if progress < self.config.train.high_rates_first:
+            weights.view(-1, K)[:, : K // 2] = 0.1
+        weights = weights / weights.mean()
+        scale = weights * (lambdas / 0.013) ** -self.config.train.rate_balance
+        return (scale * per_patch).mean(), figures
+
+    def validate(self) -> dict[str, Any]:
+        """As in stage (a); and H_q(X|X̂) over the training steps since the last time."""
+        figures = super().validate()
+        return figures | (self.regularizer.figures() if self.regularizer else {})
+
+
 class Distributions:
     """Stage (b): h_a and h_s on frozen transforms, from cached counts of whole images."""
+
+    regularizer: Regularizer | None = None
 
     def __init__(self, config: Config, images: Images, device: torch.device) -> None:
         self.config, self.device = config, device

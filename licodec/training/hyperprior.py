@@ -1,0 +1,230 @@
+"""The codecs with a hyperprior as they are trained: CompressAI's classes, for one rate or several.
+
+    x ─ g_a ─► y ─ ·gain ─► u ─ h_a ─► z ─┬─ + noise ─► entropy_bottleneck ─► rate of z
+                            │             └─ round ─ h_s ─► scales (and means)
+                            ├─ + noise ─► Gaussian conditional ─► rate of y
+                            └─ round about the mean ─ /gain ─ g_s ─► x̂ ─► distortion
+
+With a context model (autoregressive, attention) scales and means also see the causal neighbours of
+u + noise. Ballé et al. 2018, Minnen et al. 2018, Cheng et al. 2020, as CompressAI defines them: the
+state dict is that of its class, and `log_gain`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from licodec.errors import UsageError
+from licodec.training import start
+from licodec.training.compressai_layers import (
+    Cheng2020Attention,
+    JointAutoregressiveHierarchicalPriors,
+    MeanScaleHyperprior,
+    ScaleHyperprior,
+)
+from licodec.training.config import Config
+from licodec.training.data import Images
+from licodec.training.model import round_ste
+from licodec.transforms import analysis, synthesis
+
+CLASSES: dict[str, tuple[str, type[Any]]] = {
+    "scale-hyperprior": ("bmshj2018-hyperprior", ScaleHyperprior),
+    "hyperprior": ("mbt2018-mean", MeanScaleHyperprior),
+    "autoregressive": ("mbt2018", JointAutoregressiveHierarchicalPriors),
+    "attention": ("cheng2020-attn", Cheng2020Attention),
+}
+"""What each model is in CompressAI: the architecture's name, and its class."""
+
+_TABLES = ("_offset", "_quantized_cdf", "_cdf_length", "scale_table")
+"""Buffers that CompressAI makes from the weights; they have no size before it does."""
+
+_MULTIPLE = 64
+"""Pixels per position of z, in each direction."""
+
+
+def compressai_class(arch: str, N: int, M: int) -> Any:
+    """CompressAI's own network, not trained."""
+    network = CLASSES[arch][1]
+    return network(N) if arch == "attention" else network(N, M)
+
+
+class Patches(NamedTuple):
+    """What became of each patch of a batch: bits per pixel (B,), mse (B,), and x̂ (B, 3, H, W)."""
+
+    bpp: Tensor
+    mse: Tensor
+    x_hat: Tensor
+
+
+class Hyperprior(nn.Module):
+    """One of CompressAI's networks with a gain vector for each lambda.
+
+    A batch of R·K patches carries the K lambdas in turn: patch i is coded at lambda i mod K. With one
+    lambda the gains are 1 and stay there: CompressAI's plain network.
+    """
+
+    g_a: nn.Sequential
+    g_s: nn.Sequential
+    h_a: nn.Sequential
+    h_s: nn.Sequential
+    entropy_bottleneck: Any
+    gaussian_conditional: Any
+    context_prediction: nn.Module
+    entropy_parameters: nn.Module
+
+    def __init__(
+        self, arch: str, N: int, M: int, lambdas: tuple[float, ...], surrogate: str = "round"
+    ) -> None:
+        super().__init__()
+        for name, part in compressai_class(arch, N, M).named_children():
+            self.add_module(name, part)
+        if arch != "attention":
+            # The same nets under the same names, with a GDN that is faster and that KLT knows.
+            self.g_a, self.g_s = analysis(N, M), synthesis(N, M)
+        self.arch, self.M, self.lambdas, self.surrogate = arch, M, lambdas, surrogate
+        gain = torch.zeros(len(lambdas))
+        if len(lambdas) > 1:
+            gain = torch.tensor([0.5 * math.log(lmbda / lambdas[-1]) for lmbda in lambdas])
+        self.log_gain = nn.Parameter(gain[:, None].repeat(1, M), requires_grad=len(lambdas) > 1)
+        # The medians stay where they are, fresh ones at 0: z is rounded about them.
+        self.entropy_bottleneck.quantiles.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Patches:
+        """Code a batch (R·K, 3, H, W) in [0, 1]; H and W are multiples of 64.
+
+        Training mode takes noise for rounding as `surrogate` says; evaluation mode rounds.
+        """
+        K = len(self.lambdas)
+        return self.code(x, self.log_gain.exp().repeat(len(x) // K, 1)[:, :, None, None])
+
+    def code(self, x: Tensor, gain: Tensor) -> Patches:
+        """forward, with the gains (B or 1, M, 1, 1) given."""
+        u = self.g_a(x).float() * gain
+        z = self.h_a(u.abs() if self.arch == "scale-hyperprior" else u).float()
+        with torch.autocast(x.device.type, enabled=False):
+            z_hat, z_likelihoods = self.entropy_bottleneck(z)
+        straight = self.training and self.surrogate == "round"
+        if straight:
+            medians = self.entropy_bottleneck.quantiles[:, :, 1:2].reshape(1, -1, 1, 1)
+            z_hat = round_ste(z - medians) + medians
+        y_hat, y_likelihoods, means = self._latents(u, self.h_s(z_hat))
+        if straight:
+            y_hat = round_ste(u - means) + means
+        x_hat = self.g_s(y_hat / gain).float()
+        pixels = x.shape[2] * x.shape[3]
+        bits = [-torch.log2(p).flatten(1).sum(1) for p in (y_likelihoods, z_likelihoods)]
+        return Patches((bits[0] + bits[1]) / pixels, ((x_hat - x) ** 2).mean((1, 2, 3)), x_hat)
+
+    def _latents(self, u: Tensor, params: Tensor) -> tuple[Tensor, Tensor, Tensor | float]:
+        """ŷ and likelihoods as CompressAI's forward has them, and the means; all (B, M, h, w)."""
+        if self.arch == "scale-hyperprior":
+            with torch.autocast(u.device.type, enabled=False):
+                return (*self.gaussian_conditional(u, params.float()), 0.0)
+        y_hat = None
+        if hasattr(self, "context_prediction"):
+            y_hat = self.gaussian_conditional.quantize(
+                u, "noise" if self.training else "dequantize"
+            )
+            params = torch.cat([params, self.context_prediction(y_hat)], 1)
+            params = self.entropy_parameters(params)
+        scales, means = params.float().chunk(2, 1)
+        with torch.autocast(u.device.type, enabled=False):
+            rounded, likelihoods = self.gaussian_conditional(u, scales, means=means)
+        return rounded if y_hat is None else y_hat, likelihoods, means
+
+    @torch.no_grad()
+    def evaluate(self, x: Tensor, index: int) -> tuple[Tensor, Tensor]:
+        """bpp by likelihoods, and mse of the clamped x̂, of images (B, 3, H, W) at one lambda.
+
+        With a context model both are estimates, as CompressAI's own forward pass is: it rounds
+        about 0 where the coder, going position by position, rounds about the mean.
+        """
+        height, width = x.shape[2:]
+        pad = (0, -width % _MULTIPLE, 0, -height % _MULTIPLE)
+        padded = F.pad(x, pad, mode="replicate")
+        out = self.code(padded, self.log_gain[index].exp()[None, :, None, None])
+        bpp = out.bpp.mean() * padded[0, 0].numel() / (height * width)
+        x_hat = out.x_hat[:, :, :height, :width].clamp(0, 1)
+        return bpp, ((x_hat - x) ** 2).mean()
+
+
+def initialize(model: Hyperprior, config: Config, images: Images) -> None:
+    """Set model's weights as config.train.init says; hyperprior files and factorized ones both fit.
+
+    From a factorized codec come g_a and g_s, and its gains; the rest stays random.
+
+    Raises:
+        UsageError: the named file is missing or does not fit the model.
+    """
+    init = config.train.init
+    if init == "fresh":
+        return
+    if init == "klt":
+        start.karhunen_loeve(model, images, config.train.seed)  # type: ignore[arg-type]
+        gain = torch.tensor([5.7 * math.sqrt(lmbda / 0.013) for lmbda in model.lambdas])
+        _set_gains(model, gain.log()[:, None].repeat(1, model.M))
+        return
+    state, lambdas = start._read(init)
+    known = {k: v for k, v in model.state_dict().items() if not k.endswith((*_TABLES, "log_gain"))}
+    if "entropy_bottleneck.quantiles" not in state:
+        known = {k: v for k, v in known.items() if k.startswith(("g_a.", "g_s."))}
+    for name, value in known.items():
+        if name not in state or state[name].shape != value.shape:
+            raise UsageError(f"train.init {init}: does not fit the model ({name})")
+    gains = {"log_gain": state.get("log_gain", torch.zeros(len(lambdas), model.M))}
+    log_gain = start._fit_rates(gains, lambdas, model)["log_gain"]  # type: ignore[arg-type]
+    model.load_state_dict({name: state[name].float() for name in known}, strict=False)
+    _set_gains(model, log_gain.float())
+
+
+@torch.no_grad()
+def _set_gains(model: Hyperprior, log_gain: Tensor) -> None:
+    """Gains (K, M); a single one goes into the last layer of g_a and the first of g_s."""
+    if len(model.lambdas) > 1:
+        model.log_gain.copy_(log_gain)
+    elif log_gain.any():
+        if model.arch == "attention":
+            raise UsageError("attention's transforms cannot take over the gain of other weights")
+        gain = log_gain[0].exp()
+        last: Any = model.g_a[-1]
+        first: Any = model.g_s[0]
+        last.weight.mul_(gain[:, None, None, None])
+        last.bias.mul_(gain)
+        first.weight.div_(gain[:, None, None, None])
+
+
+def compressai_state(config: Config, ema: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The full state of CompressAI's own class, in float32, and log_gain (K, M) and lambdas (K,)."""
+    settings = config.model
+    network = compressai_class(settings.arch, settings.N, settings.M)
+    state = {k: v for k, v in ema.items() if k != "log_gain"}
+    _, unexpected = nn.Module.load_state_dict(network, state, strict=False)
+    if unexpected:
+        raise UsageError(f"the checkpoint holds {unexpected[0]}, which {settings.arch} has not")
+    _set_tails(network.entropy_bottleneck)
+    network.update(force=True)
+    lambdas = torch.tensor(settings.lambdas, dtype=torch.float64)
+    return {**network.state_dict(), "log_gain": ema["log_gain"].float(), "lambdas": lambdas}
+
+
+@torch.no_grad()
+def _set_tails(bottleneck: Any, tail_mass: float = 1e-9) -> None:
+    """Put the outer quantiles where the mass beyond them is tail_mass, at most 512 from the median.
+
+    CompressAI makes its tables between them; it trains them with an optimizer of their own.
+    """
+    target = math.log(2 / tail_mass - 1)
+    medians = bottleneck.quantiles[:, :, 1:2].clone()
+    for side, sign in ((0, -1.0), (2, 1.0)):
+        near, far = torch.zeros_like(medians), torch.full_like(medians, 512.0)
+        for _ in range(32):
+            middle = (near + far) / 2
+            logits = bottleneck._logits_cumulative(medians + sign * middle, stop_gradient=True)
+            inside = sign * logits < target
+            near, far = torch.where(inside, middle, near), torch.where(inside, far, middle)
+        bottleneck.quantiles[:, :, side : side + 1] = medians + sign * far

@@ -1,0 +1,221 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+import licodec
+from licodec.catalogue import ARCHITECTURES
+from licodec.codec import latents_crc32, open_codec
+from licodec.container import unpack
+from licodec.errors import UsageError
+from licodec.training import config as configs
+from licodec.training.checkpoint import load_checkpoint
+from licodec.training.data import Images
+from licodec.training.export import export
+from licodec.training.hyperprior import CLASSES, Hyperprior, compressai_class
+from licodec.training.import_checkpoint import import_checkpoint
+from licodec.training.loop import train
+from licodec.training.tasks import make_task
+
+ARCHES = list(CLASSES)
+N, M = 8, 12
+
+
+def latents(arch):
+    return N if arch == "attention" else M
+
+
+def settings(folder, out, arch, lambdas=(0.013,), regularizer=None, **changes):
+    start = "fresh" if arch == "attention" else "klt"
+    raw = {
+        "data": {"path": str(folder), "holdout": 2, "patch": 64, "batch": 2},
+        "model": {"arch": arch, "N": N, "M": latents(arch), "lambdas": list(lambdas)},
+        "train": {
+            "steps": 3, "warmup": 1, "precision": "float32", "device": "cpu", "out": str(out),
+            "init": start, "lr": 1e-3, **changes,
+        },
+    }  # fmt: skip
+    if regularizer is not None:
+        raw["regularizer"] = regularizer
+    return configs.from_dict(raw)
+
+
+def compressai(arch, state):
+    """CompressAI's own network with a state of ours, every key accounted for."""
+    network = compressai_class(arch, N, latents(arch))
+    network.load_state_dict({k: v for k, v in state.items() if k not in ("log_gain", "lambdas")})
+    return network
+
+
+@pytest.fixture(scope="module")
+def exported(folder, tmp_path_factory):
+    """{arch: path} of trained and exported nets, at one lambda."""
+    out = tmp_path_factory.mktemp("hyperpriors")
+    return {
+        arch: export(train(settings(folder, out / arch, arch, steps=30, lr=3e-3)), None, "tiny")
+        for arch in ARCHES
+    }
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("arch", ARCHES)
+def test_same_forward_pass_as_compressai(arch, training):
+    """Under noise and under rounding, from one seed: its x̂, and its likelihoods as bits."""
+    torch.manual_seed(3)
+    theirs = compressai_class(arch, N, latents(arch)).train(training)
+    ours = Hyperprior(arch, N, latents(arch), (0.013,), "noise").train(training)
+    state = {k: v for k, v in theirs.state_dict().items() if "_reparam" not in k}
+    assert not ours.load_state_dict(state, strict=False).unexpected_keys
+    x = torch.rand(2, 3, 64, 128)
+    torch.manual_seed(4)
+    out = ours(x)
+    torch.manual_seed(4)
+    expected = theirs(x)
+    bits = sum(-torch.log2(p).flatten(1).sum(1) for p in expected["likelihoods"].values())
+    torch.testing.assert_close(out.x_hat, expected["x_hat"])
+    torch.testing.assert_close(out.bpp, bits / (64 * 128))
+
+
+@pytest.mark.parametrize("arch", ARCHES)
+def test_export_is_compressais_state(exported, folder, arch):
+    """It loads strictly, compresses and decompresses to what evaluation promised."""
+    path = exported[arch]
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    assert metadata["arch"] == CLASSES[arch][0] and json.loads(metadata["lambdas"]) == [0.013]
+    assert "arithmetic" not in metadata  # no weights file yet
+    state = load_file(path)
+    assert state["lambdas"].tolist() == [0.013]
+    assert state["log_gain"].shape == (1, latents(arch)) and not state["log_gain"].any()
+    network = compressai(arch, state).eval()
+    image = Images(folder, 2, 64, torch.device("cpu")).validation[0]
+    x = image[None, :, :128, :128].float() / 255
+    with torch.no_grad():
+        out = network.compress(x)
+        x_hat = network.decompress(out["strings"], out["shape"])["x_hat"]
+    ours = Hyperprior(arch, N, latents(arch), (0.013,)).eval()
+    known = ours.state_dict()
+    usable = {k: v for k, v in state.items() if k in known and v.shape == known[k].shape}
+    ours.load_state_dict(usable, strict=False)
+    bpp, mse = ours.evaluate(x, 0)
+    pixels = 128 * 128
+    real = sum(len(s[0]) for s in out["strings"]) * 8 / pixels
+    assert float(((x_hat - x) ** 2).mean()) == pytest.approx(float(mse), rel=0.05)
+    assert real == pytest.approx(float(bpp), rel=0.05, abs=16 * 8 / pixels)
+
+
+@pytest.mark.parametrize("arch", ARCHES)
+def test_an_export_becomes_weights_that_code(exported, tmp_path, photo, arch):
+    path = import_checkpoint(exported[arch], CLASSES[arch][0], None, tmp_path, arch)
+    data = licodec.encode(photo, weights=path)
+    container = unpack(data)
+    codec, _ = open_codec(container.model_hash, "cpu", file=path)
+    assert latents_crc32(codec.decode_latents(container)) == container.latents_crc32
+    assert codec.offers == (arch,) and ARCHITECTURES[CLASSES[arch][0]] == arch
+    assert licodec.decode(data, weights=path).size == photo.size
+
+
+def test_tails_hold_nearly_all_of_z(exported):
+    network = compressai("hyperprior", load_file(exported["hyperprior"]))
+    bottleneck = network.entropy_bottleneck
+    logits = bottleneck._logits_cumulative(bottleneck.quantiles, stop_gradient=True)
+    mass = torch.sigmoid(logits.double())
+    inside = (bottleneck.quantiles.abs() < 512).all(dim=(1, 2))
+    assert inside.any()
+    torch.testing.assert_close(
+        mass[inside, 0, 0], torch.full((int(inside.sum()),), 5e-10).double(), rtol=0.05, atol=0
+    )
+
+
+@pytest.mark.parametrize("arch", ARCHES)
+def test_every_parameter_is_trained(folder, tmp_path, arch):
+    config = settings(folder, tmp_path, arch, lambdas=(0.005, 0.05), surrogate="noise")
+    torch.manual_seed(0)
+    task = make_task(config, Images(folder, 2, 64, torch.device("cpu")), torch.device("cpu"))
+    loss, _ = task.loss(task.model, np.random.default_rng(0), 0.0)
+    loss.backward()
+    for name, parameter in task.model.named_parameters():
+        reached = parameter.grad is not None and bool(parameter.grad.abs().sum() > 0)
+        assert reached == (not name.endswith("quantiles")), name
+
+
+def test_loss_falls_at_two_rates(folder, tmp_path):
+    short = settings(folder, tmp_path / "a", "hyperprior", (0.002, 0.05), steps=1, lr=1e-9)
+    short.train.bottleneck_lr, short.train.ema = 1e-9, 0.0
+    long = settings(folder, tmp_path / "b", "hyperprior", (0.002, 0.05), steps=60, lr=5e-4)
+    long.train.bottleneck_lr, long.train.clip, long.data.batch = 1e-2, 10.0, 4
+    first, last = (load_checkpoint(train(c))["history"][-1] for c in (short, long))
+    assert last["val_objective"] < 0.95 * first["val_objective"]
+    assert last["val_bpp"][0] < last["val_bpp"][1] and last["val_psnr"][0] < last["val_psnr"][1]
+
+
+def test_one_rate_is_compressais_plain_network(folder, tmp_path):
+    """A single gain goes into the transforms: the start's x̂ and latents stay what they were."""
+    images = Images(folder, 2, 64, torch.device("cpu"))
+    states = []
+    for lambdas in ((0.013,), (0.013, 0.05)):
+        torch.manual_seed(0)
+        config = settings(folder, tmp_path, "hyperprior", lambdas)
+        states.append(make_task(config, images, torch.device("cpu")).model)
+    plain, gained = states
+    assert not plain.log_gain.requires_grad and not plain.log_gain.any()
+    x = images.validation[0][None, :, :128, :128].float() / 255
+    gain = gained.log_gain[0].exp()[None, :, None, None]
+    torch.testing.assert_close(plain.g_a(x), gained.g_a(x) * gain, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        plain.g_s(plain.g_a(x)), gained.g_s(gained.g_a(x)), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_starts_from_factorized_weights_or_from_its_own(folder, tmp_path, exported):
+    factorized = settings(folder, tmp_path / "f", "hyperprior", (0.013, 0.05))
+    factorized.model.arch = "factorized"
+    weights = export(train(factorized), tmp_path, "factorized")
+    names = ("g_a.0.weight", "g_s.6.bias", "log_gain")
+    config = settings(folder, tmp_path / "h", "autoregressive", (0.013, 0.05), init=str(weights))
+    images = Images(folder, 2, 64, torch.device("cpu"))
+    model = make_task(config, images, torch.device("cpu")).model
+    for name in names:
+        expected = load_file(weights)[name].float()
+        torch.testing.assert_close(model.state_dict()[name], expected)
+    again = settings(folder, tmp_path / "o", "hyperprior", init=str(exported["hyperprior"]))
+    state = make_task(again, images, torch.device("cpu")).model.state_dict()
+    for name, value in load_file(exported["hyperprior"]).items():
+        if name in state and state[name].shape == value.shape:
+            torch.testing.assert_close(state[name], value)
+    wrong = settings(folder, tmp_path / "w", "autoregressive", init=str(exported["hyperprior"]))
+    with pytest.raises(UsageError, match="does not fit"):
+        make_task(wrong, images, torch.device("cpu"))
+
+
+def test_sizes_that_are_no_multiple_of_64():
+    model = Hyperprior("hyperprior", N, M, (0.013,)).eval()
+    bpp, mse = model.evaluate(torch.rand(1, 3, 65, 40), 0)
+    assert torch.isfinite(bpp) and torch.isfinite(mse)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"model": {"arch": "transformer"}}, "model.arch"),
+        (
+            {"model": {"arch": "hyperprior"}, "train": {"steps": 1, "stage": "distributions"}},
+            "one stage",
+        ),
+        ({"model": {"arch": "hyperprior"}, "data": {"patch": 80}}, "64"),
+        ({"model": {"arch": "attention", "N": 16, "M": 24}}, "channels"),
+        ({"model": {"arch": "attention", "N": 16, "M": 16}}, "fresh"),
+        ({"model": {"arch": "hyperprior"}, "train": {"steps": 1, "surrogate": "x"}}, "surrogate"),
+        ({"regularizer": {}}, "hyperprior"),
+        ({"model": {"arch": "hyperprior"}, "regularizer": {"alpha": -1.0}}, "alpha"),
+        ({"model": {"arch": "hyperprior"}, "regularizer": {"beta": 1.0}}, "regularizer.beta"),
+    ],
+)
+def test_bad_configs(changes, reason):
+    raw = {"train": {"steps": 1}, **changes}
+    raw["model"] = {"lambdas": [0.01], **raw.get("model", {})}
+    with pytest.raises(UsageError, match=reason):
+        configs.from_dict(raw)
