@@ -75,13 +75,14 @@ def test_fixed_rate_and_optimizers(folder, tmp_path, optimizer):
     assert load_checkpoint(train(config))["step"] == 2
 
 
-def test_trained_weights_encode_and_decode(trained, folder, tmp_path):
+def test_trained_weights_encode_and_decode(trained, folder, tmp_path, monkeypatch):
     with Image.open(sorted(folder.iterdir())[0]) as image:
         image.load()
     for checkpoint, model in zip(trained, ("factorized", "adaptive"), strict=True):
         path = export(checkpoint, tmp_path, "tiny")
         assert path.with_suffix(".json").exists()
         data = licodec.encode(image, quality=100, model=str(path))
+        monkeypatch.setenv("LICODEC_WEIGHTS", str(path.parent))
         assert licodec.info(data)["model"] == model
         os.environ["LICODEC_WEIGHTS"] = str(tmp_path)
         try:
@@ -204,10 +205,10 @@ def test_rounding_passes_gradients():
 
 
 def test_stage_b_loss_reaches_both_nets_and_nothing_else():
-    model = Adaptive(8, 16, (0.01, 0.1), 16, 4, 4, 5)
+    model = Adaptive(8, 16, (0.01, 0.1), 16, 4, 4, 5, classes=2)
     torch.nn.init.normal_(model.h_s.layers[-1].weight, std=0.1)
-    counts = torch.zeros(2, 16, 257)
-    counts[:, :, 120:136] = torch.rand(2, 16, 16) * 50
+    counts = torch.zeros(2, 16, 2, 257)
+    counts[..., 120:136] = torch.rand(2, 16, 2, 16) * 50
     loss, _ = model.rates(counts, torch.tensor([0.0, 0.7]))
     loss.backward()
     for name, parameter in model.named_parameters():
