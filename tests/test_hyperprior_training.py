@@ -6,12 +6,17 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+import licodec
+from licodec.catalogue import ARCHITECTURES
+from licodec.codec import latents_crc32, open_codec
+from licodec.container import unpack
 from licodec.errors import UsageError
 from licodec.training import config as configs
 from licodec.training.checkpoint import load_checkpoint
 from licodec.training.data import Images
 from licodec.training.export import export
 from licodec.training.hyperprior import CLASSES, Hyperprior, compressai_class
+from licodec.training.import_checkpoint import import_checkpoint
 from licodec.training.loop import train
 from licodec.training.tasks import make_task
 
@@ -100,6 +105,17 @@ def test_export_is_compressais_state(exported, folder, arch):
     real = sum(len(s[0]) for s in out["strings"]) * 8 / pixels
     assert float(((x_hat - x) ** 2).mean()) == pytest.approx(float(mse), rel=0.05)
     assert real == pytest.approx(float(bpp), rel=0.05, abs=16 * 8 / pixels)
+
+
+@pytest.mark.parametrize("arch", ARCHES)
+def test_an_export_becomes_weights_that_code(exported, tmp_path, photo, arch):
+    path = import_checkpoint(exported[arch], CLASSES[arch][0], None, tmp_path, arch)
+    data = licodec.encode(photo, weights=path)
+    container = unpack(data)
+    codec, _ = open_codec(container.model_hash, "cpu", file=path)
+    assert latents_crc32(codec.decode_latents(container)) == container.latents_crc32
+    assert codec.offers == (arch,) and ARCHITECTURES[CLASSES[arch][0]] == arch
+    assert licodec.decode(data, weights=path).size == photo.size
 
 
 def test_tails_hold_nearly_all_of_z(exported):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -71,8 +72,9 @@ def import_checkpoint(
     """Write a weights file from a checkpoint of CompressAI's class for `arch`.
 
     Args:
-        path: a state dict, or a dict that holds it as `state_dict`, `network` or
-            `model_state_dict`, and may hold `log_gain` and `lambdas`.
+        path: a state dict, as PyTorch or safetensors saves it (`licodec export` among them), or a dict
+            that holds it as `state_dict`, `network` or `model_state_dict`; either may hold `log_gain`
+            and `lambdas`.
         calibrate: a folder of images on which activations are measured; without it, smooth noise.
 
     Raises:
@@ -106,7 +108,11 @@ def read(path: str | Path) -> Checkpoint:
         UsageError: it cannot be read, or holds no state dict.
     """
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
+        saved: Any
+        if Path(path).suffix == ".safetensors":
+            saved = load_file(path)
+        else:
+            saved = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises anything at all over foreign bytes
         first = " ".join(str(error).strip().splitlines()[:1])
         raise UsageError(f"{path}: no readable checkpoint ({first})") from error
