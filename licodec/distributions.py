@@ -87,13 +87,16 @@ def code_values(
     if values is not None:
         symbols = values + bins // 2
         symbols = np.where((symbols < 0) | (symbols >= bins), bins, symbols).astype(np.int32)
-    out = np.empty(int(counts.sum()), dtype=np.int32)
-    start = 0
-    for row, count in zip(pmf, counts.tolist(), strict=True):
-        run = slice(start, start + count)
-        if count:
-            out[run] = coder.code(None if symbols is None else symbols[run], count, row)
-        start += count
+    if (counts == 1).all():
+        out = coder.code_each(symbols, pmf.astype(np.float64)).copy()
+    else:
+        out = np.empty(int(counts.sum()), dtype=np.int32)
+        start = 0
+        for row, count in zip(pmf, counts.tolist(), strict=True):
+            run = slice(start, start + count)
+            if count:
+                out[run] = coder.code(None if symbols is None else symbols[run], count, row)
+            start += count
     escaped = np.flatnonzero(out == bins)
     out -= bins // 2
     if len(escaped):
