@@ -4,6 +4,18 @@ from __future__ import annotations
 
 from PIL import Image
 
+_SEARCHED = 2**24
+"""Bytes in which a declaration is looked for: profiles and other boxes may stand before it."""
+
+
+def grey_step(image: Image.Image) -> int:
+    """What one level of an opened, not yet loaded grey PNG of few bits becomes in 8: 1, 17 or 85.
+
+    Pillow spreads the samples, but not the one value that tRNS declares transparent.
+    """
+    tiles = getattr(image, "tile", None) or [(None, None, None, "")]
+    return {"L;2": 85, "L;4": 17}.get(str(tiles[0][3]), 1) if image.format == "PNG" else 1
+
 
 def bits_per_sample(image: Image.Image) -> int:
     """What the file of an opened, not yet loaded image holds; 8 where nothing says otherwise."""
@@ -43,7 +55,7 @@ def _tiff(image: Image.Image) -> int:
 
 def _jpeg2000(image: Image.Image) -> int:
     """Ssiz of each component: depth less one in 7 bits, 39 bytes after the SIZ marker, 3 bytes apart."""
-    head = _head(image, 4096)
+    head = _head(image, _SEARCHED)
     at = head.find(b"\xff\x4f\xff\x51") + 2
     if at < 2:
         return 8
@@ -53,7 +65,7 @@ def _jpeg2000(image: Image.Image) -> int:
 
 def _avif(image: Image.Image) -> int:
     """high_bitdepth and twelve_bit of av1C, AV1 codec configuration."""
-    head = _head(image, 65536)
+    head = _head(image, _SEARCHED)
     at = head.find(b"av1C")
     if at < 0 or at + 6 >= len(head) or not head[at + 6] & 0x40:
         return 8

@@ -107,13 +107,18 @@ def unpack(data: bytes, max_pixels: int = MAX_PIXELS) -> Container:
         NewerFileError: of a later version, or with an unknown critical chunk.
         TooLargeError: more than max_pixels, or more bytes than its pixels can need.
     """
-    header, has_chunks, at = _unpack_header(data, max_pixels)
+    try:
+        header, has_chunks, at = _unpack_header(data, max_pixels)
+    except TooLargeError:
+        if not is_intact(data):
+            raise DamagedFileError("the file is damaged or cut short") from None
+        raise
     if len(data) > most_bytes(header):
         raise TooLargeError("the file has more bytes than its pixels can need")
     end = len(data) - 4
     if end < at:
         raise DamagedFileError("the file is cut short")
-    if zlib.crc32(data[:end]) != struct.unpack("<I", data[end:])[0]:
+    if not is_intact(data):
         raise DamagedFileError("checksum mismatch: the file is damaged or cut short")
     chunks: dict[bytes, bytes] = {}
     sizes: dict[bytes, int] = {}
@@ -143,6 +148,11 @@ def unpack_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
         TooLargeError: more than max_pixels.
     """
     return _unpack_header(data, max_pixels)[0]
+
+
+def is_intact(data: bytes) -> bool:
+    """Whether a file's last four bytes are the checksum of all before them."""
+    return len(data) > 4 and zlib.crc32(data[:-4]) == struct.unpack("<I", data[-4:])[0]
 
 
 def most_bytes(header: Header) -> int:

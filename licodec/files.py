@@ -18,10 +18,12 @@ from licodec.container import (
     MAX_BYTES_PER_PIXEL,
     MAX_OVERHEAD,
     SIGNATURE,
+    is_intact,
     most_bytes,
     unpack_header,
 )
 from licodec.errors import (
+    DamagedFileError,
     FileAccessError,
     LicodecError,
     TooLargeError,
@@ -40,6 +42,10 @@ FORMATS = (
 _CHUNK = 2**20
 
 
+_SMALL = 2**24
+"""Bytes of a file of too many pixels that are read to tell damage from size."""
+
+
 def read(path: str, max_pixels: int) -> bytes:
     """All bytes of a .lic file, or of standard input for `-`; no more than its header accounts for.
 
@@ -50,7 +56,15 @@ def read(path: str, max_pixels: int) -> bytes:
     with _opened(path) as file:
         try:
             head = file.read(HEADER_BYTES)
-            return head + _rest(file, most_bytes(unpack_header(head, max_pixels)) - len(head))
+            try:
+                most = most_bytes(unpack_header(head, max_pixels))
+            except TooLargeError:
+                # A flipped bit may say so; whether it did, the checksum knows.
+                rest = file.read(_SMALL)
+                if len(rest) < _SMALL and not is_intact(head + rest):
+                    raise DamagedFileError("the file is damaged or cut short") from None
+                raise
+            return head + _rest(file, most - len(head))
         except OSError as error:
             raise FileAccessError(error.strerror or str(error)) from error
 
@@ -190,8 +204,8 @@ def write(path: str, data: bytes) -> None:
             sys.stdout.buffer.flush()
         elif target.exists() and not target.is_file():  # a device or a named pipe
             target.write_bytes(data)
-        else:
-            _replace(target, data)
+        else:  # through links: whoever made one wants the file that it stands for to be written
+            _replace(Path(os.path.realpath(path)), data)
     except BrokenPipeError:
         raise
     except OSError as error:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from licodec import alpha, metadata
-from licodec.bitdepth import bits_per_sample
+from licodec.bitdepth import bits_per_sample, grey_step
 from licodec.container import ICC
 from licodec.errors import LicodecError, UnsupportedImageError
 
@@ -43,17 +43,20 @@ def from_pillow(image: Image.Image, strip: bool = False) -> Picture:
         UnsupportedImageError: damaged, more than 8 bits a sample, or a colour space without a plain RGB
             meaning.
     """
-    _refuse_deep(image)
     notes = []
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1:
-        notes.append(f"only the first of {frames} frames is kept")
     try:
+        _refuse_deep(image)
+        step = grey_step(image)
+        frames = getattr(image, "n_frames", 1)
         image.load()
     except (LicodecError, MemoryError):
         raise
     except Exception as error:  # foreign decoders raise anything at all
         raise UnsupportedImageError(f"the image is damaged ({error})") from error
+    if frames > 1:
+        notes.append(f"only the first of {frames} frames is kept")
+    if isinstance(image.info.get("transparency"), int) and image.mode == "L":
+        image.info["transparency"] *= step
     chunks = {} if strip else metadata.read(image)
     transparent = "transparency" in image.info
     target = {

@@ -22,6 +22,9 @@ _LAYOUT = {
     512, 513, 514, 515, 517, 518, 519, 520, 521, 529, 530, 531, 532, 700, 34675, _ORIENTATION,
 }  # fmt: skip
 
+_SUBDIRECTORIES = {34665, 34853, 40965}
+"""EXIF, GPS and interoperability directories, which Pillow's TIFF writer cannot carry over."""
+
 
 def read(image: Image.Image) -> dict[bytes, bytes]:
     """Chunk type to content, of a loaded image.
@@ -99,17 +102,30 @@ def prepare(image: Image.Image, format: str) -> tuple[Image.Image, dict[str, Any
         text.add_itxt("XML:com.adobe.xmp", held.pop(XMP).decode("utf-8", "replace"))
         options["pnginfo"] = text
     if format == "TIFF":
-        options["tiffinfo"] = _tiff_directory(held)
+        options["tiffinfo"], dropped = _tiff_directory(held)
+        if dropped:
+            notes.append(f"{dropped} was left out: TIFF has no place for it here")
         held.pop(EXIF, None)
         held.pop(XMP, None)
     return image, {**options, **{_KEYS[k]: v for k, v in held.items()}}, notes
 
 
-def _tiff_directory(held: dict[bytes, Any]) -> Image.Exif:
-    directory = Image.Exif()
+def _tiff_directory(held: dict[bytes, Any]) -> tuple[Image.Exif, str]:
+    """EXIF's first directory and XMP as tags of a TIFF, and a name for what of the EXIF finds no place."""
+    directory, dropped = Image.Exif(), ""
     if EXIF in held:
-        with contextlib.suppress(Exception):  # an EXIF that cannot be parsed has no tags to keep
+        try:
             directory.load(held[EXIF])
+        except Exception:  # an EXIF that cannot be parsed has no tags to keep
+            directory, dropped = Image.Exif(), "the EXIF"
+        if not len(directory):
+            dropped = "the EXIF"
+        # Another image's layout, and offsets into a file that is not this one.
+        for tag in (_LAYOUT - {_ORIENTATION}) & set(directory):
+            del directory[tag]
+        for tag in _SUBDIRECTORIES & set(directory):
+            del directory[tag]
+            dropped = "the EXIF's directory of camera or place"
     if XMP in held:
         directory[700] = held[XMP]
-    return directory
+    return directory, dropped

@@ -341,3 +341,20 @@ def test_one_family():
     causes = LicodecError.__subclasses__()
     assert len({c.__name__ for c in causes}) == len(causes) >= 9
     assert all(c.__doc__ and c.exit_code in (1, 2, 3, 4) for c in causes)
+
+
+def test_a_flipped_size_is_damage_and_not_a_large_image():
+    """The highest bit of a varint's last byte makes the size absurd; the checksum knows better."""
+    data = licodec.encode(Image.new("RGB", (200, 160)))
+    for at in (7, 9):
+        flipped = data[:at] + bytes([data[at] ^ 0x80]) + data[at + 1 :]
+        with pytest.raises(DamagedFileError):
+            licodec.decode(flipped)
+
+
+def test_links_are_written_through(tmp_path):
+    image, target, link = tmp_path / "x.png", tmp_path / "real.lic", tmp_path / "link.lic"
+    Image.new("RGB", (8, 8)).save(image)
+    link.symlink_to(target)
+    assert CliRunner().invoke(main, ["encode", str(image), "-o", str(link)]).exit_code == 0
+    assert link.is_symlink() and target.is_file()

@@ -17,6 +17,7 @@ import licodec
 from licodec.bitdepth import bits_per_sample
 from licodec.cli import main
 from licodec.container import EXIF, ICC, MAX_METADATA, XMP, unpack
+from licodec.output import to_file
 
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "inputs.md").read_text("utf-8")
 SIZE = (24, 16)
@@ -334,3 +335,41 @@ def test_a_side_too_long_for_the_format_is_refused(tmp_path):
     result = run("decode", tmp_path / "x.lic", "-o", tmp_path / "x.webp")
     assert result.exit_code == 1 and "WEBP holds no 16400x2" in result.stderr
     assert run("decode", tmp_path / "x.lic", "-o", tmp_path / "x.tiff").exit_code == 0
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_one_grey_value_is_transparent_at_every_depth(bits):
+    """Written by hand, since Pillow writes no grey of 2 or 4 bits."""
+    levels = 2**bits - 1
+    samples = np.tile(np.array([0, levels], dtype=np.uint8), (4, 8))
+    flat = np.unpackbits(samples[:, :, None], axis=2)[:, :, 8 - bits :].reshape(4, -1)
+    rows = b"".join(b"\0" + row.tobytes() for row in np.packbits(flat, axis=1))
+
+    def chunk(kind, data):
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 16, 4, bits, 0, 0, 0, 0))
+    png += chunk(b"tRNS", struct.pack(">H", levels)) + chunk(b"IDAT", zlib.compress(rows))
+    png += chunk(b"IEND", b"")
+    with Image.open(io.BytesIO(png)) as image:
+        out = licodec.decode(licodec.encode(image))
+    assert out.mode == "LA"
+    assert (np.asarray(out)[:, :, 1] == np.where(samples == levels, 0, 255)).all()
+
+
+def test_a_camera_photo_with_directories_in_its_exif_becomes_a_tiff(photo):
+    exif = Image.Exif()
+    exif[271] = "Maker"
+    exif[262] = 6
+    exif[256], exif[257] = 10, 7
+    exif.get_ifd(34665)[36867] = "2026:01:01 00:00:00"
+    image = photo.copy()
+    image.info["exif"] = exif.tobytes()
+    data, notes = to_file(licodec.decode(licodec.encode(image)), "tiff")
+    lost = "the EXIF's directory of camera or place"
+    assert notes == [f"{lost} was left out: TIFF has no place for it here"]
+    with Image.open(io.BytesIO(data)) as out:
+        assert out.size == photo.size and out.getexif()[271] == "Maker"
+        assert (np.asarray(out) == np.asarray(licodec.decode(licodec.encode(photo)))).all()

@@ -60,10 +60,13 @@ class Images:
             raise UsageError(f"data.path {root!s}: not a folder")
         digest = hashlib.sha256()
         images: list[NDArray[np.uint8]] = []
-        for _, data in _files(Path(root)):
+        for name, data in _files(Path(root)):
             digest.update(data)
-            with Image.open(io.BytesIO(data)) as image:
-                pixels = np.array(image.convert("RGB"))
+            try:
+                with Image.open(io.BytesIO(data)) as image:
+                    pixels = np.array(image.convert("RGB"))
+            except Exception as error:  # foreign decoders raise anything at all
+                raise UsageError(f"data.path {root!s}: {name} cannot be read ({error})") from error
             if min(pixels.shape[:2]) >= patch:
                 images.append(pixels)
         if len(images) <= holdout:
