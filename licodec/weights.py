@@ -40,6 +40,8 @@ class Weights:
     def __init__(self, path: Path) -> None:
         from safetensors import SafetensorError, safe_open
 
+        if path.exists() and not path.is_file():  # a device may have no end
+            raise ModelMissingError(f"{path}: not a regular file")
         try:
             self.hash = hashlib.sha256(path.read_bytes()).digest()[:4]
             with safe_open(path, "np") as file:

@@ -15,13 +15,14 @@ from conftest import noise
 from PIL import Image
 
 import licodec
-from licodec import container, files, transforms
+from licodec import container, files, transforms, weights
 from licodec.cli import main
 from licodec.codec import open_codec
 from licodec.container import pack, unpack
 from licodec.errors import (
     DamagedFileError,
     LicodecError,
+    ModelMissingError,
     OutOfMemoryError,
     TooLargeError,
     family,
@@ -358,3 +359,8 @@ def test_links_are_written_through(tmp_path):
     link.symlink_to(target)
     assert CliRunner().invoke(main, ["encode", str(image), "-o", str(link)]).exit_code == 0
     assert link.is_symlink() and target.is_file()
+
+
+def test_weights_that_have_no_end_are_refused():
+    with pytest.raises(ModelMissingError):
+        weights.Weights(Path("/dev/zero"))
