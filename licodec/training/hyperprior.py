@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from licodec.catalogue import ARCHITECTURES
 from licodec.errors import UsageError
 from licodec.training import start
 from licodec.training.compressai_layers import (
@@ -32,12 +33,14 @@ from licodec.training.data import Images
 from licodec.training.model import round_ste
 from licodec.transforms import analysis, synthesis
 
-CLASSES: dict[str, tuple[str, type[Any]]] = {
-    "scale-hyperprior": ("bmshj2018-hyperprior", ScaleHyperprior),
-    "hyperprior": ("mbt2018-mean", MeanScaleHyperprior),
-    "autoregressive": ("mbt2018", JointAutoregressiveHierarchicalPriors),
-    "attention": ("cheng2020-attn", Cheng2020Attention),
+_NETWORKS: dict[str, type[Any]] = {
+    "bmshj2018-hyperprior": ScaleHyperprior,
+    "mbt2018-mean": MeanScaleHyperprior,
+    "mbt2018": JointAutoregressiveHierarchicalPriors,
+    "cheng2020-attn": Cheng2020Attention,
 }
+
+CLASSES = {model: (name, _NETWORKS[name]) for name, model in ARCHITECTURES.items()}
 """What each model is in CompressAI: the architecture's name, and its class."""
 
 _TABLES = ("_offset", "_quantized_cdf", "_cdf_length", "scale_table")
@@ -169,7 +172,7 @@ def initialize(model: Hyperprior, config: Config, images: Images) -> None:
         gain = torch.tensor([5.7 * math.sqrt(lmbda / 0.013) for lmbda in model.lambdas])
         _set_gains(model, gain.log()[:, None].repeat(1, model.M))
         return
-    state, lambdas = start._read(init)
+    state, lambdas = start.read_state(init)
     known = {k: v for k, v in model.state_dict().items() if not k.endswith((*_TABLES, "log_gain"))}
     if "entropy_bottleneck.quantiles" not in state:
         known = {k: v for k, v in known.items() if k.startswith(("g_a.", "g_s."))}
@@ -177,7 +180,7 @@ def initialize(model: Hyperprior, config: Config, images: Images) -> None:
         if name not in state or state[name].shape != value.shape:
             raise UsageError(f"train.init {init}: does not fit the model ({name})")
     gains = {"log_gain": state.get("log_gain", torch.zeros(len(lambdas), model.M))}
-    log_gain = start._fit_rates(gains, lambdas, model)["log_gain"]  # type: ignore[arg-type]
+    log_gain = start.fit_rates(gains, lambdas, model)["log_gain"]  # type: ignore[arg-type]
     model.load_state_dict({name: state[name].float() for name in known}, strict=False)
     _set_gains(model, log_gain.float())
 

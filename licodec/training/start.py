@@ -35,8 +35,8 @@ def initialize(model: Factorized | Adaptive, config: Config, images: Images) -> 
             )
         karhunen_loeve(model, images, config.train.seed)
         return
-    state, lambdas = _read(config.train.init)
-    state = _fit_rates(_stack_bottlenecks(state), lambdas, model)
+    state, lambdas = read_state(config.train.init)
+    state = fit_rates(_stack_bottlenecks(state), lambdas, model)
     if isinstance(model, Adaptive):
         state = _fit_tables(state, model)
     try:
@@ -71,7 +71,12 @@ def fit_bottleneck(model: Factorized, images: Images, seed: int, steps: int = 30
         optimizer.step()
 
 
-def _read(path: str) -> tuple[dict[str, Tensor], tuple[float, ...]]:
+def read_state(path: str) -> tuple[dict[str, Tensor], tuple[float, ...]]:
+    """Tensors and lambdas of a weights file, or a checkpoint's averaged weights and theirs.
+
+    Raises:
+        UsageError: neither.
+    """
     if not path.endswith(".safetensors"):
         saved = load_checkpoint(path)
         return saved["ema"], tuple(saved["config"]["model"]["lambdas"])
@@ -99,7 +104,7 @@ def _stack_bottlenecks(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return out
 
 
-def _fit_rates(
+def fit_rates(
     state: dict[str, Tensor], lambdas: tuple[float, ...], model: Factorized | Adaptive
 ) -> dict[str, Tensor]:
     """Carry gains and bottlenecks over to the model's lambdas, each from the nearest known one."""
