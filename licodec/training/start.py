@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import torch
@@ -83,6 +84,8 @@ def read_state(path: str) -> tuple[dict[str, Tensor], tuple[float, ...]]:
     try:
         with safe_open(path, "pt") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}
+            # Weights files say context.order where a model in training has context_order.
+            state = {re.sub(r"^context\.", "context_", name): t for name, t in state.items()}
             lambdas = tuple(json.loads((file.metadata() or {})["lambdas"]))
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise UsageError(f"train.init {path}: {error}") from error
