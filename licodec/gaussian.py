@@ -150,8 +150,9 @@ class Gaussians:
             index: (n,) of the scale, 0 … 63.
             mean: (n,) in 1/MEAN_UNIT of a step; None for 0 everywhere.
         """
-        whole = np.zeros(1, np.int32) if mean is None else (mean + MEAN_UNIT // 2) // MEAN_UNIT
-        whole = np.broadcast_to(whole, index.shape)
+        whole = np.zeros(len(index), np.int32)
+        if mean is not None:
+            whole = (mean + MEAN_UNIT // 2) // MEAN_UNIT
         result = np.empty(len(index), dtype=np.int32)
         escaped = [np.empty(0, dtype=np.int64)]
         for rows, bins, tables in self._groups(index, mean, whole):
@@ -194,8 +195,5 @@ class Gaussians:
             for first in range(start, stop, batch):
                 rows = order[first : min(first + batch, stop)]
                 shift = inner[rows] * width.shifts // MEAN_UNIT
-                yield (
-                    rows,
-                    width.bins,
-                    width.shifted[self.place_of[index[rows]] * width.shifts + shift],
-                )
+                chosen = self.place_of[index[rows]] * width.shifts + shift
+                yield rows, width.bins, width.shifted.take(chosen, axis=0)

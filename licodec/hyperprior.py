@@ -16,6 +16,7 @@ autoregressive and hierarchical priors for learned image compression"; Cheng et 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -74,6 +75,10 @@ _HALO = 4
 """Positions of z around a tile that its result depends on, at most."""
 _BATCH = 2**12
 """Positions of y whose parameters are computed at once; bounds the memory."""
+
+_EARLY, _LATE = slice(0, 8), slice(8, MaskedConv.TAPS)
+"""The context's taps of which a position has known all for three times, and the others: those to the right
+in the row above, and those in its own row."""
 
 
 class Hyperprior:
@@ -178,31 +183,53 @@ class Hyperprior:
         for places, outputs in self._synthesized(z, h, w):
             hyper[torch.from_numpy(places)] = outputs.short()
         neighbours = _Neighbours(h, w, self.M)
-        steps = np.zeros((h * w, self.M), dtype=np.int32)
         if y is not None:
             steps = _to_steps(y)
             neighbours.know(np.arange(h * w), steps)
             batches = np.split(np.arange(h * w), range(_BATCH, h * w, _BATCH))
-            parts = [self._predict(hyper, neighbours, b) for b in track(batches, "parameters")]
-            known_index, known_mean = (np.concatenate(p) for p in zip(*parts, strict=True))
-        for front in track(fronts(h, w), "latents"):
-            if y is not None:
-                index, mean, values = known_index[front], known_mean[front], steps[front].ravel()
-            else:
-                index, mean = self._predict(hyper, neighbours, front)
-                values = None
-            coded = self.gaussians.code(coder, values, index.ravel(), mean.ravel())
-            steps[front] = coded.reshape(-1, self.M)
-            neighbours.know(front, steps[front])
+            parts = [
+                self._predict(self._begin(hyper, neighbours, b), neighbours, b)
+                for b in track(batches, "parameters")
+            ]
+            index, mean = (np.concatenate(p) for p in zip(*parts, strict=True))
+            for front in track(fronts(h, w), "latents"):
+                values = steps[front].ravel()
+                self.gaussians.code(coder, values, index[front].ravel(), mean[front].ravel())
+            return steps * MEAN_UNIT
+        steps = np.empty((h * w, self.M), dtype=np.int32)
+        for block in track(_blocks(h, w), "latents"):
+            context, parameters = self._begin(hyper, neighbours, np.concatenate(block))
+            stop = 0
+            for front in block:
+                start, stop = stop, stop + len(front)
+                begun = context[start:stop], parameters[start:stop]
+                index, mean = self._predict(begun, neighbours, front)
+                coded = self.gaussians.code(coder, None, index.ravel(), mean.ravel())
+                steps[front] = coded = coded.reshape(-1, self.M)
+                neighbours.know(front, coded)
         return steps * MEAN_UNIT
 
-    def _predict(
+    def _begin(
         self, hyper: Tensor, neighbours: _Neighbours, places: NDArray[np.int64]
+    ) -> tuple[Tensor, Tensor]:
+        """What three fronts have in common: the sums (n, O) of the context's layer and of the parameters'
+        first, as far as they do not see these fronts."""
+        return (
+            self.context.layers[0].sums(neighbours.columns(places, _EARLY)),
+            self.parameters.layers[0].sums(hyper[torch.from_numpy(places)].float()),
+        )
+
+    def _predict(
+        self, begun: tuple[Tensor, Tensor], neighbours: _Neighbours, places: NDArray[np.int64]
     ) -> tuple[NDArray[np.uint8], Integers]:
         """Scale indices and means (n, M) of positions whose neighbours are known."""
-        context = self.context.rows(neighbours.columns(places))
-        given = hyper[torch.from_numpy(places)].float()
-        return self._decide(self.parameters.rows(torch.cat([given, context], dim=1)))
+        (context,), (first, *others) = self.context.layers, self.parameters.layers
+        late = neighbours.columns(places, _LATE)
+        seen = context.finish(context.sums(late, _EARLY.stop * self.M, begun[0]))
+        x = first.finish(first.sums(seen, 2 * self.M, begun[1]))
+        for layer in others:
+            x = layer.rows(x)
+        return self._decide(x)
 
     def _decide(self, outputs: Tensor) -> tuple[NDArray[np.uint8], Integers]:
         """Scale indices and means (n, M) from (n, 2M), or (n, M) where there are no means."""
@@ -240,26 +267,23 @@ class _Neighbours:
     """What the context sees of ŷ: a canvas with a margin of zeros, and its twelve taps."""
 
     def __init__(self, h: int, w: int, M: int) -> None:
-        self.width = w
-        self.stride = w + 4
-        self.canvas = torch.zeros((h + 2) * self.stride, M)
-        taps = [row * self.stride + column for row in range(3) for column in range(5)]
+        stride = w + 4
+        self.canvas = torch.zeros((h + 2) * stride, M)
+        rows, columns = np.divmod(np.arange(h * w), w)
+        self.places = torch.from_numpy((rows + 2) * stride + columns + 2)
+        taps = [(row - 2) * stride + column - 2 for row in range(3) for column in range(5)]
         self.taps = torch.tensor(taps[: MaskedConv.TAPS])
 
     def know(self, places: NDArray[np.int64], steps: Integers) -> None:
         """Enter ŷ (n, M) in steps."""
-        at = torch.from_numpy(self._corner(places) + 2 * self.stride + 2)
-        self.canvas[at] = torch.from_numpy(np.clip(steps, -CONTEXT_LIMIT, CONTEXT_LIMIT)).float()
+        at = self.places[torch.from_numpy(places)]
+        seen = torch.from_numpy(steps).clamp(-CONTEXT_LIMIT, CONTEXT_LIMIT).float()
+        self.canvas.index_copy_(0, at, seen)
 
-    def columns(self, places: NDArray[np.int64]) -> Tensor:
-        """(n, 12 · M): the taps of each position, row by row."""
-        at = torch.from_numpy(self._corner(places))[:, None] + self.taps
+    def columns(self, places: NDArray[np.int64], taps: slice) -> Tensor:
+        """(n, taps · M): some of the twelve taps of each position, row by row."""
+        at = self.places[torch.from_numpy(places)][:, None] + self.taps[taps]
         return F.embedding(at, self.canvas).flatten(1)
-
-    def _corner(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Where in the canvas the first tap of a position lies."""
-        corner: NDArray[np.int64] = places // self.width * self.stride + places % self.width
-        return corner
 
 
 def fronts(h: int, w: int) -> list[NDArray[np.int64]]:
@@ -269,3 +293,13 @@ def fronts(h: int, w: int) -> list[NDArray[np.int64]]:
     order = np.argsort(time, kind="stable")
     front: list[NDArray[np.int64]] = np.split(order, np.flatnonzero(np.diff(time[order])) + 1)
     return front
+
+
+def _blocks(h: int, w: int) -> list[list[NDArray[np.int64]]]:
+    """The fronts of each three times: a position's first eight taps lie in blocks before its own."""
+
+    def block(front: NDArray[np.int64]) -> int:
+        row, column = divmod(int(front[0]), w)
+        return row + column // 3
+
+    return [list(group) for _, group in groupby(fronts(h, w), block)]

@@ -32,6 +32,8 @@ FLOAT64_SUMS = 2**44
 LEAKY_NUMERATOR, LEAKY_DENOMINATOR = 164, 2**14
 """The slope of leaky ReLU below 0: 0.01001 for CompressAI's 0.01."""
 
+_HALF = torch.tensor(0.5, dtype=torch.float64)
+
 PARTS = ("weight", "bias", "shift", "limit")
 """The tensors of a layer."""
 
@@ -94,7 +96,7 @@ class IntegerLayer:
         self.outputs = len(bias)
         narrow = largest_sum(weight, bias, shape, input_limit) < FLOAT32_SUMS
         self.dtype = torch.float32 if narrow else torch.float64
-        columns = weight if shape.kind == "deconv" else np.ascontiguousarray(weight.T)
+        columns = np.ascontiguousarray(weight.T)
         self.weight = torch.from_numpy(columns).to(self.dtype)
         self.bias = torch.from_numpy(bias).to(self.dtype)
         self.scale = torch.from_numpy(np.ldexp(1.0, -tensors["shift"].astype(np.int64)))
@@ -103,27 +105,35 @@ class IntegerLayer:
 
     def rows(self, x: Tensor) -> Tensor:
         """(n, K) integer activations to (n, O): a 1x1 layer, or one over gathered columns."""
-        return self._finish(torch.addmm(self.bias, x.to(self.dtype), self.weight))
+        return self.finish(self.sums(x))
+
+    def sums(self, x: Tensor, first: int = 0, others: Tensor | None = None) -> Tensor:
+        """(n, O) of the inputs from `first` on that x (n, …) holds, with the bias or with the others' sums.
+
+        Whatever is left out, a sum stays as small and as exact as the whole.
+        """
+        weight = self.weight[first : first + x.shape[1]]
+        return torch.addmm(self.bias if others is None else others, x.to(self.dtype), weight)
 
     def plane(self, x: Tensor) -> Tensor:
         """(C, H, W) to (O, H, W), (O, 2H, 2W) or (O/4, 2H, 2W), as its kind says."""
         _, H, W = x.shape
         k = self.shape.kernel
         if self.shape.kind == "deconv":
-            parts = torch.mm(x.to(self.dtype).flatten(1).T, self.weight)
-            sums = F.fold(parts.T[None], (2 * H + k - 2, 2 * W + k - 2), k, stride=2)[0]
+            parts = torch.mm(self.weight, x.to(self.dtype).flatten(1))
+            sums = F.fold(parts[None], (2 * H + k - 2, 2 * W + k - 2), k, stride=2)[0]
             sums = sums[:, k // 2 : k // 2 + 2 * H, k // 2 : k // 2 + 2 * W].flatten(1).T
-            return self._finish(sums + self.bias).T.reshape(self.outputs, 2 * H, 2 * W)
+            return self.finish(sums + self.bias).T.reshape(self.outputs, 2 * H, 2 * W)
         columns = F.unfold(x.to(self.dtype)[None], k, padding=k // 2)[0].T
         out = self.rows(columns).T.reshape(self.outputs, H, W)
         return F.pixel_shuffle(out, 2) if self.shape.kind == "subpixel" else out
 
-    def _finish(self, sums: Tensor) -> Tensor:
+    def finish(self, sums: Tensor) -> Tensor:
         """Activation, scaling, rounding and clamping of sums (n, O), exact in float64."""
         t = sums.double()
         if self.shape.activation == "leaky":
-            t = torch.maximum(t, t * (LEAKY_NUMERATOR / LEAKY_DENOMINATOR))
-        return (t * self.scale).add_(0.5).floor_().clamp_(self.low, self.high).float()
+            t = F.leaky_relu_(t, LEAKY_NUMERATOR / LEAKY_DENOMINATOR)
+        return torch.addcmul(_HALF, t, self.scale).floor_().clamp_(self.low, self.high).float()
 
 
 def largest_sum(weight: NDArray[Any], bias: NDArray[Any], shape: Shape, input_limit: int) -> float:
