@@ -24,6 +24,9 @@ ARCHITECTURES = {
 
 NAMES = ("adaptive", "factorized", *ARCHITECTURES.values())
 
+Z_DISTRIBUTIONS = "z_distributions."
+"""How the names start of what codes ẑ by the image's own distributions."""
+
 _MAX_HEADER = 2**24
 
 
@@ -71,6 +74,28 @@ def models(path: Path) -> tuple[str, ...]:
     if arch not in ARCHITECTURES:
         raise ModelMissingError(f"{path}: architecture {arch!r} is not known to this licodec")
     return (ARCHITECTURES[arch],)
+
+
+def adaptive_z(z_distributions: str, model: str | None, file: Path | None) -> bool:
+    """Whether ẑ is to be coded by the image's own distributions; model and file as `resolve` takes them.
+
+    Args:
+        z_distributions: static or adaptive.
+
+    Raises:
+        UsageError: neither; or the model has no ẑ, or its weights no nets for this.
+        ModelMissingError: as `resolve`.
+    """
+    if z_distributions == "static":
+        return False
+    if z_distributions != "adaptive":
+        raise UsageError(f"z-distributions are static or adaptive, not {z_distributions!r}")
+    name, path = resolve(model, file)
+    if name not in ARCHITECTURES.values():
+        raise UsageError(f"--z-distributions adaptive needs a model with a hyperprior, not {name}")
+    if f"{Z_DISTRIBUTIONS}prior" not in header(path):
+        raise UsageError(f"{path.name} offers no --z-distributions but static")
+    return True
 
 
 def by_hash(model_hash: bytes) -> Path | None:

@@ -84,10 +84,14 @@ def info(inputs: tuple[str, ...], as_json: bool) -> None:
     """Show what .lic files hold, without decoding them."""
 
     def line(row: dict[str, Any]) -> str:
+        own = (
+            ", adaptive distributions" if row["distributions"] == "adaptive" != row["model"] else ""
+        )
         streams = ", ".join(f"{name} {size}" for name, size in row["streams"].items())
         return (
             f"{row['file']}: {row['width']}x{row['height']} {row['mode']}, {row['bytes']} bytes, "
-            f"{row['bpp']} bpp, {row['model']}@{row['model_hash']}, quality {row['quality']:g} ({streams})"
+            f"{row['bpp']} bpp, {row['model']}@{row['model_hash']}, quality {row['quality']:g}{own} "
+            f"({streams})"
         )
 
     _inspect(inputs, as_json, 2**62, lambda data: licodec.info(data, 2**62), line)

@@ -20,6 +20,7 @@ from PIL import Image
 
 from licodec import alpha, catalogue, transforms, weights
 from licodec.attention_transforms import AttentionPair
+from licodec.catalogue import Z_DISTRIBUTIONS
 from licodec.container import (
     ALPHA,
     MAX_PIXELS,
@@ -37,6 +38,7 @@ from licodec.errors import (
     one_family,
 )
 from licodec.gaussian import MEAN_UNIT
+from licodec.hyperprior import Hyperprior
 from licodec.image import Picture, from_pillow, to_pillow
 from licodec.models import MODELS, Model
 from licodec.rangecoder import LATENTS_PER_BYTE, Decoder, Encoder
@@ -80,10 +82,13 @@ class Codec:
         self.unit = 1 if arch is None else MEAN_UNIT
         pair = AttentionPair if arch == "cheng2020-attn" else transforms.Pair
         self.transforms = pair(weights.torch("g_a."), weights.torch("g_s."), device, precision)
-        self._models: dict[str, Model] = {}
+        self._models: dict[tuple[str, bool], Model] = {}
 
-    def model(self, name: str) -> Model:
+    def model(self, name: str, adaptive_z: bool = False) -> Model:
         """The entropy model of that name over these weights, made once.
+
+        Args:
+            adaptive_z: code ẑ by the image's own distributions, which the weights must have.
 
         Raises:
             ModelMissingError: they do not offer it.
@@ -93,9 +98,11 @@ class Codec:
                 f"{self.weights.path.name} offers {' and '.join(self.offers)}, not {name}"
             )
         with _LOADING:
-            if name not in self._models:
-                self._models[name] = MODELS[name](self.weights)
-            return self._models[name]
+            key = name, adaptive_z
+            if key not in self._models:
+                made = Hyperprior(self.weights, True) if adaptive_z else MODELS[name](self.weights)
+                self._models[key] = made
+            return self._models[key]
 
     def model_of(self, container: Container) -> Model:
         """The entropy model that coded a file.
@@ -103,18 +110,23 @@ class Codec:
         Raises:
             DamagedFileError: these weights do not offer it.
         """
-        name = "adaptive" if container.adaptive else self.offers[-1]
+        adaptive_z = container.adaptive and f"{Z_DISTRIBUTIONS}prior" in self.weights
+        name = "adaptive" if container.adaptive and not adaptive_z else self.offers[-1]
         if name not in self.offers:
             raise DamagedFileError("a flag in the header does not suit the weights")
-        return self.model(name)
+        return self.model(name, adaptive_z)
 
-    def encode(self, picture: Picture, quality: float, model: str) -> bytes:
+    def encode(
+        self, picture: Picture, quality: float, model: str, adaptive_z: bool = False
+    ) -> bytes:
         """A picture to the bytes of a .lic file; quality 0 … 100, in halves."""
         step = round(quality * QUALITY_STEPS / 100)
         y = self.transforms.analyze(picture.color, self._gain(step), is_precise(step))
-        return pack(self.container(picture, y, step, model, _chunks(picture)))
+        return pack(self.container(picture, y, step, model, _chunks(picture), adaptive_z))
 
-    def encode_to(self, picture: Picture, target: Target, model: str) -> bytes:
+    def encode_to(
+        self, picture: Picture, target: Target, model: str, adaptive_z: bool = False
+    ) -> bytes:
         """A picture to the .lic file whose quality serves a target best; g_a runs once for all of them.
 
         Raises:
@@ -135,7 +147,8 @@ class Codec:
 
         @cache
         def size(step: int) -> int:
-            return len(pack(self.container(picture, latents(step), step, model, {}))) + chunk_bytes
+            container = self.container(picture, latents(step), step, model, {}, adaptive_z)
+            return len(pack(container)) + chunk_bytes
 
         @cache
         def psnr(step: int) -> float:
@@ -150,26 +163,27 @@ class Codec:
             step = lowest_with_psnr(psnr, target.psnr)
         else:
             step = highest_within_size(size, wanted)
-        return pack(self.container(picture, latents(step), step, model, chunks))
+        return pack(self.container(picture, latents(step), step, model, chunks, adaptive_z))
 
     def _gain(self, step: int) -> NDArray[np.float32]:
         return self.weights.gain(self.weights.position(step)) * np.float32(self.unit)
 
     def container(
-        self, picture: Picture, y: Latents, step: int, model: str, chunks: dict[bytes, bytes]
-    ) -> Container:
+        self, picture: Picture, y: Latents, step: int, model: str, chunks: dict[bytes, bytes],
+        adaptive_z: bool = False,
+    ) -> Container:  # fmt: skip
         """The file of a picture whose latents y (M, h, w) are known, in 1/unit, at quality step / 2."""
         position = self.weights.position(step)
         height, width = picture.color.shape[:2]
         seen = self.seen(picture.alpha)
-        entropy_model = self.model(model)
+        entropy_model = self.model(model, adaptive_z)
         z = entropy_model.side_information(y, position, seen)
         encoder = Encoder()
         _, h, w = y.shape
         y_hat = entropy_model.code_latents(encoder, position, h, w, y, z, seen)
         return Container(
-            width=width, height=height, mode=picture.mode, adaptive=model == "adaptive",
-            model_hash=self.weights.hash, quality=step,
+            width=width, height=height, mode=picture.mode,
+            adaptive=adaptive_z or model == "adaptive", model_hash=self.weights.hash, quality=step,
             side_bytes=math.ceil(entropy_model.side_bits(z, position) / 8),
             latents_crc32=latents_crc32(y_hat), payload=encoder.finish(y.size // LATENTS_PER_BYTE),
             chunks=chunks,
@@ -303,6 +317,7 @@ def encode(
     precision: str = "auto",
     strip: bool = False,
     max_pixels: int = MAX_PIXELS,
+    z_distributions: str = "static",
 ) -> bytes:
     """Encode an image.
 
@@ -319,6 +334,8 @@ def encode(
         precision: auto, float32 or bf16, for the transforms.
         strip: leave ICC, EXIF and XMP out; pixels are turned as EXIF said.
         max_pixels: refuse larger images.
+        z_distributions: static or adaptive: whether ẑ of a hyperprior is coded by the same tables in
+            all images, or by the image's own distributions, which the weights must be made for.
 
     Returns:
         The bytes of a .lic file.
@@ -329,19 +346,23 @@ def encode(
     rate = rate_control(quality, target_size, target_bpp, target_psnr)
     if image.width * image.height > max_pixels:
         raise TooLargeError(f"{image.width}x{image.height} is more than {max_pixels} pixels")
-    return encode_picture(from_pillow(image, strip), rate, model, device, precision, weights)
+    file = None if weights is None else Path(weights)
+    adaptive_z = catalogue.adaptive_z(z_distributions, model, file)
+    picture = from_pillow(image, strip)
+    return encode_picture(picture, rate, model, device, precision, weights, adaptive_z)
 
 
 def encode_picture(
     picture: Picture, rate: float | Target, model: str | None = None,
     device: str = "auto", precision: str = "auto", weights: str | Path | None = None,
+    adaptive_z: bool = False,
 ) -> bytes:  # fmt: skip
     """`encode` for a picture already read, to a quality or a target."""
     codec, name = open_codec(model, device, precision, weights)
     with one_family():
         if isinstance(rate, Target):
-            return codec.encode_to(picture, rate, name)
-        return codec.encode(picture, rate, name)
+            return codec.encode_to(picture, rate, name, adaptive_z)
+        return codec.encode(picture, rate, name, adaptive_z)
 
 
 def decode(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from licodec import batch, files, rate
+from licodec import batch, catalogue, files, rate
 from licodec.container import MAX_PIXELS, SIGNATURE
 
 if TYPE_CHECKING:
@@ -75,22 +75,29 @@ def shared(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "-m", "--model", help="See `licodec models`.  [default: adaptive, or what --weights offers]"
 )
+@click.option(
+    "--z-distributions", type=click.Choice(["static", "adaptive"]), default="static",
+    show_default=True,
+    help="Tables of a hyperprior's ẑ: the same for all images, or the image's own.",
+)  # fmt: skip
 def encode(
     inputs: tuple[str, ...], output: str | None, output_dir: str | None, recursive: bool,
     jobs: int, force: bool, device: str, precision: str, max_pixels: int, strip: bool,
     weights: str | None, quiet: bool, quality: float | None, target_size: str | None,
-    target_bpp: float | None, target_psnr: float | None, model: str | None,
+    target_bpp: float | None, target_psnr: float | None, model: str | None, z_distributions: str,
 ) -> None:  # fmt: skip
     """Encode images to .lic files; - is standard input or output."""
     size = None if target_size is None else rate.parse_size(target_size)
     wanted = rate.rate_control(quality, size, target_bpp, target_psnr)
+    file = None if weights is None else Path(weights)
+    adaptive_z = catalogue.adaptive_z(z_distributions, model, file)
 
     def work(job: batch.Job) -> batch.Result:
         from licodec.codec import encode_picture
 
         picture = _picture(job.source, max_pixels, strip)
         began = time.perf_counter()
-        data = encode_picture(picture, wanted, model, device, precision, weights)
+        data = encode_picture(picture, wanted, model, device, precision, weights, adaptive_z)
         seconds = time.perf_counter() - began
         height, width = picture.color.shape[:2]
         line = (

@@ -1,6 +1,7 @@
 """Hyperprior codecs: how y becomes a stream, by one traversal for both directions.
 
     y ─ h_a ─► z ─ round ─► ẑ ─ coder                         h_a floats: it decides no probability
+                            └ counts ─► tables of ẑ            the image's own, where it is asked for
     ẑ ─ h_s ─► scales (and means) ─► Gaussians ─► coder of y   integers from here on
          └──── + context of ŷ ─ entropy parameters ─┘          mbt2018, cheng2020-attn
 
@@ -24,7 +25,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from licodec.catalogue import Z_DISTRIBUTIONS
 from licodec.distributions import (
+    BINS,
     code_values,
     count_values,
     information,
@@ -33,9 +36,10 @@ from licodec.distributions import (
 )
 from licodec.gaussian import MEAN_UNIT, Gaussians
 from licodec.hyper_networks import CONTEXT, HYPER_STRIDE, MaskedConv, hyper_analysis
+from licodec.image_distributions import ImageDistributions
 from licodec.integer_nets import IntegerNet, Shape, exact_products
 from licodec.progress import track
-from licodec.rangecoder import Coder, Encoder
+from licodec.rangecoder import Coder, Encoder, Pmf
 from licodec.transforms import cut, tiles
 from licodec.weights import STEPS, Weights
 
@@ -82,9 +86,14 @@ in the row above, and those in its own row."""
 
 
 class Hyperprior:
-    """The entropy model of one weights file."""
+    """The entropy model of one weights file.
 
-    def __init__(self, weights: Weights) -> None:
+    Args:
+        weights: the file.
+        adaptive: code ẑ by the image's own distributions, for which the file must have nets.
+    """
+
+    def __init__(self, weights: Weights, adaptive: bool = False) -> None:
         self.arch = weights.metadata["arch"]
         tensors = weights.tensors("integer.")
         self.h_s = IntegerNet(tensors, "integer.h_s", SYNTHESIS[self.arch], Z_LIMIT)
@@ -103,6 +112,7 @@ class Hyperprior:
         self.h_a = hyper_analysis(self.arch, self.N, self.M)
         self.h_a.load_state_dict(weights.torch("h_a."))
         self.h_a.eval()
+        self.z_distributions = ImageDistributions(weights, Z_DISTRIBUTIONS) if adaptive else None
 
     @torch.inference_mode()
     def side_information(self, y: Integers, position: int, seen: Mask | None = None) -> Integers:
@@ -122,12 +132,14 @@ class Hyperprior:
         return z
 
     def side_bits(self, z: Integers | None, position: int) -> float:
-        """Information of ẑ's symbols under its tables."""
+        """Information of ẑ's symbols under their tables, and of what tells these."""
         assert z is not None
-        tables = self._z_tables(position)
-        channels = np.repeat(np.arange(self.N), z[0].size)
-        counts = count_values(z.reshape(-1), channels, self.N, tables.shape[1] - 1)
-        return information(counts, tables)
+        if self.z_distributions is not None:
+            counts = self._z_counts(z, BINS)[:, None]
+            chosen = self.z_distributions.choose(counts, position)
+            return self.z_distributions.bits(counts, chosen, position)
+        tables = integer_softmax(interpolate(self.z_prior, position, STEPS))
+        return information(self._z_counts(z, tables.shape[1] - 1), tables)
 
     def quantize(self, y: Integers, position: int) -> Integers:
         """ŷ (M, h, w) that a decoder would get for y, both in 1/MEAN_UNIT."""
@@ -154,7 +166,8 @@ class Hyperprior:
         hz, wz = -(-h // HYPER_STRIDE), -(-w // HYPER_STRIDE)
         flat = None if z is None else z.reshape(-1)
         counts = np.full(self.N, hz * wz)
-        z = code_values(coder, flat, counts, self._z_tables(position)).reshape(self.N, hz, wz)
+        tables = self._code_z_tables(coder, position, z)
+        z = code_values(coder, flat, counts, tables).reshape(self.N, hz, wz)
         rows = None if y is None else np.ascontiguousarray(y.reshape(self.M, -1).T)
         with exact_products():
             if self.has_context:
@@ -253,8 +266,19 @@ class Hyperprior:
             tile = tile[:, : places.shape[0], : places.shape[1]]
             yield places.ravel(), tile.flatten(1).T.contiguous()
 
-    def _z_tables(self, position: int) -> NDArray[np.int64]:
-        return integer_softmax(interpolate(self.z_prior, position, STEPS))
+    def _code_z_tables(self, coder: Coder, position: int, z: Integers | None) -> Pmf:
+        """(N, bins + 1) frequencies of ẑ's symbols, once what tells them, if anything does, is coded."""
+        if self.z_distributions is None:
+            return integer_softmax(interpolate(self.z_prior, position, STEPS))
+        chosen = None
+        if z is not None:
+            chosen = self.z_distributions.choose(self._z_counts(z, BINS)[:, None], position)
+        chosen = self.z_distributions.code_side(coder, position, chosen)
+        return self.z_distributions.tables(position, chosen)[:, 0]
+
+    def _z_counts(self, z: Integers, bins: int) -> NDArray[np.int64]:
+        """How often each channel of ẑ (N, h, w) has each symbol: (N, bins + 1)."""
+        return count_values(z.reshape(-1), np.repeat(np.arange(self.N), z[0].size), self.N, bins)
 
 
 def _to_steps(y: Integers) -> Integers:

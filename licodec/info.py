@@ -13,13 +13,14 @@ _NAMES = {ALPHA: "alpha", ICC: "icc", EXIF: "exif", XMP: "xmp"}
 
 def model_name(container: Container) -> str:
     """The model that coded a file; `unknown` where only weights that are not installed could tell."""
-    if container.adaptive:
-        return "adaptive"
     path = catalogue.by_hash(container.model_hash)
     try:
-        return "unknown" if path is None else catalogue.models(path)[-1]
+        models = () if path is None else catalogue.models(path)
     except ModelMissingError:
-        return "unknown"
+        models = ()
+    if container.adaptive and "adaptive" in models:
+        return "adaptive"
+    return models[-1] if models else "unknown"
 
 
 def describe(data: bytes, max_pixels: int = MAX_PIXELS) -> dict[str, Any]:
@@ -41,6 +42,7 @@ def describe(data: bytes, max_pixels: int = MAX_PIXELS) -> dict[str, Any]:
         "mode": container.mode,
         "model": model_name(container),
         "model_hash": container.model_hash.hex(),
+        "distributions": "adaptive" if container.adaptive else "static",
         "quality": container.quality * 100 / QUALITY_STEPS,
         "streams": {**streams, "header": len(data) - sum(streams.values())},
         "latents_crc32": container.latents_crc32,

@@ -13,21 +13,13 @@ from abc import ABC, abstractmethod
 from typing import Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from licodec.catalogue import ARCHITECTURES
 from licodec.contexts import Contexts, Features, bands
-from licodec.distributions import (
-    BINS,
-    code_values,
-    count_values,
-    information,
-    integer_softmax,
-    interpolate,
-)
+from licodec.distributions import BINS, code_values, integer_softmax, interpolate
 from licodec.hyperprior import Hyperprior
-from licodec.pdf_transform import RATE_UNIT, SIDE_LENGTH, IntegerSynthesis, PdfAnalysis
+from licodec.image_distributions import ImageDistributions
 from licodec.progress import track
 from licodec.rangecoder import Coder, Pmf
 from licodec.weights import STEPS, Weights
@@ -129,81 +121,19 @@ class Factorized(Tabled):
         return integer_softmax(interpolate(self.prior, position, STEPS))[:, None]
 
 
-class Adaptive(Tabled):
-    """This image's own distributions, sent as a side stream (paper 1), one for each channel and class.
-
-    The side stream tells how the image differs from the average in each channel; how a channel's classes
-    differ from each other is the same in all images.
-    """
+class Adaptive(ImageDistributions, Tabled):
+    """This image's own distributions, one for each channel and class."""
 
     def __init__(self, weights: Weights) -> None:
-        self.prior = weights.numpy("prior")
-        self.class_prior = weights.numpy("class_prior")
+        super().__init__(weights)
         self.contexts = Contexts(
             weights.numpy("context.order"), weights.numpy("context.weights"),
             weights.numpy("context.thresholds"), STEPS,
         )  # fmt: skip
-        self.z_prior = weights.numpy("z_prior")
-        self.anchors = len(self.prior)
-        self.h_s = IntegerSynthesis(weights.tensors("h_s."), int(weights.metadata["groups"]))
-        M = self.prior.shape[1]
-        first = weights.numpy("h_a.layers.0.weight")
-        last = weights.numpy("h_a.layers.4.weight")
-        self.Z = last.shape[0]
-        self.h_a = PdfAnalysis(
-            M, first.shape[0], self.Z, int(weights.metadata["groups"]), last.shape[2]
-        )
-        self.h_a.load_state_dict(weights.torch("h_a."))
-        self.h_a.eval()
 
-    @torch.no_grad()
     def side_information(self, y: Integers, position: int, seen: Mask | None = None) -> Integers:
-        """ẑ (Z, 32): what h_a says, or all zero where that costs fewer bits in all."""
-        counts = self.contexts.counts(y, position, BINS, seen)
-        p = torch.from_numpy(counts[..., :-1].sum(1).astype(np.float32))
-        p /= p.sum(1, keepdim=True).clamp(min=1)
-        prior = torch.from_numpy(self._prior(position).astype(np.float32))
-        z = self.h_a(analysis_input(p, prior)[None])[0].round().numpy().astype(np.int32)
-        candidates = (z, np.zeros_like(z))
-        return min(
-            candidates,
-            key=lambda z: (
-                self.side_bits(z, position) + information(counts, self.tables(position, z))
-            ),
-        )
-
-    def code_side(self, coder: Coder, position: int, z: Integers | None) -> Integers:
-        tables = self._z_tables(position)
-        flat = None if z is None else z.reshape(-1)
-        ones = np.ones(len(tables), dtype=np.int64)
-        return code_values(coder, flat, ones, tables).reshape(self.Z, SIDE_LENGTH)
-
-    def side_bits(self, z: Integers | None, position: int) -> float:
-        if z is None:
-            return 0.0
-        tables, flat = self._z_tables(position), z.reshape(-1)
-        counts = count_values(flat, np.arange(len(flat)), len(flat), tables.shape[1] - 1)
-        return information(counts, tables)
-
-    def tables(self, position: int, z: Integers | None) -> Pmf:
-        assert z is not None
-        rate = position * RATE_UNIT // max(1, (self.anchors - 1) * STEPS)
-        logits = interpolate(self.class_prior, position, STEPS)
-        logits[..., :-1] += self.h_s(z, rate)[:, None]
-        return integer_softmax(logits)
-
-    def _prior(self, position: int) -> Pmf:
-        return integer_softmax(interpolate(self.prior, position, STEPS))[:, :-1]
-
-    def _z_tables(self, position: int) -> Pmf:
-        return integer_softmax(interpolate(self.z_prior, position, STEPS))
-
-
-def analysis_input(p: torch.Tensor, prior: torch.Tensor) -> torch.Tensor:
-    """√p - √prior: what h_a sees. p sums to 1 over its last axis, prior to anything."""
-    # The root has no finite slope at 0; empty bins take no part in the gradient.
-    root = torch.where(p > 0, p.clamp(min=1e-12).sqrt(), 0.0)
-    return root - (prior / prior.sum(-1, keepdim=True)).sqrt()
+        """ẑ (Z, 32) of the encoding distributions."""
+        return self.choose(self.contexts.counts(y, position, BINS, seen), position)
 
 
 MODELS: dict[str, type[Factorized] | type[Adaptive] | type[Hyperprior]] = {

@@ -1,6 +1,19 @@
 """CompressAI's own classes, small, with random weights that spread the latents over some steps."""
 
+from pathlib import Path
+
+import numpy as np
 import torch
+from PIL import Image
+
+from licodec import weights
+from licodec.codec import Codec
+from licodec.distributions import BINS, count_values
+from licodec.gaussian import MEAN_UNIT
+from licodec.hyperprior import Hyperprior
+from licodec.training.export import write_weights, z_tensors
+from licodec.training.model import DistributionNets
+from licodec.weights import STEPS
 
 from licodec.training import compressai_layers  # noqa: F401  isort: skip  makes compressai importable
 from compressai.models import (
@@ -48,3 +61,31 @@ def checkpoint(arch: str, path, sizes: tuple[int, ...] | None = None) -> dict:
     saved = {"state_dict": net.state_dict(), "log_gain": gains.log(), "lambdas": [0.01, 0.1]}
     torch.save(saved, path)
     return saved
+
+
+def with_z_distributions(path: Path, photo: Image.Image) -> Path:
+    """A weights file's tensors, and nets that have learnt the distributions of ẑ of a photograph and
+    of its negative."""
+    loaded = weights.load(path)
+    model = Hyperprior(loaded)
+    pair = Codec(loaded).transforms
+    rates = np.arange(len(loaded.numpy("log_gain")))
+    counts = []
+    for k in rates:
+        gain = loaded.gain(k * STEPS) * np.float32(MEAN_UNIT)
+        for pixels in (np.asarray(photo), 255 - np.asarray(photo)):
+            z = model.side_information(pair.analyze(pixels, gain), 0).reshape(-1)
+            channels = np.repeat(np.arange(model.N), len(z) // model.N)
+            counts.append(count_values(z, channels, model.N, BINS))
+    torch.manual_seed(0)
+    nets = DistributionNets(model.N, tuple(rates.tolist()), 16, 2, 4, 5, classes=1)
+    nets.z_prior.copy_(-(torch.arange(33) - 16).abs().expand_as(nets.z_prior))
+    seen = torch.from_numpy(np.array(counts))[:, :, None].float()
+    optimizer = torch.optim.Adam(nets.parameters(), lr=1e-2)
+    for _ in range(100):
+        optimizer.zero_grad()
+        nets.rates(seen, torch.from_numpy(rates).repeat_interleave(2).float())[0].backward()
+        if torch.isfinite(torch.nn.utils.clip_grad_norm_(nets.parameters(), 1.0)):
+            optimizer.step()
+    tensors = loaded.tensors("") | z_tensors(nets)
+    return write_weights(path.parent / "z", path.stem, tensors, loaded.metadata, {})

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from small_checkpoints import with_z_distributions
 
 import licodec
 
@@ -83,11 +84,13 @@ print(json.dumps(rows))
 
 @pytest.fixture(scope="module")
 def hyper_files(hyper_weights, photo):
-    """A file of each hyperprior codec, beside its weights."""
+    """A file of each hyperprior codec, beside its weights; and one whose ẑ has tables of its own."""
+    z_path = with_z_distributions(hyper_weights["mbt2018"], photo)
     paths = []
-    for path in hyper_weights.values():
+    for path in (*hyper_weights.values(), z_path):
+        z_distributions = "adaptive" if path == z_path else "static"
         lic = path.with_suffix(".lic")
-        lic.write_bytes(licodec.encode(photo, 70, weights=path))
+        lic.write_bytes(licodec.encode(photo, 70, weights=path, z_distributions=z_distributions))
         paths.append(lic)
     return paths
 

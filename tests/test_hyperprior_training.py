@@ -201,10 +201,6 @@ def test_sizes_that_are_no_multiple_of_64():
     ("changes", "reason"),
     [
         ({"model": {"arch": "transformer"}}, "model.arch"),
-        (
-            {"model": {"arch": "hyperprior"}, "train": {"steps": 1, "stage": "distributions"}},
-            "one stage",
-        ),
         ({"model": {"arch": "hyperprior"}, "data": {"patch": 80}}, "64"),
         ({"model": {"arch": "attention", "N": 16, "M": 24}}, "channels"),
         ({"model": {"arch": "attention", "N": 16, "M": 16}}, "fresh"),

@@ -11,9 +11,9 @@ PACKAGE = Path(__file__).resolve().parent.parent / "licodec"
 ORDER = [
     "errors", "progress", "container", "catalogue", "info", "rate", "rangecoder", "distributions",
     "gaussian", "weights", "histogram", "pdf_transform", "transforms", "attention_transforms",
-    "hyper_networks", "integer_nets", "contexts", "hyperprior", "models", "alpha", "bitdepth",
-    "metadata", "image", "output", "files", "codec", "pillow_plugin", "", "batch", "coding", "training",
-    "bench", "cli", "__main__",
+    "hyper_networks", "integer_nets", "contexts", "image_distributions", "hyperprior", "models", "alpha",
+    "bitdepth", "metadata", "image", "output", "files", "codec", "pillow_plugin", "", "batch", "coding",
+    "training", "bench", "cli", "__main__",
 ]  # fmt: skip
 
 

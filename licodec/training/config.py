@@ -57,7 +57,8 @@ class Model:
 class Train:
     stage: str = "transforms"
     """transforms: g_a, g_s and static bottlenecks; distributions: h_a and h_s on frozen
-    transforms; joint: everything, with the rate of the adaptive distributions."""
+    transforms, or those over ẑ's distributions on a frozen codec with a hyperprior; joint:
+    everything, with the rate of the adaptive distributions."""
     init: str = "klt"
     """klt, fresh (random; with a hyperprior only), or a safetensors file or checkpoint to start from."""
     surrogate: str = "round"
@@ -185,8 +186,12 @@ def _check_hyperprior(config: Config, name: str) -> None:
     data, model, train = config.data, config.model, config.train
     if model.arch not in ALPHAS:
         raise UsageError(f"{name}: model.arch is factorized, {', '.join(ALPHAS)}")
-    if train.stage != "transforms":
-        raise UsageError(f"{name}: {model.arch} is trained in one stage, transforms")
+    if train.stage == "joint":
+        raise UsageError(f"{name}: {model.arch} has no joint stage")
+    if train.stage == "distributions" and train.init in ("klt", "fresh"):
+        raise UsageError(f"{name}: stage distributions needs a trained {model.arch} in train.init")
+    if train.stage == "distributions" and config.regularizer:
+        raise UsageError(f"{name}: [regularizer] is for the stage transforms")
     if train.surrogate not in ("round", "noise"):
         raise UsageError(f"{name}: train.surrogate is round or noise")
     if data.patch % 64:

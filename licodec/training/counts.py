@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from licodec.contexts import Contexts
-from licodec.distributions import BINS
+from licodec.distributions import BINS, count_values
+from licodec.training.hyperprior import ZDistributions
 from licodec.training.model import Adaptive, between
 from licodec.weights import STEPS
 
@@ -29,12 +30,13 @@ class Counts:
 
 @torch.no_grad()
 def latents(
-    model: Adaptive, images: list[Tensor], precision: torch.dtype, device: torch.device
-) -> list[Tensor]:
-    """y (M, h, w) of each image (3, H, W) as float16 on the CPU."""
+    model: Adaptive | ZDistributions, images: list[Tensor], precision: torch.dtype,
+    device: torch.device, multiple: int = 16,
+) -> list[Tensor]:  # fmt: skip
+    """y (M, h, w) of each image (3, H, W), cut to multiples, as float16 on the CPU."""
     out = []
     for image in images:
-        height, width = (side // 16 * 16 for side in image.shape[1:])
+        height, width = (side // multiple * multiple for side in image.shape[1:])
         x = image[None, :, :height, :width].float() / 255
         x = x.contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, precision, enabled=precision != torch.float32):
@@ -58,6 +60,22 @@ def collect(model: Adaptive, latents: list[Tensor], rates: list[list[float]]) ->
             u = (y.float() * gain[:, None, None]).round().to(torch.int32).numpy()
             values.append(torch.from_numpy(contexts.counts(u, position, BINS).astype(np.int16)))
             ts.append(position / STEPS)
+    return Counts(torch.stack(values), torch.tensor(ts, dtype=torch.float32))
+
+
+@torch.no_grad()
+def collect_z(model: ZDistributions, latents: list[Tensor], rates: list[list[float]]) -> Counts:
+    """Counts (n, N, 1, BINS + 1) of the symbols of each image's ẑ, likewise."""
+    values, ts = [], []
+    for y, wanted in zip(latents, rates, strict=True):
+        for t in wanted:
+            rate = round(t * STEPS) / STEPS
+            gain = between(model.log_gain, torch.tensor([rate]))[0].exp()
+            z = model.z_hat(y.to(gain.device).float() * gain[:, None, None]).int().cpu().numpy()
+            channels = np.repeat(np.arange(len(z)), z[0].size)
+            counts = count_values(z.reshape(-1), channels, len(z), BINS)
+            values.append(torch.from_numpy(counts[:, None].astype(np.int16)))
+            ts.append(rate)
     return Counts(torch.stack(values), torch.tensor(ts, dtype=torch.float32))
 
 

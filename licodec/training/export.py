@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 from torch import Tensor
 
+from licodec.catalogue import Z_DISTRIBUTIONS
 from licodec.contexts import check_exact
 from licodec.distributions import BINS, LOG2_UNIT
 from licodec.errors import UsageError
@@ -23,8 +24,8 @@ from licodec.files import write
 from licodec.pdf_transform import quantize_synthesis
 from licodec.training import config as configs
 from licodec.training.checkpoint import load_checkpoint
-from licodec.training.hyperprior import CLASSES, compressai_state
-from licodec.training.model import Adaptive, Factorized
+from licodec.training.hyperprior import CLASSES, compressai_state, z_distributions
+from licodec.training.model import Adaptive, DistributionNets, Factorized
 from licodec.weights import ARITHMETIC
 
 
@@ -33,7 +34,8 @@ def export(checkpoint: str | Path, folder: str | Path | None, name: str) -> Path
 
     A checkpoint of stage (a) gives static tables from its trained bottlenecks; one of stages (b) or
     (c) the best average tables, and the adaptive distributions. One with a hyperprior gives the state
-    of CompressAI's own class and `log_gain`, in float32: `licodec import` makes weights of it.
+    of CompressAI's own class and `log_gain`, in float32, and what codes ẑ by the image's own distributions,
+    if that was trained, as weights hold it: `licodec import` makes weights of it.
 
     Args:
         folder: by default `weights`; with a hyperprior the checkpoint's own, since a file that cannot
@@ -47,7 +49,10 @@ def export(checkpoint: str | Path, folder: str | Path | None, name: str) -> Path
     ema: dict[str, Tensor] = state["ema"]
     metadata = {"name": name, "lambdas": json.dumps(list(config.model.lambdas))}
     if config.model.arch != "factorized":
-        tensors = {k: v.numpy() for k, v in compressai_state(config, ema).items()}
+        nets = z_distributions(config, ema)
+        plain = {k: v for k, v in ema.items() if not k.startswith(Z_DISTRIBUTIONS)}
+        tensors = {k: v.numpy() for k, v in compressai_state(config, plain).items()}
+        tensors |= {} if nets is None else z_tensors(nets)
         metadata["arch"] = CLASSES[config.model.arch][0]
         folder = folder or Path(checkpoint).parent
     else:
@@ -127,8 +132,6 @@ def trained_prior(config: configs.Config, ema: dict[str, Tensor]) -> Tensor:
 
 
 def _adaptive(config: configs.Config, ema: dict[str, Tensor]) -> dict[str, NDArray[Any]]:
-    if not ema["z_prior"].any():
-        raise UsageError("the checkpoint has no tables yet: they are set at its first validation")
     settings = config.model
     model = Adaptive(
         settings.N, settings.M, settings.lambdas,
@@ -139,15 +142,37 @@ def _adaptive(config: configs.Config, ema: dict[str, Tensor]) -> dict[str, NDArr
     context_weights = ema["context_weights"].numpy().astype(np.int16)
     check_exact(context_weights)
     return {
-        "prior": log2_integers(ema["prior"]),
+        **_distributions(model),
         "class_prior": log2_integers(ema["class_prior"]),
-        "z_prior": log2_integers(ema["z_prior"]),
         "context.order": ema["context_order"].numpy().astype(np.int16),
         "context.weights": context_weights,
         "context.thresholds": ema["context_thresholds"].numpy(),
-        **{f"h_a.{k}": v.half().numpy() for k, v in model.h_a.state_dict().items()},
-        **quantize_synthesis(model.h_s),
     }
+
+
+def _distributions(nets: DistributionNets) -> dict[str, NDArray[Any]]:
+    """As licodec.image_distributions reads them.
+
+    Raises:
+        UsageError: their tables are not set yet.
+    """
+    if not nets.z_prior.any():
+        raise UsageError("the checkpoint has no tables yet: they are set at its first validation")
+    return {
+        "prior": log2_integers(nets.prior),
+        "z_prior": log2_integers(nets.z_prior),
+        **{f"h_a.{k}": v.half().numpy() for k, v in nets.h_a.state_dict().items()},
+        **quantize_synthesis(nets.h_s),
+    }
+
+
+def z_tensors(nets: DistributionNets) -> dict[str, NDArray[Any]]:
+    """What codes ẑ by the image's own distributions, as a weights file names it.
+
+    Raises:
+        UsageError: their tables are not set yet.
+    """
+    return {f"{Z_DISTRIBUTIONS}{k}": v for k, v in _distributions(nets).items()}
 
 
 def log2_integers(log2: Tensor) -> NDArray[Any]:

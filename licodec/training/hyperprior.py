@@ -19,8 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from licodec.catalogue import ARCHITECTURES
+from licodec.catalogue import ARCHITECTURES, Z_DISTRIBUTIONS
 from licodec.errors import UsageError
+from licodec.hyperprior import Z_UNIT
 from licodec.training import start
 from licodec.training.compressai_layers import (
     Cheng2020Attention,
@@ -30,7 +31,7 @@ from licodec.training.compressai_layers import (
 )
 from licodec.training.config import Config
 from licodec.training.data import Images
-from licodec.training.model import round_ste
+from licodec.training.model import DistributionNets, round_ste
 from licodec.transforms import analysis, synthesis
 
 _NETWORKS: dict[str, type[Any]] = {
@@ -156,6 +157,40 @@ class Hyperprior(nn.Module):
         return bpp, ((x_hat - x) ** 2).mean()
 
 
+class ZDistributions(Hyperprior):
+    """A trained network, frozen, and the nets that code ẑ by the image's own distributions."""
+
+    def __init__(self, config: Config) -> None:
+        settings = config.model
+        super().__init__(settings.arch, settings.N, settings.M, settings.lambdas)
+        self.requires_grad_(False)
+        self.z_distributions = DistributionNets(
+            settings.N, settings.lambdas, settings.width, settings.z_channels, settings.groups,
+            settings.kernel_size, classes=1,
+        )  # fmt: skip
+
+    def forward(self, loss: str, *args: Any) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """DDP's one entrance, as that of Adaptive."""
+        return self.z_distributions.forward(loss, *args)
+
+    def z_hat(self, y: Tensor) -> Tensor:
+        """ẑ's symbols (N, h, w) of y (M, 4h, 4w) times its gain, about the medians that weights hold."""
+        z = self.h_a((y.abs() if self.arch == "scale-hyperprior" else y)[None])[0].float()
+        medians = self.entropy_bottleneck.quantiles[:, 0, 1, None, None]
+        z_hat: Tensor = (z - torch.round(medians * Z_UNIT) / Z_UNIT).round()
+        return z_hat
+
+
+def z_distributions(config: Config, state: dict[str, Tensor]) -> DistributionNets | None:
+    """The nets that code ẑ, of a run's state; None where it has none."""
+    if not any(name.startswith(Z_DISTRIBUTIONS) for name in state):
+        return None
+    model = ZDistributions(config)
+    own = {k: v for k, v in state.items() if k.startswith(Z_DISTRIBUTIONS)}
+    model.load_state_dict(own, strict=False)
+    return model.z_distributions
+
+
 def initialize(model: Hyperprior, config: Config, images: Images) -> None:
     """Set model's weights as config.train.init says; hyperprior files and factorized ones both fit.
 
@@ -174,6 +209,11 @@ def initialize(model: Hyperprior, config: Config, images: Images) -> None:
         return
     state, lambdas = start.read_state(init)
     known = {k: v for k, v in model.state_dict().items() if not k.endswith((*_TABLES, "log_gain"))}
+    if isinstance(model, ZDistributions):
+        if "entropy_bottleneck.quantiles" not in state:
+            raise UsageError(f"train.init {init}: no trained {model.arch}")
+        if f"{Z_DISTRIBUTIONS}prior" not in state or init.endswith(".safetensors"):
+            known = {k: v for k, v in known.items() if not k.startswith(Z_DISTRIBUTIONS)}
     if "entropy_bottleneck.quantiles" not in state:
         known = {k: v for k, v in known.items() if k.startswith(("g_a.", "g_s."))}
     for name, value in known.items():

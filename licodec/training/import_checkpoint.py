@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from licodec.catalogue import Z_DISTRIBUTIONS
 from licodec.errors import UsageError
 from licodec.gaussian import MEAN_UNIT, SCALE_UNIT
 from licodec.hyper_networks import CONTEXT, HYPER_STRIDE, HyperNetworks, MaskedConv
@@ -56,7 +57,7 @@ class Checkpoint:
     """What is imported.
 
     Attributes:
-        state: of CompressAI's class.
+        state: of CompressAI's class; and what `licodec export` has added for ẑ.
         log_gain: (K, M) what y is multiplied by, in log; None for one rate.
         lambdas: of the K rates.
     """
@@ -177,6 +178,10 @@ def weights_of(
         "scales": np.round(SCALES * SCALE_UNIT).astype(np.int32),
         "scale_thresholds": np.round(thresholds).astype(np.int32),
     }
+    z = {k: v.numpy() for k, v in checkpoint.state.items() if k.startswith(Z_DISTRIBUTIONS)}
+    if z and z[f"{Z_DISTRIBUTIONS}prior"].shape[:2] != (len(log_gain), networks.N):
+        raise ValueError("its z-distributions are not for these rates and channels")
+    tensors |= z
     seen = _activations(networks, log_gain, torch.from_numpy(z_median).float() / Z_UNIT, images)
     return tensors | _integer_nets(networks, seen, sums, activation_limit)
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from licodec.distributions import BINS
 from licodec.histogram import straight_through_histogram
-from licodec.models import analysis_input
+from licodec.image_distributions import analysis_input
 from licodec.pdf_transform import SIDE_LENGTH, PdfAnalysis, PdfSynthesis
 from licodec.training.compressai_layers import EntropyBottleneck
 from licodec.transforms import analysis, synthesis
@@ -101,43 +101,37 @@ TARGET_PIXELS = 768 * 512
 """The image size over which side information is spread in the loss, as in paper 1."""
 
 
-class Adaptive(nn.Module):
-    """Factorized transforms with encoding distributions that follow the image.
+class DistributionNets(nn.Module):
+    """h_a and h_s over the distributions of M channels, with the priors and the side stream's tables.
 
     `prior` (K, M, BINS + 1), `class_prior` (K, M, C, BINS + 1) and `z_prior` (K, Z·32, Z_BINS + 1)
-    hold log2 probabilities, the last entry of each being the escape's; `context_order` (M,),
-    `context_weights` (M, 2M) and `context_thresholds` (K, M, C - 1) the integers of licodec.contexts.
-    The task sets these buffers from data.
+    hold log2 probabilities, the last entry of each being the escape's. The task sets these buffers from
+    data.
     """
 
     prior: Tensor
     class_prior: Tensor
     z_prior: Tensor
-    context_order: Tensor
-    context_weights: Tensor
-    context_thresholds: Tensor
 
     def __init__(
-        self, N: int, M: int, lambdas: tuple[float, ...],
+        self, M: int, lambdas: tuple[float, ...],
         width: int, Z: int, groups: int, kernel_size: int, classes: int,
     ) -> None:  # fmt: skip
         super().__init__()
+        self._make(M, lambdas, width, Z, groups, kernel_size, classes)
+
+    def _make(
+        self, M: int, lambdas: tuple[float, ...],
+        width: int, Z: int, groups: int, kernel_size: int, classes: int,
+    ) -> None:  # fmt: skip
         K = len(lambdas)
         self.lambdas, self.M = lambdas, M
-        self.g_a = analysis(N, M)
-        self.g_s = synthesis(N, M)
-        self.log_gain = nn.Parameter(torch.zeros(K, M))
         self.h_a = PdfAnalysis(M, width, Z, groups, kernel_size)
         self.h_s = PdfSynthesis(M, width, Z, groups, kernel_size)
         self.bottleneck = EntropyBottleneck(Z * SIDE_LENGTH, init_scale=4)
         self.bottleneck.quantiles.requires_grad_(False)
         self.register_buffer("prior", torch.zeros(K, M, BINS + 1))
         self.register_buffer("class_prior", torch.zeros(K, M, classes, BINS + 1))
-        self.register_buffer("context_order", torch.arange(M, dtype=torch.int32))
-        self.register_buffer("context_weights", torch.zeros(M, 2 * M, dtype=torch.int32))
-        self.register_buffer(
-            "context_thresholds", torch.zeros(K, M, classes - 1, dtype=torch.int32)
-        )
         self.register_buffer("z_prior", torch.zeros(K, Z * SIDE_LENGTH, Z_BINS + 1))
 
     def prior_at(self, t: Tensor) -> Tensor:
@@ -174,8 +168,8 @@ class Adaptive(nn.Module):
         return bits
 
     def forward(self, loss: str, *args: Any) -> tuple[Tensor, Tensor]:
-        """DDP's one entrance: `rates` or `joint`, with their arguments."""
-        return self.joint(*args) if loss == "joint" else self.rates(*args)
+        """DDP's one entrance: the name of a loss, and its arguments."""
+        return self.rates(*args)
 
     def rates(self, counts: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Stage (b): loss, and the mean bits (3,): static prior, p̂, side stream.
@@ -193,6 +187,37 @@ class Adaptive(nn.Module):
         static = -(counts.sum(2) * log_prior).sum((1, 2))
         loss = torch.log2((adaptive + side) / static.clamp(min=1)).mean()
         return loss, torch.stack([static.mean(), adaptive.mean(), side.mean()]).detach()
+
+
+class Adaptive(DistributionNets):
+    """Factorized transforms with encoding distributions that follow the image.
+
+    `context_order` (M,), `context_weights` (M, 2M) and `context_thresholds` (K, M, C - 1) are the integers
+    of licodec.contexts, which the task sets as well.
+    """
+
+    context_order: Tensor
+    context_weights: Tensor
+    context_thresholds: Tensor
+
+    def __init__(
+        self, N: int, M: int, lambdas: tuple[float, ...],
+        width: int, Z: int, groups: int, kernel_size: int, classes: int,
+    ) -> None:  # fmt: skip
+        nn.Module.__init__(self)
+        self.g_a = analysis(N, M)
+        self.g_s = synthesis(N, M)
+        self.log_gain = nn.Parameter(torch.zeros(len(lambdas), M))
+        self._make(M, lambdas, width, Z, groups, kernel_size, classes)
+        self.register_buffer("context_order", torch.arange(M, dtype=torch.int32))
+        self.register_buffer("context_weights", torch.zeros(M, 2 * M, dtype=torch.int32))
+        self.register_buffer(
+            "context_thresholds", torch.zeros(len(lambdas), M, classes - 1, dtype=torch.int32)
+        )
+
+    def forward(self, loss: str, *args: Any) -> tuple[Tensor, Tensor]:
+        """DDP's one entrance: `rates` or `joint`, with their arguments."""
+        return self.joint(*args) if loss == "joint" else self.rates(*args)
 
     def joint(
         self, x: Tensor, rate_balance: float, kernel: str = "triangular"

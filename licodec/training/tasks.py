@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,12 +13,19 @@ from torch import Tensor, nn
 
 from licodec.training import contexts, distributed
 from licodec.training.config import Config
-from licodec.training.counts import best_average, collect, log2_average
+from licodec.training.counts import Counts, best_average, collect, collect_z, log2_average
 from licodec.training.counts import latents as collect_latents
 from licodec.training.data import Images
-from licodec.training.hyperprior import Hyperprior
+from licodec.training.hyperprior import Hyperprior, ZDistributions
 from licodec.training.hyperprior import initialize as initialize_hyperprior
-from licodec.training.model import Z_BINS, Adaptive, Factorized, normalized_log2, shares
+from licodec.training.model import (
+    Z_BINS,
+    Adaptive,
+    DistributionNets,
+    Factorized,
+    normalized_log2,
+    shares,
+)
 from licodec.training.regularizer import Regularizer
 from licodec.training.start import initialize
 from licodec.transforms import has_native_bf16
@@ -42,7 +50,7 @@ def make_task(config: Config, images: Images, device: torch.device) -> Task:
         "transforms": Transforms, "distributions": Distributions, "joint": Joint,
     }  # fmt: skip
     if config.model.arch != "factorized":
-        stages = {"transforms": Hyperpriors}
+        stages = {"transforms": Hyperpriors, "distributions": ZTables}
     task: Task = stages[config.train.stage](config, images, device)
     return task
 
@@ -172,32 +180,52 @@ class Distributions:
     """Stage (b): h_a and h_s on frozen transforms, from cached counts of whole images."""
 
     regularizer: Regularizer | None = None
+    model: nn.Module
+    nets: DistributionNets
 
     def __init__(self, config: Config, images: Images, device: torch.device) -> None:
         self.config, self.device = config, device
         settings = config.model
-        self.model = Adaptive(
+        model = Adaptive(
             settings.N, settings.M, settings.lambdas,
             settings.width, settings.z_channels, settings.groups, settings.kernel_size,
             settings.classes,
         )  # fmt: skip
-        initialize(self.model, config, images)
-        self.model = self.model.to(device)
-        for frozen in (
-            *self.model.g_a.parameters(),
-            *self.model.g_s.parameters(),
-            self.model.log_gain,
-        ):
+        initialize(model, config, images)
+        model = model.to(device)
+        for frozen in (*model.g_a.parameters(), *model.g_s.parameters(), model.log_gain):
             frozen.requires_grad_(False)
+        self.model = self.nets = model
 
-        K = len(settings.lambdas)
-        anchors = [float(k) for k in range(K)]
         rng = np.random.default_rng(config.train.seed)
-        precision = torch.bfloat16 if uses_bf16(config, device) else torch.float32
-        latents = collect_latents(self.model, images.train, precision, device)
-        if not self.model.prior.any():
-            self._fit_contexts(latents, rng)
-        # Two in three of the anchors for each image, and two rates between them.
+        latents, held_out = self._latents(model, images)
+        if not model.prior.any():
+            self._fit_contexts(model, latents, rng)
+        self._count(lambda y, rates: collect(model, y, rates), latents, held_out, rng)
+        if not model.prior.any():
+            tables = [best_average(self.counts, k) for k in range(len(settings.lambdas))]
+            model.prior.copy_(torch.stack([prior for prior, _ in tables]))
+            model.class_prior.copy_(torch.stack([classes for _, classes in tables]))
+
+    def _latents(
+        self, model: Adaptive | ZDistributions, images: Images, multiple: int = 16
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """y of the training and of the held-out images, cut to multiples of so many pixels."""
+        precision = torch.bfloat16 if uses_bf16(self.config, self.device) else torch.float32
+        train, held_out = (
+            collect_latents(model, part, precision, self.device, multiple)
+            for part in (images.train, images.validation)
+        )
+        return train, held_out
+
+    def _count(
+        self, count: Callable[[list[Tensor], list[list[float]]], Counts],
+        latents: list[Tensor], held_out: list[Tensor], rng: np.random.Generator,
+    ) -> None:  # fmt: skip
+        """Two in three of the anchors for each training image, and two rates between them; all anchors
+        for those held out."""
+        K = len(self.config.model.lambdas)
+        anchors = [float(k) for k in range(K)]
         rates = [
             [
                 *rng.permutation(anchors)[: (2 * K + 2) // 3],
@@ -205,16 +233,13 @@ class Distributions:
             ]
             for _ in latents
         ]
-        self.counts = collect(self.model, latents, rates)
-        held_out = collect_latents(self.model, images.validation, precision, device)
-        self.held_out = collect(self.model, held_out, [anchors] * len(held_out))
-        if not self.model.prior.any():
-            tables = [best_average(self.counts, k) for k in range(K)]
-            self.model.prior.copy_(torch.stack([prior for prior, _ in tables]))
-            self.model.class_prior.copy_(torch.stack([classes for _, classes in tables]))
+        self.counts = count(latents, rates)
+        self.held_out = count(held_out, [anchors] * len(held_out))
 
-    def _fit_contexts(self, latents: list[Tensor], rng: np.random.Generator) -> None:
-        model, K, C = self.model, len(self.config.model.lambdas), self.config.model.classes
+    def _fit_contexts(
+        self, model: Adaptive, latents: list[Tensor], rng: np.random.Generator
+    ) -> None:
+        K, C = len(self.config.model.lambdas), self.config.model.classes
         gains = model.log_gain.detach().exp().cpu()
         order = contexts.busiest_first(latents, gains[K // 2])
         features, rates = contexts.sample(latents, gains, order, rng)
@@ -246,18 +271,18 @@ class Distributions:
         z_hat = torch.cat([self._z_hat(c, t) for c, t in self._batches(self.counts)])
         for k in range(K):
             near = (self.counts.t - k).abs() < 0.5
-            self.model.z_prior[k] = log2_average(_z_counts(z_hat[near]))
+            self.nets.z_prior[k] = log2_average(_z_counts(z_hat[near]))
         static, classes, adaptive, side, ideal = (np.zeros(K) for _ in range(5))
         for counts, t in self._batches(self.held_out):
-            log_prior = self.model.prior_at(t)
-            log_classes = self.model.class_prior_at(t)
+            log_prior = self.nets.prior_at(t)
+            log_classes = self.nets.class_prior_at(t)
             z_hat = self._z_hat(counts, t)
             total = counts.sum(2)
             p = total / total.sum(-1, keepdim=True)
             bits_ideal = -(total * p.clamp(min=1e-12).log2()).sum((1, 2))
             bits_static = -(total * log_prior).sum((1, 2))
             bits_classes = -(counts * log_classes).sum((1, 2, 3))
-            bits_adaptive = self.model.bits(counts, z_hat, t)
+            bits_adaptive = self.nets.bits(counts, z_hat, t)
             for i, k in enumerate(t.long().tolist()):
                 static[k] += float(bits_static[i])
                 classes[k] += float(bits_classes[i])
@@ -281,11 +306,11 @@ class Distributions:
             )
 
     def _z_hat(self, counts: Tensor, t: Tensor) -> Tensor:
-        return self.model.latents_of(shares(counts), t)[0].round()
+        return self.nets.latents_of(shares(counts), t)[0].round()
 
     def _side_bits(self, z_hat: Tensor, k: int) -> float:
         symbols = (z_hat.flatten().long() + Z_BINS // 2).clamp(0, Z_BINS)[:, None]
-        return -float(normalized_log2(self.model.z_prior[k]).gather(1, symbols).sum())
+        return -float(normalized_log2(self.nets.z_prior[k]).gather(1, symbols).sum())
 
 
 def _z_counts(z_hat: Tensor) -> NDArray[Any]:
@@ -295,6 +320,24 @@ def _z_counts(z_hat: Tensor) -> NDArray[Any]:
     return torch.nn.functional.one_hot(symbols, Z_BINS + 1).sum(0).double().cpu().numpy()
 
 
+class ZTables(Distributions):
+    """Stage (b) of a codec with a hyperprior: the same nets over the distributions of ẑ."""
+
+    def __init__(self, config: Config, images: Images, device: torch.device) -> None:
+        self.config, self.device = config, device
+        model = ZDistributions(config)
+        initialize_hyperprior(model, config, images)
+        self.model, self.nets = model.to(device), model.z_distributions
+        latents, held_out = self._latents(model, images, 64)
+        rng = np.random.default_rng(config.train.seed)
+        self._count(lambda y, rates: collect_z(model, y, rates), latents, held_out, rng)
+        if not self.nets.prior.any():
+            anchors = range(len(config.model.lambdas))
+            prior = torch.stack([best_average(self.counts, k)[0] for k in anchors])
+            self.nets.prior.copy_(prior)
+            self.nets.class_prior.copy_(prior[:, :, None])
+
+
 class Joint(Distributions):
     """Stage (c): everything together, on R + λD with the rate of the adaptive distributions."""
 
@@ -302,7 +345,7 @@ class Joint(Distributions):
         super().__init__(config, images, device)
         self.images = images
         self.model.requires_grad_(True)
-        self.model.bottleneck.quantiles.requires_grad_(False)
+        self.nets.bottleneck.quantiles.requires_grad_(False)
 
     def loss(
         self, network: nn.Module, rng: np.random.Generator, progress: float
