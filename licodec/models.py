@@ -10,6 +10,7 @@ adaptive:    y ─┬ counts ─ h_a ─► z ─ coder ─► h_s ─┐
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -86,22 +87,26 @@ class Tabled(ABC):
     ) -> Integers:  # fmt: skip
         z = self.code_side(coder, position, z)
         tables = self.tables(position, z)
-        thresholds = self.contexts.at(position)
+        contexts = self.contexts
+        thresholds = contexts.at(position)
         out = np.zeros((len(tables), h, w), dtype=np.int32)
         for band in track(bands(h, w), "latents"):
             rows = out[:, band]
-            shown = np.arange(rows[0].size) if seen is None else np.flatnonzero(seen[band])
-            features = Features(len(tables), *rows.shape[1:])
-            for i, c in enumerate(self.contexts.order):
-                classes = self.contexts.classes(i, features, thresholds)[shown]
+            visible = None if seen is None else seen[band]
+            shown = np.arange(rows[0].size) if visible is None else np.flatnonzero(visible)
+            known = None if y is None else contexts.all_classes(y[:, band], thresholds, visible)
+            features = Features(*rows.shape)
+            for i, c in enumerate(contexts.order):
+                found = contexts.classes(i, features, thresholds) if known is None else known[i]
+                classes = found[shown]
                 places = shown[np.argsort(classes, kind="stable")]
                 counts = np.bincount(classes, minlength=len(tables[c]))
                 values = None if y is None else y[c, band].reshape(-1)[places]
-                found = np.zeros(rows[c].size, dtype=np.int32)
-                found[places] = code_values(coder, values, counts, tables[c])
-                rows[c] = found.reshape(rows[c].shape)
-                if tables.shape[1] > 1:
-                    features.add(i, rows[c])
+                flat = np.zeros(rows[c].size, dtype=np.int32)
+                flat[places] = code_values(coder, values, counts, tables[c])
+                rows[c] = flat.reshape(rows[c].shape)
+                if known is None and tables.shape[1] > 1:
+                    features.add(i, rows[c][None])
         return out
 
 
@@ -155,6 +160,8 @@ class Adaptive(Tabled):
         )
         self.h_a.load_state_dict(weights.torch("h_a."))
         self.h_a.eval()
+        # The encoder weighs tables before it codes with them, and those of ẑ = 0 for every image.
+        self._kept_tables = lru_cache(maxsize=4)(self._tables)
 
     @torch.no_grad()
     def side_information(self, y: Integers, position: int, seen: Mask | None = None) -> Integers:
@@ -187,10 +194,16 @@ class Adaptive(Tabled):
 
     def tables(self, position: int, z: Integers | None) -> Pmf:
         assert z is not None
+        return self._kept_tables(position, z.astype(np.int32).tobytes())
+
+    def _tables(self, position: int, z: bytes) -> Pmf:
+        z_hat = np.frombuffer(z, dtype=np.int32).reshape(self.Z, SIDE_LENGTH)
         rate = position * RATE_UNIT // max(1, (self.anchors - 1) * STEPS)
         logits = interpolate(self.class_prior, position, STEPS)
-        logits[..., :-1] += self.h_s(z, rate)[:, None]
-        return integer_softmax(logits)
+        logits[..., :-1] += self.h_s(z_hat, rate)[:, None]
+        pmf = integer_softmax(logits)
+        pmf.setflags(write=False)
+        return pmf
 
     def _prior(self, position: int) -> Pmf:
         return integer_softmax(interpolate(self.prior, position, STEPS))[:, :-1]
