@@ -10,6 +10,8 @@ between the two. Nothing here decides a probability: a different rounding moves 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -143,8 +145,13 @@ def quantize(y: NDArray[np.float32], gain: NDArray[np.float32]) -> NDArray[np.in
     return out
 
 
+Network = Callable[[], nn.Sequential]
+
+
 class Pair:
     """g_a and g_s as the codec runs them: uint8 pixels on one side, integer latents on the other.
+
+    Each is made when it is first used: a decoder needs no g_a.
 
     Args:
         g_a, g_s: their states.
@@ -165,14 +172,21 @@ class Pair:
             precision = "bf16" if device == "cuda" or has_native_bf16() else "float32"
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self.tile = tile
-        empty_g_a, empty_g_s, self.M = self.networks(g_a)
-        self.g_a = self._place(empty_g_a, g_a)
-        self.g_s = self._place(empty_g_s, g_s)
+        self._states = (g_a, g_s)
+        self._make_g_a, self._make_g_s, self.M = self.networks(g_a)
 
-    def networks(self, g_a: dict[str, Tensor]) -> tuple[nn.Sequential, nn.Sequential, int]:
-        """g_a and g_s as the state of g_a has them, without their weights, and M."""
+    def networks(self, g_a: dict[str, Tensor]) -> tuple[Network, Network, int]:
+        """What makes g_a and g_s as the state of g_a has them, without their weights, and M."""
         N, M = len(g_a["0.bias"]), len(g_a["6.bias"])
-        return analysis(N, M), synthesis(N, M), M
+        return partial(analysis, N, M), partial(synthesis, N, M), M
+
+    @cached_property
+    def g_a(self) -> nn.Sequential:
+        return self._place(self._make_g_a(), self._states[0])
+
+    @cached_property
+    def g_s(self) -> nn.Sequential:
+        return self._place(self._make_g_s(), self._states[1])
 
     def _place(self, net: nn.Sequential, state: dict[str, Tensor]) -> nn.Sequential:
         net.load_state_dict(state)
