@@ -31,8 +31,10 @@ def guard() -> None:
 def _stop(number: int, frame: FrameType | None) -> None:
     if not _running or _is_importing(frame):
         # Modules that are half made, of compiled code above all, turn an exception into other ones.
-        os.write(2, b"licodec: interrupted\n" if number == signal.SIGINT else b"")
-        os._exit(128 + number)
+        try:
+            os.write(2, b"licodec: interrupted\n" if number == signal.SIGINT else b"")
+        finally:
+            os._exit(128 + number)
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     sys.exit(128 + number)
