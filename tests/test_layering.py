@@ -59,6 +59,7 @@ def test_imports_point_downwards(path):
 @pytest.mark.parametrize(
     "name",
     [
+        "process",
         "container",
         "catalogue",
         "info",
