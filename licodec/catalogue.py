@@ -106,7 +106,8 @@ def resolve(model: str | None, file: Path | None = None) -> tuple[str, Path]:
         return name, file
     name, _, wanted = (model or NAMES[0]).partition("@")
     if name not in NAMES:
-        raise UsageError(f"no model named {name!r}; there are {', '.join(NAMES)}")
+        there = dict.fromkeys(offer for path in installed() for offer in models(path))
+        raise UsageError(f"no model named {name!r}; {', '.join(there) or 'none'} are installed")
     for path in installed():
         if path.stem.endswith(wanted) and name in models(path):
             return name, path

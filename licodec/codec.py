@@ -38,6 +38,7 @@ from licodec.errors import (
 )
 from licodec.gaussian import MEAN_UNIT
 from licodec.image import Picture, from_pillow, to_pillow
+from licodec.info import checked_bytes
 from licodec.models import MODELS, Model
 from licodec.rangecoder import LATENTS_PER_BYTE, Decoder, Encoder
 from licodec.rate import Target, highest_within_size, lowest_with_psnr, rate_control
@@ -118,7 +119,7 @@ class Codec:
         """A picture to the .lic file whose quality serves a target best; g_a runs once for all of them.
 
         Raises:
-            UnreachableTargetError: no quality does.
+            UnreachableTargetError: no quality is small or good enough.
         """
         height, width = picture.color.shape[:2]
         chunks = _chunks(picture)
@@ -278,6 +279,12 @@ def open_codec(
     Raises:
         ModelMissingError, UsageError
     """
+    if not isinstance(source, (str, bytes, type(None))):
+        raise UsageError(f"a model is named by a string, not {source!r}")
+    if device not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"no device {device!r}; there are auto, cpu and cuda")
+    if precision not in ("auto", "float32", "bf16"):
+        raise UsageError(f"no precision {precision!r}; there are auto, float32 and bf16")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
@@ -312,9 +319,9 @@ def encode(
         model: a name that `licodec models` lists, with or without its `@HASH8`, or the path of a
             weights file; by default adaptive, or what `weights` offers.
         weights: a weights file to use instead of the installed ones.
-        target_size: search the best quality of at most so many bytes.
+        target_size: search the best quality of at most so many bytes; 100 where that takes less.
         target_bpp: the same in bits per pixel.
-        target_psnr: search the smallest file of at least so many dB.
+        target_psnr: search the smallest file of at least so many dB; quality 0 where that has more.
         device: auto, cpu or cuda, for the transforms.
         precision: auto, float32 or bf16, for the transforms.
         strip: leave ICC, EXIF and XMP out; pixels are turned as EXIF said.
@@ -327,6 +334,11 @@ def encode(
         LicodecError: the image, an argument or the weights cannot be used; one line says why.
     """
     rate = rate_control(quality, target_size, target_bpp, target_psnr)
+    if not isinstance(image, Image.Image):
+        raise UsageError(
+            f"a Pillow image is wanted, not {type(image).__name__}; Image.open(path) opens a file, "
+            "Image.fromarray(array) takes an array"
+        )
     if image.width * image.height > max_pixels:
         raise TooLargeError(f"{image.width}x{image.height} is more than {max_pixels} pixels")
     return encode_picture(from_pillow(image, strip), rate, model, device, precision, weights)
@@ -337,6 +349,8 @@ def encode_picture(
     device: str = "auto", precision: str = "auto", weights: str | Path | None = None,
 ) -> bytes:  # fmt: skip
     """`encode` for a picture already read, to a quality or a target."""
+    if isinstance(model, bytes):
+        raise UsageError(f"a model is named by a string, not {model!r}")
     codec, name = open_codec(model, device, precision, weights)
     with one_family():
         if isinstance(rate, Target):
@@ -357,10 +371,11 @@ def decode(
     `weights` names a weights file to use instead of the installed ones.
 
     Raises:
+        UsageError: `data` is no bytes.
         DamagedFileError: not a .lic file, or not as it was written.
         ModelMissingError: the weights it names are not installed.
     """
-    container = unpack(data, max_pixels)
+    container = unpack(checked_bytes(data), max_pixels)
     codec, _ = open_codec(container.model_hash, device, precision, weights)
     with one_family():
         return to_pillow(codec.decode(container))
@@ -374,6 +389,6 @@ def verify_latents(
     Raises:
         DamagedFileError: it is not, or the file is damaged.
     """
-    container = unpack(data, max_pixels)
+    container = unpack(checked_bytes(data), max_pixels)
     codec, _ = open_codec(container.model_hash, "cpu", file=weights)
     return latents_crc32(codec.decode_latents(container))

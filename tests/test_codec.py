@@ -3,6 +3,7 @@ import io
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from PIL import Image
 
 import licodec
 from licodec import weights
-from licodec.codec import Codec, is_precise, latents_crc32, open_codec
+from licodec.codec import Codec, is_precise, latents_crc32, open_codec, verify_latents
 from licodec.container import pack, unpack
 from licodec.distributions import BINS, information
 from licodec.errors import DamagedFileError, ModelMissingError, UsageError
@@ -225,6 +226,33 @@ def test_altered_weights_are_refused(tmp_path):
 def test_quality_out_of_range(photo, quality):
     with pytest.raises(UsageError):
         licodec.encode(photo, quality=quality)
+
+
+@pytest.mark.parametrize("thing", ["photo.png", Path("photo.png"), None, np.zeros((8, 8, 3)), b"x"])
+def test_what_is_no_image_is_said_with_how_to_get_one(thing):
+    with pytest.raises(UsageError, match=r"Pillow image is wanted, not \w+; Image.open\(path\)"):
+        licodec.encode(thing)
+
+
+@pytest.mark.parametrize("thing", ["photo.lic", Path("photo.lic"), None, np.zeros(8), 5])
+@pytest.mark.parametrize("take", [licodec.decode, licodec.info, verify_latents])
+def test_what_is_no_file_is_said_with_how_to_get_one(thing, take):
+    with pytest.raises(UsageError, match=r"bytes of a .lic file are wanted, not \w+; Path\(path\)"):
+        take(thing)
+
+
+@pytest.mark.parametrize("kind", [bytearray, memoryview])
+def test_other_bytes_will_do(encoded, kind):
+    assert licodec.info(kind(encoded)) == licodec.info(encoded)
+    assert licodec.decode(kind(encoded)).size == (150, 100)
+
+
+@pytest.mark.parametrize(
+    "argument", [{"model": 5}, {"model": b"1234"}, {"device": "abacus"}, {"precision": "float8"}]
+)
+def test_arguments_that_make_no_sense(photo, argument):
+    with pytest.raises(UsageError):
+        licodec.encode(photo, **argument)
 
 
 def test_unknown_model(photo):
