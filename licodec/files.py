@@ -6,20 +6,23 @@ import os
 import secrets
 import stat
 import sys
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 from io import BytesIO
 from pathlib import Path
 from typing import IO
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from licodec.container import (
     HEADER_BYTES,
     MAX_BYTES_PER_PIXEL,
+    MAX_METADATA,
     MAX_OVERHEAD,
     SIGNATURE,
     is_intact,
     most_bytes,
+    refuse_large,
     unpack_header,
 )
 from licodec.errors import (
@@ -77,7 +80,11 @@ def open_image(path: str, max_pixels: int) -> Image.Image:
         UnsupportedImageError: no image of FORMATS.
         TooLargeError: too many pixels.
     """
-    Image.MAX_IMAGE_PIXELS = None  # max_pixels is checked here, before pixels are decoded
+    # Pillow refuses twice as many: an ICO file may hold a larger image than it declares, and is decoded
+    # as it is opened. What else there is to hold against the limit is done below.
+    Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    PngImagePlugin.MAX_TEXT_CHUNK = MAX_METADATA  # of profiles, too; Pillow's own is 1 MiB
     try:
         if path == STANDARD or _is_pipe(path):
             with _opened(path) as file:
@@ -88,16 +95,15 @@ def open_image(path: str, max_pixels: int) -> Image.Image:
         if path != STANDARD and starts_with(Path(path), SIGNATURE):
             raise UnsupportedImageError("is a .lic file already") from error
         raise UnsupportedImageError("not an image that can be read") from error
+    except Image.DecompressionBombError as error:
+        raise TooLargeError(f"it has more than {max_pixels} pixels (--max-pixels)") from error
     except (LicodecError, MemoryError):
         raise
     except OSError as error:
         raise FileAccessError(error.strerror or str(error)) from error
     except Exception as error:  # foreign decoders raise anything at all
         raise UnsupportedImageError(f"not an image that can be read ({error})") from error
-    if image.width * image.height > max_pixels:
-        raise TooLargeError(
-            f"{image.width}x{image.height} is more than {max_pixels} pixels (--max-pixels)"
-        )
+    refuse_large(image.width, image.height, max_pixels)
     return image
 
 

@@ -55,8 +55,10 @@ class GDN(nn.Module):
     def __init__(self, channels: int, inverse: bool = False) -> None:
         super().__init__()
         self.inverse = inverse
-        self.beta = nn.Parameter(torch.sqrt(torch.ones(channels) + _PEDESTAL))
-        self.gamma = nn.Parameter(torch.sqrt(0.1 * torch.eye(channels) + _PEDESTAL))
+        # In place and without torch.eye, which on the meta device would import half of PyTorch.
+        self.beta = nn.Parameter(torch.ones(channels).add_(_PEDESTAL).sqrt_())
+        gamma = torch.zeros(channels, channels).fill_diagonal_(0.1)
+        self.gamma = nn.Parameter(gamma.add_(_PEDESTAL).sqrt_())
 
     def forward(self, x: Tensor) -> Tensor:
         beta = _nonnegative(self.beta, 1e-6)
