@@ -164,7 +164,9 @@ def refuse_large(width: int, height: int, max_pixels: int) -> None:
     """
     if max(width, _LEAST_SIDE) * max(height, _LEAST_SIDE) <= max_pixels:
         return
-    strip = f" (a side under {_LEAST_SIDE} counts as {_LEAST_SIDE})" * (width * height <= max_pixels)
+    strip = f" (a side under {_LEAST_SIDE} counts as {_LEAST_SIDE})" * (
+        width * height <= max_pixels
+    )
     raise TooLargeError(f"{width}x{height} is more than {max_pixels} pixels (--max-pixels){strip}")
 
 

@@ -61,7 +61,7 @@ def check(weights: Weights) -> None:
 
 def _tensors(weights: Weights) -> Tensors:
     K, M = _sizes(weights, "log_gain", 2)
-    own = {"log_gain": ((K, M), _FLOATS)}
+    own: Tensors = {"log_gain": ((K, M), _FLOATS)}
     arch = weights.metadata.get("arch")
     if arch is not None:
         return own | _hyperprior(weights, arch, K, M)
@@ -153,7 +153,13 @@ def _values(weights: Weights, tensors: Tensors) -> Iterator[tuple[str, bool]]:
         if name.endswith(".shift"):
             yield name, bool((np.abs(values.astype(np.int64)) <= _LARGEST_SHIFT).all())
         elif name.endswith(".limit"):
-            yield name, bool(values[0] <= values[1] and np.abs(values.astype(np.int64)).max() <= _LARGEST_LIMIT)
+            yield (
+                name,
+                bool(
+                    values[0] <= values[1]
+                    and np.abs(values.astype(np.int64)).max() <= _LARGEST_LIMIT
+                ),
+            )
     if "context.order" in tensors:
         order = weights.numpy("context.order")
         yield "context.order", np.array_equal(np.sort(order), np.arange(len(order)))

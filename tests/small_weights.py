@@ -1,4 +1,4 @@
-"""Weights of model adaptive, cut down from the shipped ones: for tests of speed or of form, not of quality."""
+"""Weights of model adaptive, cut down from the shipped ones: for tests of form, not of quality."""
 
 from __future__ import annotations
 

@@ -54,10 +54,10 @@ def test_every_tensor_is_checked(kind, originals, tmp_path):
     loaded = weights.load(originals[kind])
     encode(originals[kind])
     odd = weights.Weights(originals[kind])
-    for name, tensor in list(loaded.tensors("").items())[:: 9 if kind == "cheng2020-attn" else 1]:
+    for name, tensor in list(loaded.tensors("").items())[:: 1 if kind == "adaptive" else 5]:
         if name == "z_prior" and kind == "adaptive":
             continue  # without it, the model is factorized
-        broken = [None, tensor[None], np.concatenate([tensor] * 3), tensor.astype(np.complex64)]
+        broken = [None, tensor[None], tensor[..., :-1], tensor.astype(np.complex64)]
         if tensor.dtype.kind == "f":
             for value in (np.nan, np.inf):
                 broken.append(tensor.copy())
@@ -140,7 +140,9 @@ def test_what_is_no_weights_file(kind, tmp_path):
     path.write_bytes(JUNK[kind])
     noise(20, 20, "RGB").save(tmp_path / "x.png")
     for arguments in (["--weights", str(path)], ["-m", str(path)]):
-        result = CliRunner().invoke(main, ["encode", str(tmp_path / "x.png"), "-o", "-", *arguments])
+        result = CliRunner().invoke(
+            main, ["encode", str(tmp_path / "x.png"), "-o", "-", *arguments]
+        )
         assert result.exit_code == 4 and result.stderr.count("\n") == 1, result.stderr
         assert path.name in result.stderr and "internal" not in result.stderr
 
