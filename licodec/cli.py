@@ -182,7 +182,12 @@ def models(as_json: bool) -> None:
 
     rows: list[dict[str, Any]] = []
     for path in catalogue.installed():
-        for name in catalogue.models(path):
+        try:
+            offered = catalogue.models(path)
+        except LicodecError as error:
+            complain(f"note: {error}")
+            continue
+        for name in offered:
             default = name == catalogue.NAMES[0] and not any(row["default"] for row in rows)
             rows.append(
                 {"model": name, "weights": path.stem, "hash": path.stem.rsplit("-", 1)[-1],

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from licodec import alpha, catalogue, transforms, weights
+from licodec import alpha, catalogue, expected, transforms, weights
 from licodec.attention_transforms import AttentionPair
 from licodec.container import (
     ALPHA,
@@ -27,12 +27,12 @@ from licodec.container import (
     Container,
     pack,
     pack_chunks,
+    refuse_large,
     unpack,
 )
 from licodec.errors import (
     DamagedFileError,
     ModelMissingError,
-    TooLargeError,
     UsageError,
     one_family,
 )
@@ -77,6 +77,7 @@ class Codec:
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
         self.weights = weights
         self.offers = catalogue.models(weights.path)
+        expected.check(weights)
         arch = weights.metadata.get("arch")
         self.unit = 1 if arch is None else MEAN_UNIT
         pair = AttentionPair if arch == "cheng2020-attn" else transforms.Pair
@@ -87,7 +88,7 @@ class Codec:
         """The entropy model of that name over these weights, made once.
 
         Raises:
-            ModelMissingError: they do not offer it.
+            ModelMissingError: they do not offer it, or would not compute it exactly.
         """
         if name not in self.offers:
             raise ModelMissingError(
@@ -95,7 +96,10 @@ class Codec:
             )
         with _LOADING:
             if name not in self._models:
-                self._models[name] = MODELS[name](self.weights)
+                try:
+                    self._models[name] = MODELS[name](self.weights)
+                except ValueError as error:  # sums that would not be exact
+                    raise ModelMissingError(f"{self.weights.path}: {error}") from error
             return self._models[name]
 
     def model_of(self, container: Container) -> Model:
@@ -325,7 +329,7 @@ def encode(
         device: auto, cpu or cuda, for the transforms.
         precision: auto, float32 or bf16, for the transforms.
         strip: leave ICC, EXIF and XMP out; pixels are turned as EXIF said.
-        max_pixels: refuse larger images.
+        max_pixels: refuse larger images; a side under 16 pixels counts as 16.
 
     Returns:
         The bytes of a .lic file.
@@ -339,8 +343,7 @@ def encode(
             f"a Pillow image is wanted, not {type(image).__name__}; Image.open(path) opens a file, "
             "Image.fromarray(array) takes an array"
         )
-    if image.width * image.height > max_pixels:
-        raise TooLargeError(f"{image.width}x{image.height} is more than {max_pixels} pixels")
+    refuse_large(image.width, image.height, max_pixels)
     return encode_picture(from_pillow(image, strip), rate, model, device, precision, weights)
 
 

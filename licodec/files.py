@@ -7,21 +7,24 @@ import os
 import secrets
 import stat
 import sys
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import IO
 
-from PIL import Image, UnidentifiedImageError, _imaging
+from PIL import Image, PngImagePlugin, UnidentifiedImageError, _imaging
 
 from licodec.container import (
     HEADER_BYTES,
     MAX_BYTES_PER_PIXEL,
+    MAX_METADATA,
     MAX_OVERHEAD,
     SIGNATURE,
     is_intact,
     most_bytes,
+    refuse_large,
     unpack_header,
 )
 from licodec.errors import (
@@ -83,14 +86,18 @@ def open_image(path: str, max_pixels: int) -> Image.Image:
         UnsupportedImageError: no image of FORMATS.
         TooLargeError: too many pixels.
     """
-    Image.MAX_IMAGE_PIXELS = None  # max_pixels is checked here, before pixels are decoded
+    # Pillow refuses twice as many: an ICO file may hold a larger image than it declares, and is decoded
+    # as it is opened. What else there is to hold against the limit is done below.
+    Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    PngImagePlugin.MAX_TEXT_CHUNK = MAX_METADATA  # of profiles, too; Pillow's own is 1 MiB
     try:
         if path == STANDARD or _is_pipe(path):
             with _opened(path) as file:
                 image = Image.open(_pipe(file, max_pixels), formats=FORMATS)
         else:
             image = Image.open(path, formats=FORMATS)
-        _check_pixels(image, max_pixels)
+        refuse_large(image.width, image.height, max_pixels)
         if image.format == "TIFF":
             _silence_libtiff()
         return image
@@ -98,6 +105,8 @@ def open_image(path: str, max_pixels: int) -> Image.Image:
         if path != STANDARD and starts_with(Path(path), SIGNATURE):
             raise UnsupportedImageError("is a .lic file already") from error
         raise UnsupportedImageError("not an image that can be read") from error
+    except Image.DecompressionBombError as error:
+        raise TooLargeError(f"it has more than {max_pixels} pixels (--max-pixels)") from error
     except (LicodecError, MemoryError):
         raise
     except OSError as error:
@@ -117,13 +126,6 @@ def _silence_libtiff() -> None:
             setter = getattr(library, name)
             setter.argtypes, setter.restype = [ctypes.c_void_p], ctypes.c_void_p
             setter(None)
-
-
-def _check_pixels(image: Image.Image, max_pixels: int) -> None:
-    if image.width * image.height > max_pixels:
-        raise TooLargeError(
-            f"{image.width}x{image.height} is more than {max_pixels} pixels (--max-pixels)"
-        )
 
 
 def _opened(path: str) -> AbstractContextManager[IO[bytes]]:
@@ -176,7 +178,7 @@ def _pipe(file: IO[bytes], max_pixels: int) -> BytesIO:
             raise UnsupportedImageError("not an image that can be read")
         image = _begun(head)
         if image is not None:
-            _check_pixels(image, max_pixels)
+            refuse_large(image.width, image.height, max_pixels)
             limit = MAX_OVERHEAD + MAX_BYTES_PER_PIXEL * image.width * image.height
     return _rest(file, head, limit)
 
@@ -185,6 +187,8 @@ def _begun(head: bytes) -> Image.Image | None:
     """An image that begins so; None for formats that tell no size before all of a file is there."""
     try:
         return Image.open(BytesIO(head), formats=FORMATS)
+    except Image.DecompressionBombError:
+        raise
     except Exception:  # foreign decoders raise anything at all
         return None
 

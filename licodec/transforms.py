@@ -62,8 +62,10 @@ class GDN(nn.Module):
     def __init__(self, channels: int, inverse: bool = False) -> None:
         super().__init__()
         self.inverse = inverse
-        self.beta = nn.Parameter(torch.sqrt(torch.ones(channels) + _PEDESTAL))
-        self.gamma = nn.Parameter(torch.sqrt(0.1 * torch.eye(channels) + _PEDESTAL))
+        # Filled, not computed: on the meta device, a root would import half of PyTorch.
+        self.beta = nn.Parameter(torch.full((channels,), (1 + _PEDESTAL) ** 0.5))
+        gamma = torch.full((channels, channels), _PEDESTAL**0.5)
+        self.gamma = nn.Parameter(gamma.fill_diagonal_((0.1 + _PEDESTAL) ** 0.5))
 
     def forward(self, x: Tensor) -> Tensor:
         beta = _nonnegative(self.beta, 1e-6)

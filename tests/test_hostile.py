@@ -4,6 +4,7 @@ import dataclasses
 import io
 import os
 import signal
+import struct
 import subprocess
 import sys
 import tracemalloc
@@ -139,6 +140,55 @@ def test_the_worst_image_stays_within_the_most_bytes():
     file = codec.container(picture, y, 200, "factorized", {})
     assert len(file.payload) < (container.MAX_BYTES_PER_PIXEL - 1) * 64 * 64
     assert (codec.decode_latents(file) == y).all()
+
+
+# Sizes that cost more than their pixels
+
+
+def strip_file(encoded, width, height):
+    return pack(
+        dataclasses.replace(unpack(encoded), width=width, height=height, payload=bytes(9000))
+    )
+
+
+@pytest.mark.parametrize("size", [(1, 2**28), (2**28, 1), (15, 2**24 + 1)])
+def test_a_side_under_16_pixels_counts_as_16(size, encoded):
+    with pytest.raises(TooLargeError, match="counts as 16"):
+        licodec.decode(strip_file(encoded, *size))
+    if size[0] == 15:
+        image = Image.new("1", (15, 2**24 + 1))
+        with pytest.raises(TooLargeError, match="counts as 16"):
+            licodec.encode(image)
+
+
+def test_16_pixels_a_side_are_16_pixels(encoded):
+    container.refuse_large(2**24, 1, 2**28)
+    container.refuse_large(16, 16, 256)
+    assert unpack(strip_file(encoded, 1, 2**24)).height == 2**24
+    assert licodec.decode(licodec.encode(Image.new("L", (1, 40)), max_pixels=640)).size == (1, 40)
+    with pytest.raises(TooLargeError):
+        licodec.encode(Image.new("L", (1, 40)), max_pixels=639)
+
+
+def icon(side):
+    """An ICO file that declares 256x256 pixels, around a PNG file of other sides."""
+    png = io.BytesIO()
+    Image.new("1", (side, side)).save(png, "PNG")
+    entry = struct.pack("<BBBBHHII", 0, 0, 0, 0, 1, 32, len(png.getvalue()), 22)
+    return struct.pack("<HHH", 0, 1, 1) + entry + png.getvalue()
+
+
+def test_an_icon_is_not_decoded_before_its_inner_size_is_known(tmp_path, monkeypatch):
+    (tmp_path / "x.ico").write_bytes(icon(300))
+    assert run("encode", tmp_path / "x.ico", "-o", tmp_path / "x.lic").exit_code == 0
+
+    def load(self):
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(Image.core, "zip_decoder", load, raising=False)
+    result = run("encode", tmp_path / "x.ico", "-f", "--max-pixels", 299 * 299)
+    assert result.exit_code == 1 and result.stderr.count("\n") == 1
+    assert f"more than {299 * 299} pixels" in result.stderr
 
 
 # What is no file

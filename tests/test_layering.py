@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "licodec"
 ORDER = [
     "process", "errors", "progress", "container", "catalogue", "info", "rate", "rangecoder", "distributions",
     "gaussian", "weights", "histogram", "pdf_transform", "transforms", "attention_transforms",
-    "hyper_networks", "integer_nets", "contexts", "hyperprior", "models", "alpha", "bitdepth",
+    "hyper_networks", "integer_nets", "contexts", "expected", "hyperprior", "models", "alpha", "bitdepth",
     "metadata", "image", "output", "files", "codec", "pillow_plugin", "", "batch", "coding", "training",
     "bench", "cli", "__main__",
 ]  # fmt: skip
