@@ -4,11 +4,12 @@ PYTHON ?= python3
 # One release that the tests have seen; a CPU build serves as well.
 TORCH ?= torch==2.13.0
 KODAK ?= kodak
+PIP = $(VENV)/bin/python -m pip --quiet --disable-pip-version-check install
 
 .PHONY: demo test lint bench fuzz clean
 
 demo: $(VENV)/.installed
-	$(VENV)/bin/python benchmarks/demo.py
+	@$(VENV)/bin/python benchmarks/demo.py
 
 test: $(VENV)/.installed
 	$(VENV)/bin/python -m pytest -q
@@ -25,15 +26,16 @@ bench: $(VENV)/.installed
 	$(VENV)/bin/python benchmarks/tables.py
 
 fuzz: $(VENV)/.installed
-	$(VENV)/bin/python -m pip install --quiet atheris
+	@$(PIP) atheris
 	$(VENV)/bin/python tests/fuzz.py --minutes 10
 
 # torch first and by itself: resolved together with the rest, pip may take a larger build.
 $(VENV)/.installed: pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet "$(TORCH)"
-	$(VENV)/bin/python -m pip install --quiet --editable ".[bench,dev]"
-	touch $@
+	@echo "installing into $(VENV), once; this takes some minutes"
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) "$(TORCH)"
+	@$(PIP) --editable ".[bench,dev]"
+	@touch $@
 
 clean:
 	rm -rf $(VENV) build dist demo .pytest_cache .mypy_cache .ruff_cache

@@ -9,6 +9,10 @@ Importing this package loads neither torch nor numpy; the first encode or decode
 
 from __future__ import annotations
 
+from licodec import process
+
+process.guard()
+
 from typing import TYPE_CHECKING, Any
 
 from licodec.errors import (

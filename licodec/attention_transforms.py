@@ -10,11 +10,13 @@ attention block. Nothing here decides a probability.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from licodec.transforms import GDN, Pair
+from licodec.transforms import GDN, Network, Pair
 
 
 def conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
@@ -118,6 +120,6 @@ class AttentionPair(Pair):
 
     halo = 11
 
-    def networks(self, g_a: dict[str, Tensor]) -> tuple[nn.Sequential, nn.Sequential, int]:
+    def networks(self, g_a: dict[str, Tensor]) -> tuple[Network, Network, int]:
         N = len(g_a["0.conv1.bias"])
-        return analysis(N), synthesis(N), N
+        return partial(analysis, N), partial(synthesis, N), N

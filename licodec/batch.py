@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -17,10 +18,11 @@ from licodec.progress import Bar, watching
 
 @dataclass(frozen=True)
 class Job:
-    """One file in, one file out; paths, or `-`."""
+    """One file in, one file out; paths, or `-`. A problem is why there is no target."""
 
     source: str
     target: str
+    problem: FileAccessError | None = None
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,12 @@ class Plan:
 
     Attributes:
         jobs: in the order of the inputs; folders sorted by name.
-        ignored: files of the folders that are none for this command.
+        notes: on what the folders hold and is not done.
         lone: a single named file, whose failure or existing output is the failure of the command.
     """
 
     jobs: list[Job]
-    ignored: int = 0
+    notes: list[str] = field(default_factory=list)
     lone: bool = True
 
 
@@ -51,55 +53,83 @@ Work = Callable[[Job], Result]
 
 
 def plan(
-    inputs: Iterable[str], suffix: str, output: str | None, output_dir: str | None,
+    verb: str, inputs: Iterable[str], suffix: str, output: str | None, output_dir: str | None,
     recursive: bool, takes: Callable[[Path], bool],
 ) -> Plan:  # fmt: skip
     """Pair every input with its output.
 
     Args:
+        verb: what is done, for the notes.
         suffix: of outputs whose name is not given, with its dot.
         recursive: go into folders; --output-dir then mirrors them.
         takes: whether a file found in a folder is one for this command.
 
     Raises:
         UsageError: -o together with --output-dir, or for more than one file.
-        FileAccessError: a folder cannot be read.
     """
     inputs = list(inputs)
-    folders = [source for source in inputs if recursive and Path(source).is_dir()]
+    folders = [source for source in inputs if recursive and os.path.isdir(source)]
     if output and output_dir:
         raise UsageError("-o and --output-dir exclude each other")
     if output and (len(inputs) > 1 or folders):
         raise UsageError("-o takes one input; use --output-dir for several")
-    jobs, ignored = [], 0
+    jobs: list[Job] = []
+    notes, ignored = [], 0
     for source in inputs:
         if source not in folders:
-            jobs.append(Job(source, output or _target(source, "", output_dir, suffix)))
+            jobs.append(_job(source, "", output, output_dir, suffix))
             continue
-        for path in _walk(Path(source)):
-            if path.is_file() and takes(path):
+        for path in _walk(source, jobs):
+            if os.path.islink(path) and os.path.isdir(path):
+                notes.append(f"{path} is a link to a folder, and is not followed")
+            elif _is_file(path) and takes(path):
                 inside = str(path.parent.relative_to(source))
-                jobs.append(Job(str(path), _target(str(path), inside, output_dir, suffix)))
+                jobs.append(_job(str(path), inside, None, output_dir, suffix))
             else:
                 ignored += 1
-    return Plan(jobs, ignored, len(inputs) == 1 and not folders and output_dir is None)
+    if ignored:
+        notes.append(f"{ignored} files in folders are not for {verb}")
+    return Plan(jobs, notes, len(inputs) == 1 and not folders and output_dir is None)
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def _walk(folder: str, jobs: list[Job]) -> Iterator[Path]:
+    """The files of a folder, and links to folders; a folder that cannot be read is a job that fails."""
+
     def refuse(error: OSError) -> None:
-        raise FileAccessError(f"cannot read {error.filename}: {error.strerror}") from error
+        problem = FileAccessError(f"cannot be read: {error.strerror}")
+        jobs.append(Job(str(error.filename), "", problem))
 
     for parent, subfolders, names in os.walk(folder, onerror=refuse):
         subfolders.sort()
-        yield from (Path(parent) / name for name in sorted(names) if not name.startswith("."))
+        links = [name for name in subfolders if os.path.islink(os.path.join(parent, name))]
+        visible = [name for name in names if not name.startswith(".")]
+        yield from (Path(parent) / name for name in sorted(links + visible))
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except FileNotFoundError:  # a link to nothing
+        return False
+    except OSError:
+        return True  # taken, so that its error is reported
+
+
+def _job(source: str, inside: str, output: str | None, output_dir: str | None, suffix: str) -> Job:
+    try:
+        return Job(source, output or _target(source, inside, output_dir, suffix))
+    except FileAccessError as error:
+        return Job(source, "", error)
 
 
 def _target(source: str, inside: str, output_dir: str | None, suffix: str) -> str:
     if source == STANDARD:
         return STANDARD if output_dir is None else str(Path(output_dir) / f"stdin{suffix}")
     path = Path(source)
+    if not source:
+        raise FileAccessError("an empty name is no file")
     if not path.name:
-        raise FileAccessError(f"{source} is a directory; -r goes into it")
+        raise FileAccessError("is a directory; -r goes into it")
     path = path.with_suffix(suffix)
     return str(path if output_dir is None else Path(output_dir) / inside / path.name)
 
@@ -140,6 +170,8 @@ class Batch:
         if self.plan.lone:
             return
         summary = ", ".join(f"{count} {outcome}" for outcome, count in self.counts.items())
+        if self.counts["skipped"]:
+            summary += "; the skipped have an output already, -f makes it anew"
         if self.counts["failed"]:
             raise LicodecError(summary)
         if self.say:
@@ -156,7 +188,7 @@ class Batch:
                 raise
 
     def _one(self, job: Job) -> None:
-        source = "standard input" if job.source == STANDARD else job.source
+        source = "standard input" if job.source == STANDARD else job.source or "''"
         try:
             with watching(lambda stage, share: self._heard(source, stage, share)):
                 outcome = self._do(job, source)
@@ -177,12 +209,14 @@ class Batch:
 
     def _do(self, job: Job, source: str) -> str:
         """The outcome, done or skipped."""
+        if job.problem:
+            raise job.problem
         if self._producer[job.target] != job.source:
             raise FileAccessError(
                 f"{job.target} is also the output of {self._producer[job.target]}"
             )
         target = Path(job.target)
-        if job.target != STANDARD and not self.force and target.is_file():
+        if job.target != STANDARD and not self.force and os.path.isfile(target):
             if self.plan.lone:
                 raise FileAccessError(f"{target} exists; -f overwrites it")
             return "skipped"
@@ -191,7 +225,7 @@ class Batch:
         files.check_output(job.target, job.source)
         result = self.work(job)
         self._heard(source, "writing", 1.0)
-        files.write(job.target, result.data)
+        files.write(job.target, result.data, self.force)
         for note in result.notes:
             self._print(f"{source}: note: {note}")
         if self.say and job.target != STANDARD:

@@ -40,7 +40,8 @@ def folders() -> list[Path]:
 
 def installed() -> list[Path]:
     """Every weights file there is, folder by folder, in the order of names."""
-    return [p for folder in folders() for p in sorted(folder.glob("*.safetensors"))]
+    found = [p for folder in folders() for p in sorted(folder.glob("*.safetensors"))]
+    return [p for p in found if p.is_file()]  # a named pipe would keep its reader waiting
 
 
 def header(path: Path) -> dict[str, Any]:
@@ -50,14 +51,17 @@ def header(path: Path) -> dict[str, Any]:
         ModelMissingError: it is no readable weights file.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise ValueError("not a regular file")
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
             if length > _MAX_HEADER:
                 raise ValueError("its header is too long")
             found: dict[str, Any] = json.loads(file.read(length))
-            found["__metadata__"].get("arch")
+            if not isinstance(found, dict) or not isinstance(found.get("__metadata__"), dict):
+                raise ValueError("its header says nothing of models")
             return found
-    except (OSError, struct.error, ValueError, KeyError, AttributeError, TypeError) as error:
+    except (OSError, struct.error, ValueError, RecursionError) as error:
         raise ModelMissingError(f"{path}: no readable weights file ({error})") from error
 
 
@@ -71,7 +75,7 @@ def models(path: Path) -> tuple[str, ...]:
     arch = found["__metadata__"].get("arch")
     if arch is None:
         return ("adaptive", "factorized") if "z_prior" in found else ("factorized",)
-    if arch not in ARCHITECTURES:
+    if not isinstance(arch, str) or arch not in ARCHITECTURES:
         raise ModelMissingError(f"{path}: architecture {arch!r} is not known to this licodec")
     return (ARCHITECTURES[arch],)
 
@@ -116,7 +120,8 @@ def resolve(model: str | None, file: Path | None = None) -> tuple[str, Path]:
 
     Raises:
         UsageError: no such model, or not in that file.
-        ModelMissingError: no installed weights offer it.
+        ModelMissingError: no installed weights offer it; those that cannot be read are passed over,
+            unless `@HASH8` names them.
     """
     if model is not None and model.endswith(".safetensors"):
         if file is not None:
@@ -131,10 +136,15 @@ def resolve(model: str | None, file: Path | None = None) -> tuple[str, Path]:
         return name, file
     name, _, wanted = (model or NAMES[0]).partition("@")
     if name not in NAMES:
-        raise UsageError(f"no model named {name!r}; there are {', '.join(NAMES)}")
+        there = dict.fromkeys(offer for path in installed() for offer in models(path))
+        raise UsageError(f"no model named {name!r}; {', '.join(there) or 'none'} are installed")
     for path in installed():
-        if path.stem.endswith(wanted) and name in models(path):
-            return name, path
+        try:
+            if path.stem.endswith(wanted) and name in models(path):
+                return name, path
+        except ModelMissingError:
+            if wanted:
+                raise
     which = f"{name}@{wanted}" if wanted else name
     raise ModelMissingError(
         f"no weights for {which} are installed (looked in $LICODEC_WEIGHTS and the package); "

@@ -8,7 +8,8 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import click
@@ -16,8 +17,8 @@ import click
 import licodec
 from licodec import files
 from licodec.container import MAX_PIXELS
-from licodec.errors import LicodecError, family
-from licodec.progress import Bar, watching
+from licodec.errors import FileAccessError, LicodecError, family
+from licodec.progress import Bar, say, watching
 
 _ELSEWHERE = {
     "encode": "licodec.coding:encode",
@@ -45,24 +46,56 @@ class Commands(click.Group):
             return command
         return super().get_command(ctx, name)
 
+    def main(
+        self, args: Sequence[str] | None = None, prog_name: str | None = None,
+        complete_var: str | None = None, standalone_mode: bool = True, **extra: Any,
+    ) -> Any:  # fmt: skip
+        run = partial(super().main, args, "licodec", complete_var, False, **extra)
+        if not standalone_mode:
+            return run()
+        try:
+            code: Any = run()
+            if not code:
+                sys.stdout.flush()
+        except click.exceptions.NoArgsIsHelpError as error:
+            say(error.format_message())
+            code = error.exit_code
+        except click.ClickException as error:
+            context = getattr(error, "ctx", None)
+            where = f"; see {context.command_path} --help" if context else ""
+            complain(error.format_message().rstrip(".") + where)
+            code = error.exit_code
+        except click.Abort:
+            code = 128 + signal.SIGINT
+        except OSError as error:  # of --help and --version, and of the flush
+            code = _report(error)
+        sys.exit(code)
+
     def invoke(self, ctx: click.Context) -> Any:
-        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
         try:
             with warnings.catch_warnings():  # Pillow's, of odd metadata above all
                 warnings.simplefilter("always", UserWarning)
                 warnings.showwarning = lambda message, *_: complain(f"note: {message}")
-                return super().invoke(ctx)
+                super().invoke(ctx)
         except KeyboardInterrupt:
             complain("interrupted")
             ctx.exit(128 + signal.SIGINT)
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
         except Exception as error:
-            if os.environ.get("LICODEC_DEBUG"):
-                raise
-            failure = family(error)
-            complain(str(failure))
-            ctx.exit(failure.exit_code)
+            ctx.exit(_report(error))
+
+
+def _report(error: Exception) -> int:
+    """Say what went wrong; the exit code for it."""
+    if os.environ.get("LICODEC_DEBUG"):
+        raise error
+    if isinstance(error, OSError):  # whoever reads or writes an image has made it a LicodecError
+        where = error.filename or "cannot write standard output"
+        error = FileAccessError(f"{where}: {error.strerror or error}")
+    failure = family(error)
+    complain(str(failure))
+    return failure.exit_code
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -72,7 +105,7 @@ def main() -> None:
 
 
 def complain(message: str) -> None:
-    click.echo(f"licodec: {' '.join(message.split())}", err=True)
+    say(f"licodec: {' '.join(message.split())}")
 
 
 @main.command()
@@ -153,7 +186,12 @@ def models(as_json: bool) -> None:
 
     rows: list[dict[str, Any]] = []
     for path in catalogue.installed():
-        for name in catalogue.models(path):
+        try:
+            offered = catalogue.models(path)
+        except LicodecError as error:
+            complain(f"note: {error}")
+            continue
+        for name in offered:
             default = name == catalogue.NAMES[0] and not any(row["default"] for row in rows)
             rows.append(
                 {"model": name, "weights": path.stem, "hash": path.stem.rsplit("-", 1)[-1],

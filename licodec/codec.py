@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from licodec import alpha, catalogue, transforms, weights
+from licodec import alpha, catalogue, expected, transforms, weights
 from licodec.attention_transforms import AttentionPair
 from licodec.catalogue import Z_DISTRIBUTIONS
 from licodec.container import (
@@ -28,18 +28,19 @@ from licodec.container import (
     Container,
     pack,
     pack_chunks,
+    refuse_large,
     unpack,
 )
 from licodec.errors import (
     DamagedFileError,
     ModelMissingError,
-    TooLargeError,
     UsageError,
     one_family,
 )
 from licodec.gaussian import MEAN_UNIT
 from licodec.hyperprior import Hyperprior
 from licodec.image import Picture, from_pillow, to_pillow
+from licodec.info import checked_bytes
 from licodec.models import MODELS, Model
 from licodec.rangecoder import LATENTS_PER_BYTE, Decoder, Encoder
 from licodec.rate import Target, highest_within_size, lowest_with_psnr, rate_control
@@ -78,6 +79,7 @@ class Codec:
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
         self.weights = weights
         self.offers = catalogue.models(weights.path)
+        expected.check(weights)
         arch = weights.metadata.get("arch")
         self.unit = 1 if arch is None else MEAN_UNIT
         pair = AttentionPair if arch == "cheng2020-attn" else transforms.Pair
@@ -91,7 +93,7 @@ class Codec:
             adaptive_z: code ẑ by the image's own distributions, which the weights must have.
 
         Raises:
-            ModelMissingError: they do not offer it.
+            ModelMissingError: they do not offer it, or would not compute it exactly.
         """
         if name not in self.offers:
             raise ModelMissingError(
@@ -100,8 +102,12 @@ class Codec:
         with _LOADING:
             key = name, adaptive_z
             if key not in self._models:
-                made = Hyperprior(self.weights, True) if adaptive_z else MODELS[name](self.weights)
-                self._models[key] = made
+                try:
+                    self._models[key] = (
+                        Hyperprior(self.weights, True) if adaptive_z else MODELS[name](self.weights)
+                    )
+                except ValueError as error:  # sums that would not be exact
+                    raise ModelMissingError(f"{self.weights.path}: {error}") from error
             return self._models[key]
 
     def model_of(self, container: Container) -> Model:
@@ -130,7 +136,7 @@ class Codec:
         """A picture to the .lic file whose quality serves a target best; g_a runs once for all of them.
 
         Raises:
-            UnreachableTargetError: no quality does.
+            UnreachableTargetError: no quality is small or good enough.
         """
         height, width = picture.color.shape[:2]
         chunks = _chunks(picture)
@@ -292,6 +298,12 @@ def open_codec(
     Raises:
         ModelMissingError, UsageError
     """
+    if not isinstance(source, (str, bytes, type(None))):
+        raise UsageError(f"a model is named by a string, not {source!r}")
+    if device not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"no device {device!r}; there are auto, cpu and cuda")
+    if precision not in ("auto", "float32", "bf16"):
+        raise UsageError(f"no precision {precision!r}; there are auto, float32 and bf16")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
@@ -327,13 +339,13 @@ def encode(
         model: a name that `licodec models` lists, with or without its `@HASH8`, or the path of a
             weights file; by default adaptive, or what `weights` offers.
         weights: a weights file to use instead of the installed ones.
-        target_size: search the best quality of at most so many bytes.
+        target_size: search the best quality of at most so many bytes; 100 where that takes less.
         target_bpp: the same in bits per pixel.
-        target_psnr: search the smallest file of at least so many dB.
+        target_psnr: search the smallest file of at least so many dB; quality 0 where that has more.
         device: auto, cpu or cuda, for the transforms.
         precision: auto, float32 or bf16, for the transforms.
         strip: leave ICC, EXIF and XMP out; pixels are turned as EXIF said.
-        max_pixels: refuse larger images.
+        max_pixels: refuse larger images; a side under 16 pixels counts as 16.
         z_distributions: static or adaptive: whether ẑ of a hyperprior is coded by the same tables in
             all images, or by the image's own distributions, which the weights must be made for.
 
@@ -344,8 +356,12 @@ def encode(
         LicodecError: the image, an argument or the weights cannot be used; one line says why.
     """
     rate = rate_control(quality, target_size, target_bpp, target_psnr)
-    if image.width * image.height > max_pixels:
-        raise TooLargeError(f"{image.width}x{image.height} is more than {max_pixels} pixels")
+    if not isinstance(image, Image.Image):
+        raise UsageError(
+            f"a Pillow image is wanted, not {type(image).__name__}; Image.open(path) opens a file, "
+            "Image.fromarray(array) takes an array"
+        )
+    refuse_large(image.width, image.height, max_pixels)
     file = None if weights is None else Path(weights)
     adaptive_z = catalogue.adaptive_z(z_distributions, model, file)
     picture = from_pillow(image, strip)
@@ -358,6 +374,8 @@ def encode_picture(
     adaptive_z: bool = False,
 ) -> bytes:  # fmt: skip
     """`encode` for a picture already read, to a quality or a target."""
+    if isinstance(model, bytes):
+        raise UsageError(f"a model is named by a string, not {model!r}")
     codec, name = open_codec(model, device, precision, weights)
     with one_family():
         if isinstance(rate, Target):
@@ -378,10 +396,11 @@ def decode(
     `weights` names a weights file to use instead of the installed ones.
 
     Raises:
+        UsageError: `data` is no bytes.
         DamagedFileError: not a .lic file, or not as it was written.
         ModelMissingError: the weights it names are not installed.
     """
-    container = unpack(data, max_pixels)
+    container = unpack(checked_bytes(data), max_pixels)
     codec, _ = open_codec(container.model_hash, device, precision, weights)
     with one_family():
         return to_pillow(codec.decode(container))
@@ -395,6 +414,6 @@ def verify_latents(
     Raises:
         DamagedFileError: it is not, or the file is damaged.
     """
-    container = unpack(data, max_pixels)
+    container = unpack(checked_bytes(data), max_pixels)
     codec, _ = open_codec(container.model_hash, "cpu", file=weights)
     return latents_crc32(codec.decode_latents(container))

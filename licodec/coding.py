@@ -12,6 +12,7 @@ import click
 
 from licodec import batch, catalogue, files, rate
 from licodec.container import MAX_PIXELS, SIGNATURE
+from licodec.progress import say
 
 if TYPE_CHECKING:
     from licodec.image import Picture
@@ -93,6 +94,7 @@ def encode(
     adaptive_z = catalogue.adaptive_z(z_distributions, model, file)
 
     def work(job: batch.Job) -> batch.Result:
+        from licodec import info
         from licodec.codec import encode_picture
 
         picture = _picture(job.source, max_pixels, strip)
@@ -100,13 +102,19 @@ def encode(
         data = encode_picture(picture, wanted, model, device, precision, weights, adaptive_z)
         seconds = time.perf_counter() - began
         height, width = picture.color.shape[:2]
+        made = info(data, max_pixels)
         line = (
-            f"{len(data):,} bytes, {8 * len(data) / (height * width):.3f} bpp, "
-            f"{width}x{height}, {seconds:.2f} s"
+            f"{len(data):,} bytes, {8 * len(data) / (height * width):.3f} bpp, {made['model']} "
+            f"q {made['quality']:g}, {width}x{height}, {seconds:.2f} s"
         )
-        return batch.Result(data, line, [] if quiet else picture.notes)
+        notes = [*picture.notes]
+        if isinstance(wanted, rate.Target):
+            notes += wanted.notes(made["quality"], len(data), height * width)
+        return batch.Result(data, line, [] if quiet else notes)
 
-    plan = batch.plan(inputs, ".lic", output, output_dir, recursive, files.has_image_suffix)
+    plan = batch.plan(
+        "encode", inputs, ".lic", output, output_dir, recursive, files.has_image_suffix
+    )
     _run("encode", plan, work, force, jobs, quiet)
 
 
@@ -151,10 +159,10 @@ def decode(
         return batch.Result(content, line, [] if quiet else notes)
 
     def is_lic(path: Path) -> bool:
-        return path.is_file() and files.starts_with(path, SIGNATURE)
+        return files.starts_with(path, SIGNATURE)
 
     suffix = "." + (format_ or "png")
-    plan = batch.plan(inputs, suffix, output, output_dir, recursive, is_lic)
+    plan = batch.plan("decode", inputs, suffix, output, output_dir, recursive, is_lic)
     _run("decode", plan, work, force, jobs, quiet)
 
 
@@ -163,8 +171,8 @@ def _run(
 ) -> None:
     if quiet:
         warnings.simplefilter("ignore")
-    if plan.ignored and not quiet:
-        click.echo(f"licodec: note: {plan.ignored} files in folders are not for {verb}", err=True)
+    for note in [] if quiet else plan.notes:
+        say(f"licodec: note: {note}")
     if jobs > 1:
         import torch
 

@@ -38,20 +38,23 @@ class Features:
     """
 
     def __init__(self, channels: int, height: int, width: int) -> None:
-        self.shape = (height, width)
         self.rows = np.empty((2 * channels, height * width), dtype=np.float32)
-        self._padded = np.empty((height + 2, width + 2), dtype=np.float32)
 
     def add(self, i: int, values: Integers) -> None:
-        """Take in the i-th channel (h, w)."""
-        padded, inner = self._padded, self._padded[1:-1, 1:-1]
-        # In int64, where the magnitude of the least int32 has its place.
-        inner[:] = np.minimum(np.abs(values.astype(np.int64)), MAGNITUDE_LIMIT)
-        padded[0], padded[-1] = padded[1], padded[-2]
+        """Take in the channels from the i-th on that values (channels, h, w) has."""
+        channels, height, width = values.shape
+        padded = np.empty((channels, height + 2, width + 2), dtype=np.float32)
+        inner = padded[:, 1:-1, 1:-1]
+        # Clipped first: the least int32 has no magnitude.
+        np.abs(np.clip(values, -MAGNITUDE_LIMIT, MAGNITUDE_LIMIT), out=inner, casting="unsafe")
         padded[:, 0], padded[:, -1] = padded[:, 1], padded[:, -2]
-        columns = padded[:-2] + padded[1:-1] + padded[2:]
-        self.rows[2 * i] = inner.reshape(-1)
-        self.rows[2 * i + 1] = (columns[:, :-2] + columns[:, 1:-1] + columns[:, 2:]).reshape(-1)
+        padded[..., 0], padded[..., -1] = padded[..., 1], padded[..., -2]
+        columns = padded[:, :-2] + padded[:, 1:-1]
+        columns += padded[:, 2:]
+        pairs = self.rows[2 * i : 2 * (i + channels)].reshape(channels, 2, height, width)
+        pairs[:, 0] = inner
+        np.add(columns[..., :-2], columns[..., 1:-1], out=pairs[:, 1])
+        pairs[:, 1] += columns[..., 2:]
 
 
 class Contexts:
@@ -88,34 +91,42 @@ class Contexts:
             out += forecast >= threshold
         return out
 
+    def all_classes(
+        self, y: Integers, thresholds: NDArray[np.float32], seen: NDArray[np.bool_] | None = None
+    ) -> Classes:
+        """(M, positions) classes of a band y (M, h, w), in coding order; y counts as 0 where not seen (h, w).
+
+        With all channels at hand, what `classes` finds one by one comes at once.
+        """
+        out = np.zeros((len(y), y[0].size), dtype=np.uint8)
+        if thresholds.shape[1]:
+            part = y[self.order]
+            if seen is not None:
+                part[:, ~seen] = 0
+            features = Features(*y.shape)
+            features.add(0, part)
+            forecasts = self.weights @ features.rows
+            for threshold in thresholds.T:
+                out += forecasts >= threshold[:, None]
+        return out
+
     def counts(
         self, y: Integers, position: int, bins: int, seen: NDArray[np.bool_] | None = None
     ) -> NDArray[np.int64]:
         """How often each channel of y (M, h, w) takes each value in each class: (M, C, bins + 1).
 
         Only at positions that are `seen` (h, w), by default all; elsewhere y counts as 0.
-
-        With all channels at hand, the classes that the traversal will find one by one come at once.
         """
         thresholds = self.at(position)
         M, C = len(y), thresholds.shape[1] + 1
         out = np.zeros((M, C, bins + 1), dtype=np.int64)
         for band in bands(*y.shape[1:]):
-            part = y[self.order, band]
-            if seen is not None:
-                part[:, ~seen[band]] = 0
-            rows = np.repeat(C * np.arange(M)[:, None], part[0].size, axis=1)
-            if C > 1:
-                features = Features(M, *part.shape[1:])
-                for i, values in enumerate(part):
-                    features.add(i, values)
-                forecasts = self.weights @ features.rows
-                for threshold in thresholds.T:
-                    rows += forecasts >= threshold[:, None]
-            flat = part.reshape(M, -1)
-            if seen is not None:
-                shown = seen[band].reshape(-1)
-                flat, rows = flat[:, shown], rows[:, shown]
+            shown = None if seen is None else seen[band]
+            classes = self.all_classes(y[:, band], thresholds, shown)
+            rows = classes + C * np.arange(M)[:, None]
+            flat = y[self.order, band].reshape(M, -1)
+            if shown is not None:
+                flat, rows = flat[:, shown.reshape(-1)], rows[:, shown.reshape(-1)]
             counted = count_values(flat.reshape(-1), rows.reshape(-1), M * C, bins)
             out[self.order] += counted.reshape(M, C, -1)
         return out

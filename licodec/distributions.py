@@ -150,5 +150,6 @@ def count_values(
 def information(counts: NDArray[np.int64], pmf: Pmf) -> float:
     """Bits that symbols counted (…, bins + 1) cost under pmf, escapes at their table's price alone."""
     used = counts > 0  # few: most bins of most tables stay empty
-    shares = np.maximum(pmf, PMF_TOTAL / 2**24) / pmf.sum(axis=-1, keepdims=True)
-    return float(-(counts[used] * np.log2(shares[used])).sum())
+    totals = np.broadcast_to(pmf.sum(axis=-1, keepdims=True), pmf.shape)
+    shares = np.maximum(pmf[used], PMF_TOTAL / 2**24) / totals[used]
+    return float(-(counts[used] * np.log2(shares)).sum())

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import stat
 import sys
+import warnings
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import IO
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError, _imaging
 
 from licodec.container import (
     HEADER_BYTES,
     MAX_BYTES_PER_PIXEL,
+    MAX_METADATA,
     MAX_OVERHEAD,
     SIGNATURE,
     is_intact,
     most_bytes,
+    refuse_large,
     unpack_header,
 )
 from licodec.errors import (
@@ -41,13 +46,17 @@ FORMATS = (
 
 _CHUNK = 2**20
 
+MOST_BYTES = 2**30
+"""Bytes that are read of a .lic file, and of a piped image that does not begin with its size: as much as
+MAX_PIXELS take when they are not compressed at all."""
 
 _SMALL = 2**24
 """Bytes of a file of too many pixels that are read to tell damage from size."""
 
 
 def read(path: str, max_pixels: int) -> bytes:
-    """All bytes of a .lic file, or of standard input for `-`; no more than its header accounts for.
+    """All bytes of a .lic file, or of standard input for `-`; no more than its header accounts for, nor
+    than MOST_BYTES.
 
     Raises:
         FileAccessError: it cannot be read.
@@ -64,7 +73,7 @@ def read(path: str, max_pixels: int) -> bytes:
                 if len(rest) < _SMALL and not is_intact(head + rest):
                     raise DamagedFileError("the file is damaged or cut short") from None
                 raise
-            return head + _rest(file, most - len(head))
+            return _rest(file, head, min(most, MOST_BYTES)).getvalue()
         except OSError as error:
             raise FileAccessError(error.strerror or str(error)) from error
 
@@ -77,32 +86,52 @@ def open_image(path: str, max_pixels: int) -> Image.Image:
         UnsupportedImageError: no image of FORMATS.
         TooLargeError: too many pixels.
     """
-    Image.MAX_IMAGE_PIXELS = None  # max_pixels is checked here, before pixels are decoded
+    # Pillow refuses twice as many: an ICO file may hold a larger image than it declares, and is decoded
+    # as it is opened. What else there is to hold against the limit is done below.
+    Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    PngImagePlugin.MAX_TEXT_CHUNK = MAX_METADATA  # of profiles, too; Pillow's own is 1 MiB
     try:
         if path == STANDARD or _is_pipe(path):
             with _opened(path) as file:
-                image = Image.open(BytesIO(_pipe(file, max_pixels)), formats=FORMATS)
+                image = Image.open(_pipe(file, max_pixels), formats=FORMATS)
         else:
             image = Image.open(path, formats=FORMATS)
+        refuse_large(image.width, image.height, max_pixels)
+        if image.format == "TIFF":
+            _silence_libtiff()
+        return image
     except UnidentifiedImageError as error:
         if path != STANDARD and starts_with(Path(path), SIGNATURE):
             raise UnsupportedImageError("is a .lic file already") from error
         raise UnsupportedImageError("not an image that can be read") from error
+    except Image.DecompressionBombError as error:
+        raise TooLargeError(f"it has more than {max_pixels} pixels (--max-pixels)") from error
     except (LicodecError, MemoryError):
         raise
     except OSError as error:
         raise FileAccessError(error.strerror or str(error)) from error
     except Exception as error:  # foreign decoders raise anything at all
         raise UnsupportedImageError(f"not an image that can be read ({error})") from error
-    if image.width * image.height > max_pixels:
-        raise TooLargeError(
-            f"{image.width}x{image.height} is more than {max_pixels} pixels (--max-pixels)"
-        )
-    return image
+
+
+@cache
+def _silence_libtiff() -> None:
+    """Lines of libtiff's own stand in the way of the one that Pillow's error makes."""
+    import ctypes
+
+    with contextlib.suppress(OSError, AttributeError):  # where it is not to be found, they stay
+        library = ctypes.CDLL(_imaging.__file__)
+        for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+            setter = getattr(library, name)
+            setter.argtypes, setter.restype = [ctypes.c_void_p], ctypes.c_void_p
+            setter(None)
 
 
 def _opened(path: str) -> AbstractContextManager[IO[bytes]]:
     if path == STANDARD:
+        if sys.stdin is None:
+            raise FileAccessError("is closed")
         if sys.stdin.isatty():
             raise UsageError("standard input is a terminal; name a file or use a pipe")
         return nullcontext(sys.stdin.buffer)
@@ -128,23 +157,40 @@ def _is_pipe(path: str) -> bool:
     return stat.S_ISFIFO(mode)
 
 
-def _rest(file: IO[bytes], limit: int) -> bytes:
-    """What is left of a file, piece by piece, so that an endless pipe stops at the limit."""
-    pieces = []
+def _rest(file: IO[bytes], head: bytes, limit: int) -> BytesIO:
+    """A file whose head was read, piece by piece, so that an endless pipe stops at the limit."""
+    whole = BytesIO(head)
+    whole.seek(len(head))
     while piece := file.read(_CHUNK):
-        limit -= len(piece)
-        if limit < 0:
-            raise TooLargeError("the file has more bytes than its pixels can need")
-        pieces.append(piece)
-    return b"".join(pieces)
+        if whole.tell() + len(piece) > limit:
+            raise TooLargeError(f"has more bytes than such a file can need ({limit:,})")
+        whole.write(piece)
+    whole.seek(0)
+    return whole
 
 
-def _pipe(file: IO[bytes], max_pixels: int) -> bytes:
-    """An image from a pipe; an endless one without a known signature ends after its first bytes."""
+def _pipe(file: IO[bytes], max_pixels: int) -> BytesIO:
+    """An image from a pipe; its head says how much of it is read, or that it is no image at all."""
     head = file.read(_CHUNK)
-    if len(head) == _CHUNK and not _is_known(head[:16]):
-        raise UnsupportedImageError("not an image that can be read")
-    return head + _rest(file, MAX_OVERHEAD + MAX_BYTES_PER_PIXEL * max_pixels - len(head))
+    limit = MOST_BYTES
+    if len(head) == _CHUNK:
+        if not _is_known(head[:16]):
+            raise UnsupportedImageError("not an image that can be read")
+        image = _begun(head)
+        if image is not None:
+            refuse_large(image.width, image.height, max_pixels)
+            limit = MAX_OVERHEAD + MAX_BYTES_PER_PIXEL * image.width * image.height
+    return _rest(file, head, limit)
+
+
+def _begun(head: bytes) -> Image.Image | None:
+    """An image that begins so; None for formats that tell no size before all of a file is there."""
+    try:
+        return Image.open(BytesIO(head), formats=FORMATS)
+    except Image.DecompressionBombError:
+        raise
+    except Exception:  # foreign decoders raise anything at all
+        return None
 
 
 def _is_known(prefix: bytes) -> bool:
@@ -190,11 +236,14 @@ def check_output(path: str, source: str | None = None) -> None:
         raise FileAccessError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def write(path: str, data: bytes) -> None:
+def write(path: str, data: bytes, force: bool) -> None:
     """Write a whole file or nothing: a temporary name beside it, then a rename.
 
+    Args:
+        force: overwrite a file that is there, even one that came up meanwhile.
+
     Raises:
-        FileAccessError: the file system refuses.
+        FileAccessError: the file system refuses, or the file exists.
         BrokenPipeError: the reader of standard output has seen enough.
     """
     target = Path(path)
@@ -205,19 +254,30 @@ def write(path: str, data: bytes) -> None:
         elif target.exists() and not target.is_file():  # a device or a named pipe
             target.write_bytes(data)
         else:  # through links: whoever made one wants the file that it stands for to be written
-            _replace(Path(os.path.realpath(path)), data)
+            _publish(Path(os.path.realpath(path)), data, force)
+    except FileExistsError as error:
+        raise FileAccessError(f"{path} exists; -f overwrites it") from error
     except BrokenPipeError:
         raise
     except OSError as error:
         raise FileAccessError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def _replace(target: Path, data: bytes) -> None:
+def _publish(target: Path, data: bytes, force: bool) -> None:
     # The name of the target might leave no room for more characters.
     temporary = target.with_name(f".licodec-{secrets.token_hex(6)}.tmp")
     try:
         with temporary.open("xb") as file:
             file.write(data)
+        if not force:
+            try:
+                os.link(temporary, target)  # which, unlike a rename, never replaces a file
+                return
+            except FileExistsError:
+                raise
+            except OSError:  # a file system without links: what is left is to look once more
+                if os.path.lexists(target):
+                    raise FileExistsError from None
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)

@@ -126,10 +126,14 @@ class HyperNetworks(nn.Module):
         first = "g_a.0.conv1.weight" if arch == "cheng2020-attn" else "g_a.0.weight"
         try:
             N = len(own[first])
+            if not N:
+                raise TypeError
             networks = cls(arch, N, N if arch == "cheng2020-attn" else len(own["g_a.6.weight"]))
             networks.load_state_dict(own)
         except KeyError as error:
             raise ValueError(f"no state of {arch}: {error.args[0]} is missing") from error
+        except TypeError as error:
+            raise ValueError(f"no state of {arch}: a weight of g_a has no channels") from error
         except RuntimeError as error:
             raise ValueError(f"no state of {arch}: {str(error).splitlines()[1].strip()}") from error
         return networks.eval()

@@ -43,7 +43,7 @@ def from_pillow(image: Image.Image, strip: bool = False) -> Picture:
         UnsupportedImageError: damaged, more than 8 bits a sample, or a colour space without a plain RGB
             meaning.
     """
-    notes = []
+    notes: list[str] = []
     try:
         _refuse_deep(image)
         step = grey_step(image)
@@ -53,11 +53,15 @@ def from_pillow(image: Image.Image, strip: bool = False) -> Picture:
         raise
     except Exception as error:  # foreign decoders raise anything at all
         raise UnsupportedImageError(f"the image is damaged ({error})") from error
+    metadata.untangle(image)
     if frames > 1:
         notes.append(f"only the first of {frames} frames is kept")
     if isinstance(image.info.get("transparency"), int) and image.mode == "L":
         image.info["transparency"] *= step
-    chunks = {} if strip else metadata.read(image)
+    chunks: dict[bytes, bytes] = {}
+    if not strip:
+        chunks, dropped = metadata.read(image)
+        notes += dropped
     transparent = "transparency" in image.info
     target = {
         "1": "LA" if transparent else "L", "L": "LA" if transparent else "L", "LA": "LA", "La": "LA",

@@ -7,6 +7,8 @@ For the channels of y in the adaptive codec, and for those of ẑ in codecs with
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -49,6 +51,8 @@ class ImageDistributions:
         self.h_a = PdfAnalysis(M, first.shape[0], self.Z, groups, last.shape[2])
         self.h_a.load_state_dict(weights.torch(f"{prefix}h_a."))
         self.h_a.eval()
+        # The encoder weighs tables before it codes with them, and those of ẑ = 0 for every image.
+        self._kept_tables = lru_cache(maxsize=4)(self._tables)
 
     @torch.no_grad()
     def choose(self, counts: NDArray[np.int64], position: int) -> Integers:
@@ -83,10 +87,16 @@ class ImageDistributions:
     def tables(self, position: int, z: Integers | None) -> Pmf:
         """(M, C, bins + 1) integer frequencies of each channel and class."""
         assert z is not None
+        return self._kept_tables(position, z.astype(np.int32).tobytes())
+
+    def _tables(self, position: int, z: bytes) -> Pmf:
+        z_hat = np.frombuffer(z, dtype=np.int32).reshape(self.Z, SIDE_LENGTH)
         rate = position * RATE_UNIT // max(1, (self.anchors - 1) * STEPS)
         logits = interpolate(self.class_prior, position, STEPS)
-        logits[..., :-1] += self.h_s(z, rate)[:, None]
-        return integer_softmax(logits)
+        logits[..., :-1] += self.h_s(z_hat, rate)[:, None]
+        pmf = integer_softmax(logits)
+        pmf.setflags(write=False)
+        return pmf
 
     def _prior(self, position: int) -> Pmf:
         return integer_softmax(interpolate(self.prior, position, STEPS))[:, :-1]

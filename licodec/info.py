@@ -6,7 +6,7 @@ from typing import Any
 
 from licodec import catalogue
 from licodec.container import ALPHA, EXIF, ICC, MAX_PIXELS, QUALITY_STEPS, XMP, Container, unpack
-from licodec.errors import ModelMissingError
+from licodec.errors import ModelMissingError, UsageError
 
 _NAMES = {ALPHA: "alpha", ICC: "icc", EXIF: "exif", XMP: "xmp"}
 
@@ -23,12 +23,27 @@ def model_name(container: Container) -> str:
     return models[-1] if models else "unknown"
 
 
+def checked_bytes(data: object) -> bytes:
+    """A caller's argument that should be the bytes of a file.
+
+    Raises:
+        UsageError: it is a path, most likely.
+    """
+    if isinstance(data, (bytes, bytearray, memoryview)):
+        return bytes(data)
+    raise UsageError(
+        f"the bytes of a .lic file are wanted, not {type(data).__name__}; Path(path).read_bytes() reads them"
+    )
+
+
 def describe(data: bytes, max_pixels: int = MAX_PIXELS) -> dict[str, Any]:
     """Bytes, size, model, quality, and the bytes of each stream.
 
     Raises:
         DamagedFileError: the file is not whole.
+        UsageError: these are no bytes.
     """
+    data = checked_bytes(data)
     container = unpack(data, max_pixels)
     streams = {
         "side": container.side_bytes,

@@ -88,14 +88,19 @@ class IntegerLayer:
             inputs; `bias` (O,) in units of a sum; `shift` (O,); `limit` (2,): low and high.
         shape: its kind.
         input_limit: the largest magnitude an input may have.
+
+    Raises:
+        ValueError: a sum could leave the integers that float64 holds exactly.
     """
 
     def __init__(self, tensors: Mapping[str, NDArray[Any]], shape: Shape, input_limit: int) -> None:
         weight, bias = tensors["weight"], tensors["bias"]
         self.shape = shape
         self.outputs = len(bias)
-        narrow = largest_sum(weight, bias, shape, input_limit) < FLOAT32_SUMS
-        self.dtype = torch.float32 if narrow else torch.float64
+        largest = largest_sum(weight, bias, shape, input_limit)
+        if largest >= FLOAT64_SUMS:
+            raise ValueError("an integer layer's weights are too large for exact sums")
+        self.dtype = torch.float32 if largest < FLOAT32_SUMS else torch.float64
         columns = np.ascontiguousarray(weight.T)
         self.weight = torch.from_numpy(columns).to(self.dtype)
         self.bias = torch.from_numpy(bias).to(self.dtype)

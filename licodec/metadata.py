@@ -26,8 +26,14 @@ _SUBDIRECTORIES = {34665, 34853, 40965}
 """EXIF, GPS and interoperability directories, which Pillow's TIFF writer cannot carry over."""
 
 
-def read(image: Image.Image) -> dict[bytes, bytes]:
-    """Chunk type to content, of a loaded image.
+_RAW = "Raw profile type "
+"""How ImageMagick and its kin name EXIF, XMP and ICC that stand in a PNG's text, in hexadecimal."""
+_RAW_NAMES = {ICC: ("icc", "icm"), EXIF: ("exif", "APP1"), XMP: ("xmp", "APP1")}
+_RAW_PREFIX = {ICC: b"", EXIF: _PREFIX, XMP: b"http://ns.adobe.com/xap/1.0/\0"}
+
+
+def read(image: Image.Image) -> tuple[dict[bytes, bytes], list[str]]:
+    """Chunk type to content, of a loaded image, and notes of what is left out.
 
     Raises:
         UnsupportedImageError: one of them is larger than a .lic file may hold.
@@ -37,6 +43,13 @@ def read(image: Image.Image) -> dict[bytes, bytes]:
         EXIF: _exif(image),
         XMP: image.info.get("xmp") or image.info.get("XML:com.adobe.xmp"),
     }
+    kept = {"exif", "XML:com.adobe.xmp"}
+    for kind in [kind for kind in NAMES if not found[kind]]:
+        key, found[kind] = _raw_profile(image, kind)
+        kept.add(key)
+    notes = [f"the {name} was left out" for name in _without_place(image, kept)]
+    if "icc_profile" in image.info and not found[ICC]:
+        notes.append("the ICC profile was left out: it does not inflate")
     chunks = {k: v.encode() if isinstance(v, str) else bytes(v) for k, v in found.items() if v}
     for kind, content in chunks.items():
         if len(content) > MAX_METADATA:
@@ -44,7 +57,46 @@ def read(image: Image.Image) -> dict[bytes, bytes]:
                 f"its {NAMES[kind]} has {len(content)} bytes, more than {MAX_METADATA}; "
                 "--strip leaves it out"
             )
-    return chunks
+    return chunks, notes
+
+
+def _raw_profile(image: Image.Image, kind: bytes) -> tuple[str, bytes]:
+    """Where a PNG's text holds this kind, and what; nothing where it is not as it says."""
+    for key in (_RAW + name for name in _RAW_NAMES[kind]):
+        try:
+            _, length, digits = str(image.info.get(key, "")).split(None, 2)
+            content = bytes.fromhex(digits)
+        except ValueError:  # not three words, or not hexadecimal
+            continue
+        prefixed = content.startswith(_RAW_PREFIX[kind])
+        if str(len(content)) == length and (prefixed or not key.endswith("APP1")):
+            return key, content.removeprefix(_RAW_PREFIX[kind])
+    return "", b""
+
+
+def _without_place(image: Image.Image, kept: set[str]) -> list[str]:
+    """Names of what an image says that no chunk holds; `kept` are the texts that one does."""
+    text = [repr(key)[1:-1] for key in getattr(image, "text", {}) if key not in kept]
+    out = [f"text ({', '.join(text)})"] if text else []
+    if image.info.get("comment") and "comment" not in text:
+        out.append("comment")
+    if "photoshop" in image.info:
+        out.append("IPTC")
+    # sRGB's own gamma, or a profile that says more: nothing is lost.
+    gamma = image.info.get("gamma", 1 / 2.2)
+    if abs(gamma - 1 / 2.2) > 0.001 and not image.info.get("icc_profile"):
+        out.append(f"gamma of {gamma:g}")
+    return out
+
+
+_TYPED = ("transparency", "exif", "icc_profile", "gamma", "photoshop")
+
+
+def untangle(image: Image.Image) -> None:
+    """Drop a PNG's text where its keyword takes the place of something else in Pillow's `info`."""
+    for key in _TYPED:
+        if isinstance(image.info.get(key), str):
+            del image.info[key]
 
 
 def _exif(image: Image.Image) -> bytes:
@@ -98,9 +150,12 @@ def prepare(image: Image.Image, format: str) -> tuple[Image.Image, dict[str, Any
     if format == "PNG" and XMP in held:
         from PIL.PngImagePlugin import PngInfo
 
-        text = PngInfo()
-        text.add_itxt("XML:com.adobe.xmp", held.pop(XMP).decode("utf-8", "replace"))
-        options["pnginfo"] = text
+        text, packet = PngInfo(), held.pop(XMP)
+        try:
+            text.add_itxt("XML:com.adobe.xmp", packet.decode(_encoding(packet)))
+            options["pnginfo"] = text
+        except UnicodeDecodeError:
+            notes.append("the XMP was left out: PNG has no place for what is not Unicode")
     if format == "TIFF":
         options["tiffinfo"], dropped = _tiff_directory(held)
         if dropped:
@@ -108,6 +163,13 @@ def prepare(image: Image.Image, format: str) -> tuple[Image.Image, dict[str, Any
         held.pop(EXIF, None)
         held.pop(XMP, None)
     return image, {**options, **{_KEYS[k]: v for k, v in held.items()}}, notes
+
+
+def _encoding(packet: bytes) -> str:
+    """Of an XMP packet, which starts with a byte order mark or `<`; PNG holds UTF-8 alone."""
+    if packet.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "utf-16"
+    return {b"<\0": "utf-16-le", b"\0<": "utf-16-be"}.get(packet[:2], "utf-8")
 
 
 def _tiff_directory(held: dict[bytes, Any]) -> tuple[Image.Exif, str]:

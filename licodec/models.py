@@ -78,22 +78,26 @@ class Tabled(ABC):
     ) -> Integers:  # fmt: skip
         z = self.code_side(coder, position, z)
         tables = self.tables(position, z)
-        thresholds = self.contexts.at(position)
+        contexts = self.contexts
+        thresholds = contexts.at(position)
         out = np.zeros((len(tables), h, w), dtype=np.int32)
         for band in track(bands(h, w), "latents"):
             rows = out[:, band]
-            shown = np.arange(rows[0].size) if seen is None else np.flatnonzero(seen[band])
-            features = Features(len(tables), *rows.shape[1:])
-            for i, c in enumerate(self.contexts.order):
-                classes = self.contexts.classes(i, features, thresholds)[shown]
+            visible = None if seen is None else seen[band]
+            shown = np.arange(rows[0].size) if visible is None else np.flatnonzero(visible)
+            known = None if y is None else contexts.all_classes(y[:, band], thresholds, visible)
+            features = Features(*rows.shape)
+            for i, c in enumerate(contexts.order):
+                found = contexts.classes(i, features, thresholds) if known is None else known[i]
+                classes = found[shown]
                 places = shown[np.argsort(classes, kind="stable")]
                 counts = np.bincount(classes, minlength=len(tables[c]))
                 values = None if y is None else y[c, band].reshape(-1)[places]
-                found = np.zeros(rows[c].size, dtype=np.int32)
-                found[places] = code_values(coder, values, counts, tables[c])
-                rows[c] = found.reshape(rows[c].shape)
-                if tables.shape[1] > 1:
-                    features.add(i, rows[c])
+                flat = np.zeros(rows[c].size, dtype=np.int32)
+                flat[places] = code_values(coder, values, counts, tables[c])
+                rows[c] = flat.reshape(rows[c].shape)
+                if known is None and tables.shape[1] > 1:
+                    features.add(i, rows[c][None])
         return out
 
 

@@ -45,6 +45,12 @@ def watching(listener: Listener) -> Iterator[None]:
         _listener.reset(token)
 
 
+def say(message: str) -> None:
+    """A line on standard error; where that takes none, the work goes on all the same."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(message + "\n")
+
+
 class Bar:
     """A bar on standard error, where that is a terminal, once PATIENCE is over."""
 
@@ -99,4 +105,4 @@ class Bar:
             if self._progress:
                 self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
             else:
-                sys.stderr.write(line + "\n")
+                say(line)

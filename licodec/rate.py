@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 
 from licodec.container import QUALITY_STEPS
 from licodec.errors import UnreachableTargetError, UsageError
@@ -13,7 +14,7 @@ from licodec.errors import UnreachableTargetError, UsageError
 DEFAULT_QUALITY = 50.0
 
 TOLERANCE = 0.02
-"""A best quality whose file is this much smaller than wanted still counts as reaching it."""
+"""A file that is this much smaller than wanted still counts as reaching it."""
 
 _SUFFIXES = {"": 1, "k": 10**3, "M": 10**6, "Ki": 2**10, "Mi": 2**20}
 
@@ -41,6 +42,15 @@ class Target:
         """The size in bytes, for an image of so many pixels; None where the target is a PSNR."""
         return self.size if self.bpp is None else self.bpp * pixels / 8
 
+    def notes(self, quality: float, size: int, pixels: int) -> list[str]:
+        """What a person should know of the file: its quality, size in bytes, and pixels."""
+        wanted = self.bytes(pixels)
+        if wanted is None:
+            return ["quality 0, the lowest, reaches the target already"] if quality == 0 else []
+        if quality == 100 and size < wanted * (1 - TOLERANCE):
+            return ["quality 100, the best, takes less than the target"]
+        return []
+
 
 def rate_control(
     quality: float | None, size: float | None, bpp: float | None, psnr: float | None
@@ -51,6 +61,9 @@ def rate_control(
         UsageError: more than one, or one out of range.
     """
     targets = [v for v in (size, bpp, psnr) if v is not None]
+    for value in (quality, *targets):
+        if value is not None and not isinstance(value, Real):
+            raise UsageError(f"a quality or target is a number, not {value!r}")
     if len(targets) + (quality is not None) > 1:
         raise UsageError("quality, target size, target bpp and target PSNR exclude each other")
     if targets:
@@ -74,40 +87,33 @@ def parse_size(text: str) -> float:
 
 
 def highest_within_size(size: Callable[[int], int], wanted: float) -> int:
-    """The highest quality step whose file has at most so many bytes.
+    """The highest quality step whose file has at most so many bytes; the last where all have.
 
     Args:
         size: step, 0 … QUALITY_STEPS, to bytes; rising, but for local noise.
 
     Raises:
-        UnreachableTargetError: even step 0 has more, or the highest falls short by over TOLERANCE.
+        UnreachableTargetError: even step 0 has more.
     """
-    step = _last_up_to(lambda s: math.log(size(s)), math.log(wanted))
-    if step < 0:
+    if size(0) > wanted:
         raise UnreachableTargetError(
             f"{wanted:.0f} bytes cannot be reached: quality 0 takes {size(0)}"
         )
-    if step == QUALITY_STEPS and size(step) < wanted * (1 - TOLERANCE):
-        raise UnreachableTargetError(
-            f"{wanted:.0f} bytes cannot be reached: quality 100 takes only {size(step)}"
-        )
-    return step
+    return _last_up_to(lambda s: math.log(size(s)), math.log(wanted))
 
 
 def lowest_with_psnr(psnr: Callable[[int], float], wanted: float) -> int:
-    """The lowest quality step whose image has at least so many dB.
+    """The lowest quality step whose image has at least so many dB; 0 where all have.
 
     Args:
         psnr: step to dB; rising, but for local noise.
 
     Raises:
-        UnreachableTargetError: the highest step has less, or step 0 more.
+        UnreachableTargetError: the highest step has less.
     """
     step = _last_up_to(psnr, wanted)
     if step < 0:
-        raise UnreachableTargetError(
-            f"{wanted:g} dB cannot be reached: quality 0 gives {psnr(0):.2f} dB already"
-        )
+        return 0
     if psnr(step) >= wanted:
         return step
     if step == QUALITY_STEPS:

@@ -10,6 +10,8 @@ between the two. Nothing here decides a probability: a different rounding moves 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -46,26 +48,42 @@ def _nonnegative(raw: Tensor, minimum: float) -> Tensor:
     return bounded**2 - _PEDESTAL
 
 
+_CHUNK = 4096
+"""Positions that are normalized at once, so that what lies between fits a processor's cache."""
+
+
 class GDN(nn.Module):
     """Generalized divisive normalization, x_i / sqrt(β_i + Σ_j γ_ij x_j²), or its inverse.
 
-    Shape (B, C, H, W) to the same. Ballé, Laparra and Simoncelli 2016, equation 1.
+    Shape (B, C, H, W) to the same; without gradients the result takes the place of x. Ballé, Laparra
+    and Simoncelli 2016, equation 1.
     """
 
     def __init__(self, channels: int, inverse: bool = False) -> None:
         super().__init__()
         self.inverse = inverse
-        self.beta = nn.Parameter(torch.sqrt(torch.ones(channels) + _PEDESTAL))
-        self.gamma = nn.Parameter(torch.sqrt(0.1 * torch.eye(channels) + _PEDESTAL))
+        # Filled, not computed: on the meta device, a root would import half of PyTorch.
+        self.beta = nn.Parameter(torch.full((channels,), (1 + _PEDESTAL) ** 0.5))
+        gamma = torch.full((channels, channels), _PEDESTAL**0.5)
+        self.gamma = nn.Parameter(gamma.fill_diagonal_((0.1 + _PEDESTAL) ** 0.5))
 
     def forward(self, x: Tensor) -> Tensor:
         beta = _nonnegative(self.beta, 1e-6)
         gamma = _nonnegative(self.gamma, 0.0)
-        energy = F.conv2d(x * x, gamma[:, :, None, None], beta)
         if torch.is_grad_enabled():
+            energy = F.conv2d(x * x, gamma[:, :, None, None], beta)
             return x * (torch.sqrt(energy) if self.inverse else torch.rsqrt(energy))
-        # In place: fresh buffers of this size cost more than the arithmetic.
-        return (energy.sqrt_() if self.inverse else energy.rsqrt_()).mul_(x)
+        return self._normalize_(x, beta.to(x.dtype), gamma.to(x.dtype))
+
+    def _normalize_(self, x: Tensor, beta: Tensor, gamma: Tensor) -> Tensor:
+        """In place, piece by piece: fresh buffers of x's size cost more than the arithmetic."""
+        x = x.contiguous(memory_format=torch.channels_last)
+        for chunk in torch.split(x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]), _CHUNK):
+            row = chunk.T[None, :, None]
+            # A convolution: a product of matrices may sum in another order for another chunk.
+            energy = F.conv2d(row * row, gamma[:, :, None, None], beta)
+            row.mul_(energy.sqrt_() if self.inverse else energy.rsqrt_())
+        return x
 
 
 def _conv(inputs: int, outputs: int) -> nn.Conv2d:
@@ -91,6 +109,21 @@ def synthesis(N: int, M: int) -> nn.Sequential:
     )  # fmt: skip
 
 
+def as_subpixel(deconv: nn.ConvTranspose2d) -> nn.Sequential:
+    """The same map as a 3x3 convolution to all four phases and their interleave.
+
+    For few outputs, as g_s's last layer has, twice as fast. deconv is as `_deconv` makes it.
+    """
+    inputs, outputs = deconv.in_channels, deconv.out_channels
+    conv = nn.Conv2d(inputs, 4 * outputs, 3, padding=1)
+    with torch.no_grad():
+        # Output 2m + a takes from input m - i the tap a + 2 + 2i; a sixth tap of zeros evens the phases.
+        taps = F.pad(deconv.weight, (0, 1, 0, 1)).reshape(inputs, outputs, 3, 2, 3, 2).flip(2, 4)
+        conv.weight.copy_(taps.permute(1, 3, 5, 0, 2, 4).reshape(conv.weight.shape))
+        conv.get_parameter("bias").copy_(deconv.get_parameter("bias").repeat_interleave(4))
+    return nn.Sequential(conv, nn.PixelShuffle(2))
+
+
 _TILE = 64
 """Latent positions a side of a tile; larger images go through in tiles of 1024 pixels."""
 _HALO = 2
@@ -114,8 +147,13 @@ def quantize(y: NDArray[np.float32], gain: NDArray[np.float32]) -> NDArray[np.in
     return out
 
 
+Network = Callable[[], nn.Sequential]
+
+
 class Pair:
     """g_a and g_s as the codec runs them: uint8 pixels on one side, integer latents on the other.
+
+    Each is made when it is first used: a decoder needs no g_a.
 
     Args:
         g_a, g_s: their states.
@@ -136,17 +174,26 @@ class Pair:
             precision = "bf16" if device == "cuda" or has_native_bf16() else "float32"
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self.tile = tile
-        empty_g_a, empty_g_s, self.M = self.networks(g_a)
-        self.g_a = self._place(empty_g_a, g_a)
-        self.g_s = self._place(empty_g_s, g_s)
+        self._states = (g_a, g_s)
+        self._make_g_a, self._make_g_s, self.M = self.networks(g_a)
 
-    def networks(self, g_a: dict[str, Tensor]) -> tuple[nn.Sequential, nn.Sequential, int]:
-        """g_a and g_s as the state of g_a has them, without their weights, and M."""
+    def networks(self, g_a: dict[str, Tensor]) -> tuple[Network, Network, int]:
+        """What makes g_a and g_s as the state of g_a has them, without their weights, and M."""
         N, M = len(g_a["0.bias"]), len(g_a["6.bias"])
-        return analysis(N, M), synthesis(N, M), M
+        return partial(analysis, N, M), partial(synthesis, N, M), M
+
+    @cached_property
+    def g_a(self) -> nn.Sequential:
+        return self._place(self._make_g_a(), self._states[0])
+
+    @cached_property
+    def g_s(self) -> nn.Sequential:
+        return self._place(self._make_g_s(), self._states[1])
 
     def _place(self, net: nn.Sequential, state: dict[str, Tensor]) -> nn.Sequential:
         net.load_state_dict(state)
+        if isinstance(net[-1], nn.ConvTranspose2d):
+            net[-1] = as_subpixel(net[-1])
         net.to(self.device)
         net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return net.eval()

@@ -38,7 +38,7 @@ class Weights:
     """
 
     def __init__(self, path: Path) -> None:
-        from safetensors import SafetensorError, safe_open
+        from safetensors import safe_open
 
         if path.exists() and not path.is_file():  # a device may have no end
             raise ModelMissingError(f"{path}: not a regular file")
@@ -49,7 +49,9 @@ class Weights:
                 self._tensors: dict[str, NDArray[Any]] = {
                     name: file.get_tensor(name) for name in file.keys()
                 }
-        except (OSError, SafetensorError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # of a type that numpy lacks, safetensors raises a TypeError
             raise ModelMissingError(f"{path}: no readable weights file ({error})") from error
         stem = path.stem.rsplit("-", 1)
         if len(stem) != 2 or stem[1] != self.hash.hex():

@@ -78,10 +78,11 @@ def test_a_second_run_skips_what_is_done(tree, tmp_path):
     before = {p: p.stat().st_mtime_ns for p in out.rglob("*.lic")}
     second = run("encode", "-r", tree, "--output-dir", out)
     assert second.exit_code == 0 and "1 done, 2 skipped, 0 failed" in second.stderr
+    assert second.stderr.endswith("; the skipped have an output already, -f makes it anew\n")
     assert (out / "b" / "c.lic").exists()
     assert all(p.stat().st_mtime_ns == t for p, t in before.items())
     forced = run("encode", "-r", tree, "--output-dir", out, "-f")
-    assert "3 done, 0 skipped, 0 failed" in forced.stderr
+    assert forced.stderr.endswith("3 done, 0 skipped, 0 failed\n")
     assert all(p.stat().st_mtime_ns > t for p, t in before.items())
 
 
@@ -152,15 +153,57 @@ def test_the_folder_one_is_in(tree, monkeypatch):
     assert refused.exit_code == 1 and "is a directory; -r goes into it" in refused.stderr
 
 
-def test_a_folder_that_cannot_be_read_is_not_passed_over(tree, monkeypatch):
-    def refuse(folder, onerror):
-        onerror(PermissionError(13, "Permission denied", str(folder)))
-        return []
+def test_a_folder_that_cannot_be_read_fails_and_the_rest_goes_on(tree, tmp_path, monkeypatch):
+    scandir = os.scandir
 
-    monkeypatch.setattr(os, "walk", refuse)
-    result = run("encode", "-r", tree)
+    def refuse(folder):
+        if os.path.basename(folder) == "d":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    result = run("encode", "-r", tree, "--output-dir", tmp_path / "out", "--quiet")
     assert result.exit_code == 1
-    assert result.stderr == f"licodec: cannot read {tree}: Permission denied\n"
+    assert f"licodec: {tree / 'b' / 'd'}: cannot be read: Permission denied\n" in result.stderr
+    assert result.stderr.endswith("2 done, 0 skipped, 1 failed\n")
+    assert files(tmp_path / "out") == ["a.lic", "b/c.lic"]
+
+
+@pytest.mark.parametrize(
+    ("odd", "flag"),
+    [("/", "--quiet"), (".", "--quiet"), ("", "--quiet"), ("", "-r"), ("x" * 300, "--quiet"),
+     ("x" * 300, "-r"), ("\0", "-r")],
+)  # fmt: skip
+def test_an_odd_name_fails_and_the_rest_goes_on(tree, tmp_path, odd, flag):
+    result = run("encode", odd, tree / "a.png", flag, "--output-dir", tmp_path / "out")
+    assert result.exit_code == 1 and files(tmp_path / "out") == ["a.lic"]
+    assert result.stderr.endswith("1 done, 0 skipped, 1 failed\n")
+    assert "internal error" not in result.stderr
+
+
+def test_a_file_whose_state_cannot_be_told_is_a_failure(tree, tmp_path, monkeypatch):
+    original = Path.stat
+
+    def refuse(path, **options):
+        if path.name == "c.jpg":
+            raise PermissionError(13, "Permission denied", str(path))
+        return original(path, **options)
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    made = batch.plan("encode", [str(tree)], ".lic", None, None, True, lambda path: True)
+    assert str(tree / "b" / "c.jpg") in [job.source for job in made.jobs]
+
+
+def test_links_to_folders_are_not_followed_and_each_is_noted(tree, tmp_path):
+    (tree / "b" / "loop").symlink_to(tree, target_is_directory=True)
+    (tree / "gone").symlink_to(tree / "nowhere")
+    arguments = ("encode", "-r", tree, "--output-dir", tmp_path / "out")
+    result = run(*arguments)
+    assert result.exit_code == 0 and files(tmp_path / "out") == ["a.lic", "b/c.lic", "b/d/e.lic"]
+    note = f"note: {tree / 'b' / 'loop'} is a link to a folder, and is not followed\n"
+    assert result.stderr.count(note) == 1
+    assert "note: 2 files in folders" in result.stderr
+    assert "note" not in run(*arguments, "--quiet").stderr
 
 
 @pytest.mark.parametrize(
@@ -178,16 +221,16 @@ def test_an_output_folder_that_cannot_be_made_is_one_line_a_file(tree, tmp_path)
 
 
 def test_plan_pairs_inputs_with_outputs(tmp_path):
-    made = batch.plan(["a.png", "-"], ".lic", None, "out", False, lambda path: True)
+    made = batch.plan("encode", ["a.png", "-"], ".lic", None, "out", False, lambda path: True)
     assert made.jobs == [
         batch.Job("a.png", os.path.join("out", "a.lic")),
         batch.Job("-", os.path.join("out", "stdin.lic")),
     ]
-    assert batch.plan(["-"], ".lic", None, None, False, lambda path: True).jobs == [
+    assert batch.plan("encode", ["-"], ".lic", None, None, False, lambda path: True).jobs == [
         batch.Job("-", "-")
     ]
     with pytest.raises(UsageError):
-        batch.plan(["a", "b"], ".lic", "c", None, False, lambda path: True)
+        batch.plan("encode", ["a", "b"], ".lic", "c", None, False, lambda path: True)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +244,7 @@ def test_whatever_goes_wrong_with_a_file_the_rest_goes_on(tmp_path, capsys, erro
 
     jobs = [batch.Job(name, str(tmp_path / name)) for name in ("bad", "good")]
     with pytest.raises(LicodecError, match="1 done, 0 skipped, 1 failed"):
-        batch.Batch("encode", batch.Plan(jobs, 0, False), work, False, False).run(1)
+        batch.Batch("encode", batch.Plan(jobs, [], False), work, False, False).run(1)
     assert (tmp_path / "good").read_bytes() == b"data"
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and said.startswith("licodec: bad: ")

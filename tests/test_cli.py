@@ -133,10 +133,37 @@ def test_never_writes_over_its_input(run, lic, png):
         ("encode", "a.png", "--target-bpp", "0"),
         ("encode", "a.png", "--target-psnr", "nan"),
         ("encode", "a.png", "--target-size", "60 parsecs"),
+        ("encode", "--frobnicate", "a.png"),
+        ("encode", "a.png", "--device", "abacus"),
+        ("--frobnicate",),
     ],
 )
-def test_usage_errors_exit_2(run, arguments):
-    assert run(*arguments).exit_code == 2
+def test_usage_errors_are_one_line_and_exit_2(run, arguments):
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("licodec: ") and result.stderr.count("\n") == 1
+
+
+def test_usage_errors_say_where_help_is(run):
+    assert run("encode", "-q", "101", "a.png").stderr.endswith("; see licodec encode --help\n")
+    assert (
+        run("transmogrify").stderr
+        == "licodec: No such command 'transmogrify'; see licodec --help\n"
+    )
+    alone = run()
+    assert alone.exit_code == 2 and "Commands:" in alone.stderr
+
+
+def test_what_is_done_is_one_line_with_quality_and_model(run, png):
+    said = run("encode", png, "-q", "70.5", "-m", "factorized").stderr
+    assert said.count("\n") == 1 and " bpp, factorized q 70.5, 150x100, " in said
+    assert len(said.partition(": ")[2]) < 80
+
+
+def test_an_unknown_model_lists_the_installed_ones(run, png):
+    result = run("encode", png, "-m", "foo")
+    assert result.exit_code == 2 and result.stderr.count("\n") == 1
+    assert "no model named 'foo'; adaptive, factorized are installed" in result.stderr
 
 
 def test_every_failure_is_one_line_without_output(run, tmp_path, encoded, png):

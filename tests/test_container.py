@@ -102,6 +102,7 @@ def test_text_mode_transfer_is_noticed():
         (SIGNATURE + bytes([17 | 64, 0, 0]) + bytes(10) + b"i\xfe\x02a\0", "cut short"),
         (SIGNATURE + bytes([17 | 64, 0, 0]) + bytes(10) + b"i\x05ab\0", "inflate"),
         (SIGNATURE + bytes([17 | 64, 0, 0]) + bytes(10) + b"i\x02ai\x02a\0", "twice"),
+        (SIGNATURE + bytes([17 | 64, 0, 0]) + bytes(10) + b"q\x02aq\x02a\0", "twice"),
         (SIGNATURE + bytes([17 | 64, 0, 0]) + bytes(10) + b"i\x02a", "cut short"),
         (b"GIF89a" + bytes(30), "not a .lic"),
         (b"", "cut short|not a .lic"),

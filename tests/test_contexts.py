@@ -30,7 +30,7 @@ def test_features_are_magnitudes_and_their_sums_around():
     y = rng.integers(-5, 6, (4, 5)).astype(np.int32)
     y[1, 2] = -(2**31)
     features = Features(1, 4, 5)
-    features.add(0, y)
+    features.add(0, y[None])
     a = np.minimum(np.abs(y.astype(np.int64)), MAGNITUDE_LIMIT)
     around = np.pad(a, 1, mode="edge")
     expected = [[around[i : i + 3, j : j + 3].sum() for j in range(5)] for i in range(4)]
@@ -52,8 +52,9 @@ def test_classes_are_those_of_integer_arithmetic():
         expected = (forecast[:, None] >= thresholds[i].astype(np.int64)).sum(1)
         got = contexts.classes(i, features, thresholds)
         assert (got == expected).all()
+        assert (contexts.all_classes(y, thresholds)[i] == expected).all()
         seen |= set(got.tolist())
-        features.add(i, y[c])
+        features.add(i, y[c][None])
     assert seen == {0, 1, 2, 3}
 
 
@@ -81,7 +82,7 @@ def test_a_class_depends_on_earlier_channels_alone():
         features, rows = Features(12, 3, 4), []
         for i, c in enumerate(contexts.order):
             rows.append(contexts.classes(i, features, contexts.at(300)))
-            features.add(i, latents[c])
+            features.add(i, latents[c][None])
         results.append(np.stack(rows))
     assert (results[0][:8] == results[1][:8]).all()
     assert (results[0][8:] != results[1][8:]).any()

@@ -3,6 +3,8 @@
 import dataclasses
 import io
 import os
+import signal
+import struct
 import subprocess
 import sys
 import tracemalloc
@@ -140,6 +142,55 @@ def test_the_worst_image_stays_within_the_most_bytes():
     assert (codec.decode_latents(file) == y).all()
 
 
+# Sizes that cost more than their pixels
+
+
+def strip_file(encoded, width, height):
+    return pack(
+        dataclasses.replace(unpack(encoded), width=width, height=height, payload=bytes(9000))
+    )
+
+
+@pytest.mark.parametrize("size", [(1, 2**28), (2**28, 1), (15, 2**24 + 1)])
+def test_a_side_under_16_pixels_counts_as_16(size, encoded):
+    with pytest.raises(TooLargeError, match="counts as 16"):
+        licodec.decode(strip_file(encoded, *size))
+    if size[0] == 15:
+        image = Image.new("1", (15, 2**24 + 1))
+        with pytest.raises(TooLargeError, match="counts as 16"):
+            licodec.encode(image)
+
+
+def test_16_pixels_a_side_are_16_pixels(encoded):
+    container.refuse_large(2**24, 1, 2**28)
+    container.refuse_large(16, 16, 256)
+    assert unpack(strip_file(encoded, 1, 2**24)).height == 2**24
+    assert licodec.decode(licodec.encode(Image.new("L", (1, 40)), max_pixels=640)).size == (1, 40)
+    with pytest.raises(TooLargeError):
+        licodec.encode(Image.new("L", (1, 40)), max_pixels=639)
+
+
+def icon(side):
+    """An ICO file that declares 256x256 pixels, around a PNG file of other sides."""
+    png = io.BytesIO()
+    Image.new("1", (side, side)).save(png, "PNG")
+    entry = struct.pack("<BBBBHHII", 0, 0, 0, 0, 1, 32, len(png.getvalue()), 22)
+    return struct.pack("<HHH", 0, 1, 1) + entry + png.getvalue()
+
+
+def test_an_icon_is_not_decoded_before_its_inner_size_is_known(tmp_path, monkeypatch):
+    (tmp_path / "x.ico").write_bytes(icon(300))
+    assert run("encode", tmp_path / "x.ico", "-o", tmp_path / "x.lic").exit_code == 0
+
+    def load(self):
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(Image.core, "zip_decoder", load, raising=False)
+    result = run("encode", tmp_path / "x.ico", "-f", "--max-pixels", 299 * 299)
+    assert result.exit_code == 1 and result.stderr.count("\n") == 1
+    assert f"more than {299 * 299} pixels" in result.stderr
+
+
 # What is no file
 
 
@@ -178,6 +229,17 @@ def test_an_endless_pipe_of_nothing_ends(verb):
     assert is_one_line(done.stderr)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="needs libtiff as a library of its own")
+def test_libtiff_keeps_quiet(tmp_path):
+    path = tmp_path / "x.tif"
+    noise(64, 64, "RGB").save(path, compression="tiff_lzw")
+    data = bytearray(path.read_bytes())
+    data[500:3000:7] = bytes(b ^ 0x55 for b in data[500:3000:7])
+    path.write_bytes(data)
+    done = licodec_process("encode", path)
+    assert done.returncode == 1 and is_one_line(done.stderr), done.stderr
+
+
 class Endless(io.RawIOBase):
     """A head, then zeros for ever."""
 
@@ -204,12 +266,34 @@ def test_an_endless_file_ends_at_what_its_header_accounts_for(encoded, monkeypat
 def test_an_endless_image_ends_at_the_limit(photo, monkeypatch):
     buffer = io.BytesIO()
     photo.save(buffer, "PNG")
-    monkeypatch.setattr(files, "MAX_OVERHEAD", 2**20)
+    monkeypatch.setattr(files, "MAX_OVERHEAD", 2**21)
     endless = Endless(buffer.getvalue())
     monkeypatch.setattr(files, "_opened", lambda path: endless)
     with pytest.raises(TooLargeError, match="more bytes"):
-        files.open_image("-", 10**4)
-    assert endless.given < 2**23
+        files.open_image("-", 2**28)
+    assert 2**21 < endless.given < 2**23
+
+
+def test_an_endless_image_of_too_many_pixels_ends_at_once(monkeypatch):
+    endless = Endless(b"P6 20000 20000 255\n")
+    monkeypatch.setattr(files, "_opened", lambda path: endless)
+    with pytest.raises(TooLargeError, match="more than 268435456 pixels"):
+        files.open_image("-", 2**28)
+    assert endless.given == 2**20
+
+
+def test_what_does_not_begin_with_its_size_is_read_to_a_limit(monkeypatch, encoded):
+    monkeypatch.setattr(files, "MOST_BYTES", 2**22)
+    large = dataclasses.replace(unpack(encoded), width=2**20, height=2**20)
+    for head, read in (
+        (b"RIFF\0\0\0\x40WEBPVP8 ", lambda: files.open_image("-", 2**28)),
+        (pack(large), lambda: files.read("-", 2**62)),
+    ):
+        endless = Endless(head)
+        monkeypatch.setattr(files, "_opened", lambda path, endless=endless: endless)
+        with pytest.raises(TooLargeError, match="more bytes"):
+            read()
+        assert 2**22 < endless.given < 2**24
 
 
 @pytest.mark.parametrize("verb", ["encode", "decode", "info", "verify"])
@@ -265,6 +349,90 @@ def test_a_disk_that_fills_up_leaves_what_was_there(lic, tmp_path, before):
     assert [p.name for p in target.parent.iterdir()] == (["x.png"] if before else [])
     if before:
         assert target.read_bytes() == before
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.parametrize(
+    ("command", "code", "said"),
+    [
+        ("--help > /dev/full", 1, b"cannot write standard output: No space left on device"),
+        ("--version >&-", 1, b"cannot write standard output: Bad file descriptor"),
+        ("info LIC > /dev/full", 1, b"cannot write standard output: No space left on device"),
+        ("models >&-", 1, b"cannot write standard output: Bad file descriptor"),
+        ("decode LIC -o - >&-", 1, b"LIC: cannot write -: Bad file descriptor"),
+        ("encode - <&-", 1, b"standard input: is closed"),
+        ("info - <&-", 1, b"-: is closed"),
+        ("info LIC 2>&- > /dev/null", 0, b""),
+        ("decode LIC -o LIC.png 2> /dev/full", 0, b""),
+    ],
+)
+def test_standard_streams_that_are_full_or_closed(lic, command, code, said):
+    shell = f"'{sys.executable}' -m licodec {command.replace('LIC', str(lic))}"
+    done = subprocess.run(shell, shell=True, capture_output=True, check=False, timeout=300)
+    expected = b"licodec: " + said.replace(b"LIC", bytes(lic)) + b"\n" if said else b""
+    assert (done.returncode, done.stderr, done.stdout) == (code, expected, b"")
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["links", "no links"])
+def test_a_file_that_comes_up_meanwhile_is_not_overwritten(tmp_path, photo, monkeypatch, links):
+    from licodec import codec
+
+    def refuse(*arguments, **options):
+        raise PermissionError(1, "Operation not permitted")
+
+    target = tmp_path / "x.lic"
+    original = codec.encode_picture
+
+    def meanwhile(*arguments):
+        target.write_bytes(b"precious")
+        return original(*arguments)
+
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
+    photo.save(tmp_path / "x.png")
+    assert run("encode", tmp_path / "x.png").exit_code == 0
+    target.unlink()
+    monkeypatch.setattr(codec, "encode_picture", meanwhile)
+    result = run("encode", tmp_path / "x.png")
+    assert result.exit_code == 1 and "x.lic exists; -f overwrites it" in result.stderr
+    assert target.read_bytes() == b"precious"
+    assert run("encode", tmp_path / "x.png", "-f").exit_code == 0
+    assert target.read_bytes() != b"precious"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["x.lic", "x.png"]
+
+
+# Interruptions
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("module", ["PIL", "click", "torch"])
+def test_a_signal_during_an_import_is_quiet(tmp_path, photo, module, number):
+    """A module that turns the exception into another, as compiled ones do."""
+    (tmp_path / f"{module}.py").write_text(
+        "import time\nprint('now', flush=True)\n"
+        "try:\n    time.sleep(60)\nexcept BaseException:\n    raise ImportError from None\n"
+    )
+    photo.save(tmp_path / "x.png")
+    root = Path(licodec.__file__).parent.parent
+    process = subprocess.Popen(
+        [sys.executable, "-m", "licodec", "encode", str(tmp_path / "x.png")],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{root}"},
+    )  # fmt: skip
+    assert process.stdout.readline() == b"now\n"
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert said == (b"licodec: interrupted\n" if number == signal.SIGINT else b"")
+
+
+def test_a_program_that_imports_licodec_keeps_its_handlers():
+    code = (
+        "import signal; before = signal.getsignal(2), signal.getsignal(15); import licodec, licodec.cli\n"
+        "assert (signal.getsignal(2), signal.getsignal(15)) == before"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_a_closed_pipe_is_quiet(lic):

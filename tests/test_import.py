@@ -120,6 +120,41 @@ def test_what_is_no_such_checkpoint(run, state, tmp_path):
     assert not (tmp_path / "w").exists()
 
 
+class Program:
+    def __reduce__(self):
+        return print, ("run",)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        [1], None, {1: torch.zeros(2)}, {"lambdas": "abc"}, {"lambdas": 3}, {"lambdas": None},
+        {"lambdas": [float("nan")]}, {"log_gain": "x", "lambdas": [1]},
+        {"log_gain": torch.zeros(()), "lambdas": [1]}, {"log_gain": torch.zeros(1), "lambdas": [1]},
+        {"log_gain": torch.full((1, 24), float("nan")), "lambdas": [1]},
+        {"g_a.0.weight": torch.zeros(())}, {"g_a.6.weight": torch.zeros(())},
+        {"g_a.0.weight": torch.zeros(0, 3, 5, 5)}, {"g_a.0.weight": torch.zeros(16, 3, 5, 5).to_sparse()},
+        {"g_a.0.weight": torch.zeros(16, 3, 5, 5, dtype=torch.complex64)},
+        {"entropy_bottleneck.quantiles": torch.full((16, 1, 3), float("nan"))},
+        {"more": Program()},
+    ],
+)  # fmt: skip
+def test_odd_checkpoints_are_one_line(run, state, tmp_path, odd, capfd):
+    path = tmp_path / "c.pt"
+    torch.save({**state, **odd} if isinstance(odd, dict) and 1 not in odd else odd, path)
+    message = one_line(run("import", path, "--arch", "mbt2018-mean", "-o", tmp_path / "w"), 2)
+    (line,) = (x for x in message.splitlines() if "note: calibrating on noise" not in x)
+    assert str(path) in line and "internal" not in line
+    assert "run" not in capfd.readouterr().out and not (tmp_path / "w").exists()
+
+
+def test_half_precision_is_imported(run, state, tmp_path):
+    half = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+    torch.save(half, tmp_path / "c.pt")
+    made = run("import", tmp_path / "c.pt", "--arch", "mbt2018-mean", "-o", tmp_path / "w")
+    assert made.exit_code == 0, made.stderr
+
+
 def test_old_names_and_wrappers_of_checkpoints(state, tmp_path):
     from licodec.training.import_checkpoint import read
 

@@ -373,3 +373,85 @@ def test_a_camera_photo_with_directories_in_its_exif_becomes_a_tiff(photo):
     with Image.open(io.BytesIO(data)) as out:
         assert out.size == photo.size and out.getexif()[271] == "Maker"
         assert (np.asarray(out) == np.asarray(licodec.decode(licodec.encode(photo)))).all()
+
+
+def with_chunk(kind, content):
+    """A small PNG with one more chunk, before its pixels."""
+    png = file(rgb(), "PNG")
+    body = kind + content
+    chunk = struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
+    return png[:33] + chunk + png[33:]
+
+
+def raw_profile(name, content):
+    digits = "\n".join(content.hex()[i : i + 72] for i in range(0, 2 * len(content), 72))
+    text = f"\n{name}\n{len(content):8}\n{digits}\n".encode()
+    return with_chunk(b"tEXt", b"Raw profile type " + name.encode() + b"\0" + text)
+
+
+ADOBE = b"http://ns.adobe.com/xap/1.0/\0" + PACKET
+DESCRIBED = orientation().tobytes()
+
+
+@pytest.mark.parametrize(
+    ("png", "kind", "content"),
+    [
+        (raw_profile("exif", DESCRIBED), EXIF, DESCRIBED.removeprefix(b"Exif\0\0")),
+        (raw_profile("APP1", DESCRIBED), EXIF, DESCRIBED.removeprefix(b"Exif\0\0")),
+        (raw_profile("APP1", ADOBE), XMP, PACKET),
+        (raw_profile("xmp", PACKET), XMP, PACKET),
+        (raw_profile("icc", PROFILE), ICC, PROFILE),
+        (raw_profile("icm", PROFILE), ICC, PROFILE),
+    ],
+)
+def test_raw_profiles_are_read(png, kind, content, tmp_path):
+    (tmp_path / "x.png").write_bytes(png)
+    result = run("encode", tmp_path / "x.png")
+    assert result.exit_code == 0 and "note" not in result.stderr
+    assert unpack((tmp_path / "x.lic").read_bytes()).chunks == {kind: content}
+
+
+@pytest.mark.parametrize(
+    ("image", "note"),
+    [
+        (raw_profile("iptc", b"x"), "the text (Raw profile type iptc) was left out"),
+        (with_chunk(b"tEXt", b"Raw profile type exif\0\nexif\n 9\nzz"), "the text (Raw profile"),
+        (with_chunk(b"tEXt", b"Title\0x"), "the text (Title) was left out"),
+        (with_chunk(b"tEXt", b"\x1b[2J\0x"), r"the text (\x1b[2J) was left out"),
+        (with_chunk(b"tEXt", b"transparency\0x"), "the text (transparency) was left out"),
+        (with_chunk(b"tEXt", b"icc_profile\0x"), "the text (icc_profile) was left out"),
+        (with_chunk(b"tEXt", b"gamma\0x"), "the text (gamma) was left out"),
+        (with_chunk(b"gAMA", struct.pack(">I", 100000)), "the gamma of 1 was left out"),
+        (with_chunk(b"iCCP", b"x\0\0garbage"), "the ICC profile was left out: it does not inflate"),
+        (file(rgb(), "JPEG", comment=b"hello"), "the comment was left out"),
+    ],
+)
+def test_what_is_left_out_is_noted(image, note, tmp_path):
+    (tmp_path / "x.png").write_bytes(image)
+    result = run("encode", tmp_path / "x.png")
+    assert note in result.stderr
+    assert result.exit_code == 0
+    assert not unpack((tmp_path / "x.lic").read_bytes()).chunks
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-le", "utf-16-be"])
+def test_xmp_of_any_encoding_goes_into_png(encoding):
+    image = rgb()
+    image.info["xmp"] = "<x>é€</x>".encode(encoding)
+    data, notes = to_file(image, "png")
+    assert Image.open(io.BytesIO(data)).info["xmp"].decode() == "<x>é€</x>" and not notes
+
+
+def test_xmp_that_is_no_text_is_left_out_of_png_with_a_note():
+    image = rgb()
+    image.info["xmp"] = b"\xc3("
+    data, notes = to_file(image, "png")
+    assert "xmp" not in Image.open(io.BytesIO(data)).info and "XMP was left out" in notes[0]
+
+
+def test_a_profile_of_several_megabytes_comes_through(tmp_path):
+    profile = np.random.default_rng(0).bytes(2**21)
+    (tmp_path / "x.png").write_bytes(file(rgb(), "PNG", icc_profile=profile))
+    assert run("encode", tmp_path / "x.png").exit_code == 0
+    assert run("decode", tmp_path / "x.lic", "-f").exit_code == 0
+    assert unpack((tmp_path / "x.lic").read_bytes()).chunks == {ICC: profile}

@@ -9,11 +9,11 @@ PACKAGE = Path(__file__).resolve().parent.parent / "licodec"
 
 # From the bottom up. Folders stand for all of their files.
 ORDER = [
-    "errors", "progress", "container", "catalogue", "info", "rate", "rangecoder", "distributions",
+    "process", "errors", "progress", "container", "catalogue", "info", "rate", "rangecoder", "distributions",
     "gaussian", "weights", "histogram", "pdf_transform", "transforms", "attention_transforms",
-    "hyper_networks", "integer_nets", "contexts", "image_distributions", "hyperprior", "models", "alpha",
-    "bitdepth", "metadata", "image", "output", "files", "codec", "pillow_plugin", "", "batch", "coding",
-    "training", "bench", "cli", "__main__",
+    "hyper_networks", "integer_nets", "contexts", "expected", "image_distributions", "hyperprior", "models",
+    "alpha", "bitdepth", "metadata", "image", "output", "files", "codec", "pillow_plugin", "", "batch",
+    "coding", "training", "bench", "cli", "__main__",
 ]  # fmt: skip
 
 
@@ -59,6 +59,7 @@ def test_imports_point_downwards(path):
 @pytest.mark.parametrize(
     "name",
     [
+        "process",
         "container",
         "catalogue",
         "info",

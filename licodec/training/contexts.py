@@ -34,8 +34,7 @@ def sample(
         k = int(rng.integers(K))
         u = (y * gains[k][:, None, None]).round().to(torch.int32).numpy()
         features = Features(M, *u.shape[1:])
-        for i, c in enumerate(order):
-            features.add(i, u[c])
+        features.add(0, u[order])
         positions = rng.integers(features.rows.shape[1], size=each)
         rows.append(features.rows[:, positions])
         rates.append(np.full(each, k))

@@ -84,9 +84,9 @@ def write_weights(
     digest = hashlib.sha256(data).hexdigest()
     path = Path(folder) / f"{name}-{digest[:8]}.safetensors"
     Path(folder).mkdir(parents=True, exist_ok=True)
-    write(str(path), data)
+    write(str(path), data, True)
     recipe = {"sha256": digest, **recipe}
-    write(str(path.with_suffix(".json")), json.dumps(recipe, indent=1).encode())
+    write(str(path.with_suffix(".json")), json.dumps(recipe, indent=1).encode(), True)
     return path
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -114,6 +116,8 @@ def read(path: str | Path) -> Checkpoint:
             saved = load_file(path)
         else:
             saved = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UsageError(f"{path}: holds more than tensors, or is damaged") from error
     except Exception as error:  # torch raises anything at all over foreign bytes
         first = " ".join(str(error).strip().splitlines()[:1])
         raise UsageError(f"{path}: no readable checkpoint ({first})") from error
@@ -125,9 +129,21 @@ def read(path: str | Path) -> Checkpoint:
             state = saved[key]
     tensors = {str(k).removeprefix("module."): v for k, v in state.items() if isinstance(v, Tensor)}
     log_gain = saved.get("log_gain", tensors.pop("log_gain", None))
-    lambdas = [float(v) for v in saved.get("lambdas", [])]
-    if log_gain is not None and len(log_gain) != max(1, len(lambdas)):
-        raise UsageError(f"{path}: log_gain has {len(log_gain)} rows, lambdas {len(lambdas)}")
+    try:
+        lambdas = [float(v) for v in saved.get("lambdas", [])]
+        if log_gain is not None:
+            tensors["log_gain"] = log_gain = torch.as_tensor(log_gain).float()
+            if log_gain.shape[:-1] != (max(1, len(lambdas)),):
+                rows = "x".join(map(str, log_gain.shape))
+                raise ValueError(f"log_gain has {rows} rows and channels, lambdas {len(lambdas)}")
+        odd = [k for k, v in tensors.items() if v.is_complex() or not torch.isfinite(v).all()]
+        odd += ["lambdas"] * (not all(map(math.isfinite, lambdas)))
+        if odd:
+            raise ValueError(f"{odd[0]} is not finite")
+    except (TypeError, ValueError, RuntimeError) as error:
+        first = " ".join(str(error).strip().splitlines()[:1])
+        raise UsageError(f"{path}: no usable checkpoint ({first})") from error
+    tensors.pop("log_gain", None)
     return Checkpoint({_current_name(k): v for k, v in tensors.items()}, log_gain, lambdas)
 
 

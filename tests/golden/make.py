@@ -185,6 +185,7 @@ def faults(good: bytes, rgba: bytes) -> dict[str, Fault]:
         "unknown-critical-chunk": (newer, "chunk Z", with_chunks(good, b"Z\x02a")),
         "illegal-chunk-type": (damaged, "chunk 5", with_chunks(good, b"5\x02a")),
         "chunk-twice": (damaged, "two chunks i", with_chunks(good, b"i\x02ai\x02a")),
+        "unknown-chunk-twice": (damaged, "two chunks q", with_chunks(good, b"q\x02aq\x02a")),
         "chunk-beyond-end": (damaged, "a length of 2^20", with_chunks(good, b"i\xff\xff\x7f")),
         "chunks-without-end": (damaged, "the list goes on to the checksum", endless),
         "chunk-does-not-inflate": (damaged, "deflated, but is not", with_chunks(good, b"i\x07abc")),

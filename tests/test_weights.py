@@ -1,0 +1,178 @@
+"""Weights files that are not what they must be: one line that names the file and what is wrong."""
+
+import json
+import os
+import shutil
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from conftest import noise
+from small_checkpoints import with_z_distributions
+from small_weights import small_weights
+
+import licodec
+from licodec import catalogue, weights
+from licodec.cli import main
+from licodec.codec import Codec
+from licodec.errors import ModelMissingError
+from licodec.training.export import write_weights
+
+GOLDEN = Path(__file__).resolve().parent / "golden" / "hyperprior"
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory, photo):
+    folder = tmp_path_factory.mktemp("originals")
+    found = {path.stem[:-9]: path for path in GOLDEN.glob("*.safetensors")}
+    own = with_z_distributions(Path(shutil.copy(found["mbt2018-mean"], folder)), photo)
+    return {"adaptive": small_weights(folder), **found, "z": own}
+
+
+def changed(original, folder, tensors=None, metadata=None):
+    """A copy with other tensors and metadata, None for none, under the name that its bytes ask for."""
+    loaded = weights.load(original)
+    own = {**loaded.tensors(""), **(tensors or {})}
+    said = {**loaded.metadata, **(metadata or {})}
+    return write_weights(
+        folder, "odd", {k: v for k, v in own.items() if v is not None},
+        {k: v for k, v in said.items() if v is not None}, {},
+    )  # fmt: skip
+
+
+def encode(path):
+    codec = Codec(weights.Weights(path), "cpu", "float32")
+    for name in codec.offers:
+        codec.model(name)
+
+
+KINDS = ["adaptive", "bmshj2018-hyperprior", "mbt2018-mean", "mbt2018", "cheng2020-attn", "z"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_tensor_is_checked(kind, originals, tmp_path):
+    """Without it, of another shape, of another type, and, for floats, with a value that is not finite."""
+    loaded = weights.load(originals[kind])
+    encode(originals[kind])
+    odd = weights.Weights(originals[kind])
+    tensors = loaded.tensors("z_distributions." if kind == "z" else "")
+    for name, tensor in list(tensors.items())[:: 1 if kind in ("adaptive", "z") else 5]:
+        if (kind, name) in (("adaptive", "z_prior"), ("z", "z_distributions.prior")):
+            continue  # without it, the model is factorized, or ẑ coded with static tables
+        broken = [None, tensor[None], tensor[..., :-1], tensor.astype(np.complex64)]
+        if tensor.dtype.kind == "f":
+            for value in (np.nan, np.inf):
+                broken.append(tensor.copy())
+                broken[-1].flat[-1] = value
+        for value in broken:
+            odd._tensors = {**loaded.tensors(""), name: value}
+            if value is None:
+                del odd._tensors[name]
+            with pytest.raises(ModelMissingError) as caught:
+                Codec(odd, "cpu", "float32")
+            assert "\n" not in str(caught.value) and str(odd.path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "values"),
+    [
+        ("adaptive", "context.order", np.zeros(8)),
+        ("adaptive", "context.weights", np.full((8, 16), 32767)),
+        ("adaptive", "log_gain", np.full((2, 8), 1e4)),
+        ("adaptive", "log_gain", np.zeros((0, 8))),
+        ("adaptive", "class_prior", np.zeros((2, 8, 0, 257))),
+        ("mbt2018", "scales", np.arange(64) - 1),
+        ("mbt2018", "scales", np.arange(64, 0, -1)),
+        ("mbt2018", "scale_thresholds", np.arange(63, 0, -1)),
+        ("mbt2018", "z_prior", np.zeros((1, 8, 128))),
+        ("mbt2018", "z_prior", np.zeros((3, 8, 129))),
+        ("mbt2018", "integer.h_s.0.limit", np.array([5, -5])),
+        ("mbt2018", "integer.h_s.0.shift", np.full(12, 1000)),
+        ("mbt2018", "integer.h_s.0.bias", np.full(12, 2**50)),
+    ],
+)
+def test_values_that_make_no_sense(kind, name, values, originals, tmp_path):
+    before = weights.load(originals[kind]).numpy(name).dtype
+    wider = values.astype(before if (values.astype(before) == values).all() else np.int32)
+    wider = values.astype(np.int64) if values.size and values.max() > 2**31 else wider
+    path = changed(originals[kind], tmp_path, {name: wider})
+    with pytest.raises(ModelMissingError, match=path.name) as caught:
+        encode(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [{"groups": "0"}, {"groups": "three"}, {"groups": "3"}, {"groups": None}, {"arch": "vgg"},
+     {"arch": "mbt2018"}, {"arithmetic": "9"}, {"arithmetic": None}],
+)  # fmt: skip
+def test_odd_metadata(metadata, originals, tmp_path):
+    path = changed(originals["adaptive"], tmp_path, None, metadata)
+    noise(20, 20, "RGB").save(tmp_path / "x.png")
+    result = CliRunner().invoke(
+        main, ["encode", str(tmp_path / "x.png"), "--weights", str(path), "-o", "-"]
+    )
+    assert result.exit_code == 4 and result.stderr.count("\n") == 1
+    assert path.name in result.stderr and "internal" not in result.stderr
+
+
+def with_header(text):
+    return struct.pack("<Q", len(text)) + text
+
+
+JUNK = {
+    "nothing": b"",
+    "text": b"not weights at all\n",
+    "deep": with_header(b"[" * 100_000),
+    "deeper": with_header(b'{"__metadata__":' + b'{"a":' * 100_000),
+    "list": with_header(b"[]"),
+    "no metadata": with_header(b"{}"),
+    "metadata no map": with_header(b'{"__metadata__": 3}'),
+    "arch no text": with_header(b'{"__metadata__": {"arch": []}}'),
+    "long": struct.pack("<Q", 2**60) + b"{}",
+    "type": with_header(json.dumps({
+        "__metadata__": {"arithmetic": "2"},
+        "log_gain": {"dtype": "BF16", "shape": [1], "data_offsets": [0, 2]}}).encode()) + b"\0\0",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", list(JUNK))
+def test_what_is_no_weights_file(kind, tmp_path):
+    path = tmp_path / "junk-00000000.safetensors"
+    path.write_bytes(JUNK[kind])
+    noise(20, 20, "RGB").save(tmp_path / "x.png")
+    for arguments in (["--weights", str(path)], ["-m", str(path)]):
+        result = CliRunner().invoke(
+            main, ["encode", str(tmp_path / "x.png"), "-o", "-", *arguments]
+        )
+        assert result.exit_code == 4 and result.stderr.count("\n") == 1, result.stderr
+        assert path.name in result.stderr and "internal" not in result.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_junk_among_the_weights_is_passed_over(tmp_path, monkeypatch):
+    monkeypatch.setenv("LICODEC_WEIGHTS", str(tmp_path))
+    for name, content in JUNK.items():
+        (tmp_path / f"{name}.safetensors").write_bytes(content)
+    (tmp_path / "folder.safetensors").mkdir()
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    assert licodec.decode(licodec.encode(noise(20, 20, "RGB"))).size == (20, 20)
+    result = CliRunner().invoke(main, ["models"])
+    assert result.exit_code == 0 and "adaptive@" in result.stdout
+    assert result.stderr.count("licodec: note: ") == result.stderr.count("\n") == len(JUNK) - 1
+
+
+def test_damaged_weights_that_are_asked_for_are_refused(originals, tmp_path, monkeypatch):
+    shipped = catalogue.installed()[-1]
+    encoded = licodec.encode(noise(20, 20, "RGB"))
+    monkeypatch.setenv("LICODEC_WEIGHTS", str(tmp_path))
+    damaged = tmp_path / shipped.name
+    for content in (JUNK["text"], originals["adaptive"].read_bytes()):
+        damaged.write_bytes(content)
+        weights.load.cache_clear()
+        with pytest.raises(ModelMissingError, match=str(damaged)):
+            licodec.decode(encoded)
+        with pytest.raises(ModelMissingError, match=str(damaged)):
+            licodec.encode(noise(20, 20, "RGB"), model=f"adaptive@{shipped.stem[-8:]}")
