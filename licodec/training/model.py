@@ -118,12 +118,6 @@ class DistributionNets(nn.Module):
         width: int, Z: int, groups: int, kernel_size: int, classes: int,
     ) -> None:  # fmt: skip
         super().__init__()
-        self._make(M, lambdas, width, Z, groups, kernel_size, classes)
-
-    def _make(
-        self, M: int, lambdas: tuple[float, ...],
-        width: int, Z: int, groups: int, kernel_size: int, classes: int,
-    ) -> None:  # fmt: skip
         K = len(lambdas)
         self.lambdas, self.M = lambdas, M
         self.h_a = PdfAnalysis(M, width, Z, groups, kernel_size)
@@ -204,11 +198,10 @@ class Adaptive(DistributionNets):
         self, N: int, M: int, lambdas: tuple[float, ...],
         width: int, Z: int, groups: int, kernel_size: int, classes: int,
     ) -> None:  # fmt: skip
-        nn.Module.__init__(self)
+        super().__init__(M, lambdas, width, Z, groups, kernel_size, classes)
         self.g_a = analysis(N, M)
         self.g_s = synthesis(N, M)
         self.log_gain = nn.Parameter(torch.zeros(len(lambdas), M))
-        self._make(M, lambdas, width, Z, groups, kernel_size, classes)
         self.register_buffer("context_order", torch.arange(M, dtype=torch.int32))
         self.register_buffer("context_weights", torch.zeros(M, 2 * M, dtype=torch.int32))
         self.register_buffer(
