@@ -19,7 +19,7 @@ from licodec.training.export import export
 from licodec.training.loop import train
 from licodec.training.model import Adaptive, Factorized, between, round_ste
 from licodec.training.optimizers import orthogonalize
-from licodec.training.start import karhunen_loeve
+from licodec.training.start import initialize, karhunen_loeve
 from licodec.training.tasks import uses_bf16
 
 
@@ -107,6 +107,30 @@ def test_bottlenecks_are_fitted_to_weights_that_have_none(trained, folder, tmp_p
     )
     before = load_checkpoint(trained[0])["history"][-1]["val_bpp"]
     assert fitted["val_bpp"][-1] < 1.1 * before[-1] < unfitted["val_bpp"][-1]
+
+
+def test_latent_channels_can_be_added(trained, folder, tmp_path):
+    """The known ones stay as they are, and the new ones tell what those do not."""
+    path = export(trained[0], tmp_path, "tiny")
+    config = settings(folder, tmp_path / "wide", init=str(path))
+    images = Images(folder, 2, 64, torch.device("cpu"))
+    narrow = Factorized(8, 16, config.model.lambdas)
+    initialize(narrow, config, images)
+    config.model.M = 24
+    wide = Factorized(8, 24, config.model.lambdas)
+    initialize(wide, config, images)
+    with torch.no_grad():
+        x = images.crops(np.random.default_rng(0), 8, 128) / 255
+        y, known = wide.g_a(x), narrow.g_a(x)
+        torch.testing.assert_close(y[:, :16], known)
+        assert (y[:, 16:].std((0, 2, 3)) > 0.3).all()
+        errors = [((out - x) ** 2).mean() for out in (wide.g_s(y), narrow.g_s(known))]
+        assert errors[0] < 0.99 * errors[1]
+        assert (wide.log_gain[:, :16] == narrow.log_gain).all()
+    with pytest.raises(UsageError, match="32 can be added"):
+        initialize(Factorized(8, 49, config.model.lambdas), config, images)
+    with pytest.raises(UsageError, match="size mismatch"):
+        initialize(Factorized(10, 24, config.model.lambdas), config, images)
 
 
 def test_auto_precision_is_bf16_only_where_it_is_native(monkeypatch, folder, tmp_path):

@@ -15,6 +15,7 @@ from licodec.training.checkpoint import load_checkpoint
 from licodec.training.config import Config
 from licodec.training.data import Images
 from licodec.training.model import Adaptive, Factorized
+from licodec.training.widen import start_latents
 from licodec.transforms import GDN
 
 TABLES = (
@@ -38,6 +39,9 @@ def initialize(model: Factorized | Adaptive, config: Config, images: Images) -> 
         return
     state, lambdas = read_state(config.train.init)
     state = fit_rates(_stack_bottlenecks(state), lambdas, model)
+    known = state["log_gain"].shape[1] if "log_gain" in state else model.M
+    if known < model.M and isinstance(model, Factorized):
+        state = _pad_latents(state, model, known)
     if isinstance(model, Adaptive):
         state = _fit_tables(state, model)
     try:
@@ -48,6 +52,8 @@ def initialize(model: Factorized | Adaptive, config: Config, images: Images) -> 
     wrong = [k for k in (*missing, *unexpected) if not k.startswith(own)]
     if wrong:
         raise UsageError(f"train.init {config.train.init}: does not fit the model ({wrong[0]})")
+    if known < model.M and isinstance(model, Factorized):
+        start_latents(model, model.M - known, images, config.train.seed)
     if isinstance(model, Factorized) and "bottleneck.matrices.0" in missing:
         fit_bottleneck(model, images, config.train.seed)
 
@@ -70,6 +76,19 @@ def fit_bottleneck(model: Factorized, images: Images, seed: int, steps: int = 30
         optimizer.zero_grad()
         (-torch.log2(likelihoods).mean()).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
+
+
+def _pad_latents(state: dict[str, Tensor], model: Factorized, known: int) -> dict[str, Tensor]:
+    """Transforms and gains with zeros for the latent channels that they do not have."""
+    out = {}
+    for name, own in model.state_dict().items():
+        if name.startswith(("g_a.", "g_s.", "log_gain")) and name in state:
+            out[name] = value = state[name]
+            sides = zip(value.shape, own.shape, strict=False)
+            if all(pair == (known, model.M) or pair[0] == pair[1] for pair in sides):
+                out[name] = own.new_zeros(own.shape)
+                out[name][tuple(slice(side) for side in value.shape)] = value
+    return out
 
 
 def read_state(path: str) -> tuple[dict[str, Tensor], tuple[float, ...]]:
