@@ -69,6 +69,8 @@ def plan(
     """
     inputs = list(inputs)
     folders = [source for source in inputs if recursive and os.path.isdir(source)]
+    if "" in (output, output_dir):
+        raise UsageError("an output needs a name")
     if output and output_dir:
         raise UsageError("-o and --output-dir exclude each other")
     if output and (len(inputs) > 1 or folders):
@@ -229,7 +231,7 @@ class Batch:
         for note in result.notes:
             self._print(f"{source}: note: {note}")
         if self.say and job.target != STANDARD:
-            self.bar.print(f"{source} -> {target}: {result.line}")
+            self.bar.print(_one_line(f"{source} -> {target}: {result.line}"))
         return "done"
 
     def _heard(self, source: str, stage: str, share: float) -> None:
@@ -239,7 +241,11 @@ class Batch:
             self.bar.update(f"{source}: {stage}", share)
 
     def _print(self, message: str) -> None:
-        self.bar.print(f"licodec: {' '.join(message.split())}")
+        self.bar.print(_one_line(f"licodec: {message}"))
+
+
+def _one_line(message: str) -> str:
+    return " ".join(message.split())
 
 
 def _make_folder(folder: Path) -> None:

@@ -6,9 +6,11 @@ imports neither torch nor numpy, so that `licodec info` and `licodec models` sta
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +62,11 @@ def header(path: Path) -> dict[str, Any]:
             found: dict[str, Any] = json.loads(file.read(length))
             if not isinstance(found, dict) or not isinstance(found.get("__metadata__"), dict):
                 raise ValueError("its header says nothing of models")
+            ends = [v["data_offsets"][1] for k, v in found.items() if k != "__metadata__"]
+            if path.stat().st_size != 8 + length + max(ends, default=0):
+                raise ValueError("it is cut short, or too long")
             return found
-    except (OSError, struct.error, ValueError, RecursionError) as error:
+    except (OSError, struct.error, ValueError, RecursionError, LookupError, TypeError) as error:
         raise ModelMissingError(f"{path}: no readable weights file ({error})") from error
 
 
@@ -110,6 +115,13 @@ def by_hash(model_hash: bytes) -> Path | None:
     return None
 
 
+def _offered() -> Iterator[str]:
+    """What the installed weights offer, those that can be read."""
+    for path in installed():
+        with contextlib.suppress(ModelMissingError):
+            yield from models(path)
+
+
 def resolve(model: str | None, file: Path | None = None) -> tuple[str, Path]:
     """A model argument as (model's name, weights file).
 
@@ -123,6 +135,8 @@ def resolve(model: str | None, file: Path | None = None) -> tuple[str, Path]:
         ModelMissingError: no installed weights offer it; those that cannot be read are passed over,
             unless `@HASH8` names them.
     """
+    if not isinstance(model, (str, type(None))):
+        raise UsageError(f"a model is named by a string, not {model!r}")
     if model is not None and model.endswith(".safetensors"):
         if file is not None:
             raise UsageError("the model is a weights file already; --weights names another")
@@ -130,14 +144,16 @@ def resolve(model: str | None, file: Path | None = None) -> tuple[str, Path]:
         return models(path)[0], path
     if file is not None:
         offered = models(file)
-        name = (model or offered[0]).partition("@")[0]
+        name, _, wanted = (model or offered[0]).partition("@")
         if name not in offered:
             raise UsageError(f"{file.name} offers {' and '.join(offered)}, not {name}")
+        if not file.stem.endswith(wanted):
+            raise UsageError(f"{file.name} is not {name}@{wanted}")
         return name, file
     name, _, wanted = (model or NAMES[0]).partition("@")
     if name not in NAMES:
-        there = dict.fromkeys(offer for path in installed() for offer in models(path))
-        raise UsageError(f"no model named {name!r}; {', '.join(there) or 'none'} are installed")
+        there = ", ".join(dict.fromkeys(_offered())) or "none"
+        raise UsageError(f"no model named {name!r}; {there} are installed")
     for path in installed():
         try:
             if path.stem.endswith(wanted) and name in models(path):

@@ -298,8 +298,6 @@ def open_codec(
     Raises:
         ModelMissingError, UsageError
     """
-    if not isinstance(source, (str, bytes, type(None))):
-        raise UsageError(f"a model is named by a string, not {source!r}")
     if device not in ("auto", "cpu", "cuda"):
         raise UsageError(f"no device {device!r}; there are auto, cpu and cuda")
     if precision not in ("auto", "float32", "bf16"):
@@ -308,12 +306,20 @@ def open_codec(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
         raise UsageError("no CUDA device is available")
-    path = None if file is None else Path(file)
+    path = _weights_path(file)
     with _LOADING:
         if isinstance(source, bytes):
             return _codec(weights.by_hash(source, path).path, device, precision), ""
         name, path = catalogue.resolve(source, path)
         return _codec(path, device, precision), name
+
+
+def _weights_path(file: str | Path | None) -> Path | None:
+    if file is None:
+        return None
+    if not isinstance(file, (str, os.PathLike)) or not str(file):
+        raise UsageError(f"weights are named by a path, not {file!r}")
+    return Path(file)
 
 
 def encode(
@@ -362,8 +368,7 @@ def encode(
             "Image.fromarray(array) takes an array"
         )
     refuse_large(image.width, image.height, max_pixels)
-    file = None if weights is None else Path(weights)
-    adaptive_z = catalogue.adaptive_z(z_distributions, model, file)
+    adaptive_z = catalogue.adaptive_z(z_distributions, model, _weights_path(weights))
     picture = from_pillow(image, strip)
     return encode_picture(picture, rate, model, device, precision, weights, adaptive_z)
 

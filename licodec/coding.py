@@ -92,6 +92,7 @@ def encode(
     wanted = rate.rate_control(quality, size, target_bpp, target_psnr)
     file = None if weights is None else Path(weights)
     adaptive_z = catalogue.adaptive_z(z_distributions, model, file)
+    name, _ = catalogue.resolve(model, file)
 
     def work(job: batch.Job) -> batch.Result:
         from licodec import info
@@ -104,7 +105,7 @@ def encode(
         height, width = picture.color.shape[:2]
         made = info(data, max_pixels)
         line = (
-            f"{len(data):,} bytes, {8 * len(data) / (height * width):.3f} bpp, {made['model']} "
+            f"{len(data):,} bytes, {8 * len(data) / (height * width):.3f} bpp, {name} "
             f"q {made['quality']:g}, {width}x{height}, {seconds:.2f} s"
         )
         notes = [*picture.notes]

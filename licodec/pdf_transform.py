@@ -98,15 +98,24 @@ def quantize_synthesis(h_s: PdfSynthesis) -> dict[str, NDArray[np.int32]]:
     for i, layer in enumerate(h_s.layers):
         weight = (layer.get_parameter("weight").detach().double() * _WEIGHT_UNIT).round()
         bias = (layer.get_parameter("bias").detach().double() * LOG2_UNIT).round()
-        rows = (0, 2) if isinstance(layer, nn.ConvTranspose1d) else (1, 2)
-        largest_input = max(_ACTIVATION_LIMIT, Z_LIMIT * LOG2_UNIT)
-        worst = weight.abs().sum(rows).max() * largest_input + bias.abs().max() * _WEIGHT_UNIT
-        largest = torch.maximum(weight.abs().max(), bias.abs().max())
-        if not (worst < 2**52 and largest < 2**30):  # as they are not for what is no number
-            raise ValueError(f"h_s layer {i}: weights too large for exact sums")
+        _check_exact(i, weight, bias)
         out[f"h_s.{i}.weight"] = weight.numpy().astype(np.int32)
         out[f"h_s.{i}.bias"] = bias.numpy().astype(np.int32)
     return out
+
+
+def _check_exact(i: int, weight: Tensor, bias: Tensor) -> None:
+    """Hold layer i's worst sum against what float64 holds exactly; weight and bias are integers.
+
+    Raises:
+        ValueError: it could be larger.
+    """
+    rows = (0, 2) if 0 < i < 4 else (1, 2)  # a transposed convolution's inputs come first
+    largest_input = max(_ACTIVATION_LIMIT, Z_LIMIT * LOG2_UNIT)
+    worst = weight.abs().sum(rows).max() * largest_input + bias.abs().max() * _WEIGHT_UNIT
+    largest = torch.maximum(weight.abs().max(), bias.abs().max())
+    if not (worst < 2**52 and largest < 2**30):  # as they are not for what is no number
+        raise ValueError(f"h_s layer {i}: weights too large for exact sums")
 
 
 class IntegerSynthesis:
@@ -123,6 +132,7 @@ class IntegerSynthesis:
         for i in range(5):
             weight = torch.from_numpy(tensors[f"h_s.{i}.weight"].astype(np.float64))
             bias = torch.from_numpy(tensors[f"h_s.{i}.bias"].astype(np.float64))
+            _check_exact(i, weight, bias)
             self.layers.append((weight, bias * _WEIGHT_UNIT))
 
     def __call__(self, z_hat: NDArray[np.int32], rate: int) -> NDArray[np.int64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import IO, Any
 
 from PIL import Image, ImageFile
@@ -40,8 +41,10 @@ class LicImageFile(ImageFile.ImageFile):
 def _save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
     from licodec.codec import encode
 
-    options = getattr(image, "encoderinfo", {})
-    file.write(encode(image, options.get("quality"), options.get("model", "adaptive")))
+    # Others are for other formats, as Pillow's own plugins see it.
+    known = inspect.signature(encode).parameters.keys() - {"image"}
+    given = getattr(image, "encoderinfo", {})
+    file.write(encode(image, **{k: v for k, v in given.items() if k in known}))
 
 
 def register() -> None:

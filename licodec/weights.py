@@ -60,6 +60,10 @@ class Weights:
                 "the file is damaged or was altered"
             )
         if self.metadata.get("arithmetic") != ARITHMETIC:
+            if "arch" in self.metadata and "arithmetic" not in self.metadata:
+                raise ModelMissingError(
+                    f"{path}: a state dict; `licodec import` makes weights of it"
+                )
             raise ModelMissingError(f"{path}: made for another version of licodec")
         self.path = path
 

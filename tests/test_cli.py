@@ -166,6 +166,28 @@ def test_an_unknown_model_lists_the_installed_ones(run, png):
     assert "no model named 'foo'; adaptive, factorized are installed" in result.stderr
 
 
+def test_an_unknown_model_beside_weights_that_cannot_be_read(run, png, tmp_path, monkeypatch):
+    (tmp_path / "w").mkdir()
+    (tmp_path / "w" / "a-00000000.safetensors").write_bytes(b"junk")
+    monkeypatch.setenv("LICODEC_WEIGHTS", str(tmp_path / "w"))
+    result = run("encode", png, "-m", "foo")
+    assert result.exit_code == 2 and "no model named 'foo'; adaptive" in result.stderr
+
+
+@pytest.mark.parametrize("option", ["-o", "--output-dir"])
+def test_an_output_needs_a_name(run, png, tmp_path, option):
+    before = sorted(tmp_path.iterdir())
+    result = run("encode", png, option, "")
+    assert result.exit_code == 2 and result.stderr == "licodec: an output needs a name\n"
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_name_with_a_newline_takes_one_line(run, png, tmp_path):
+    result = run("encode", png, "-o", tmp_path / "new\nline.lic")
+    assert result.exit_code == 0 and result.stderr.count("\n") == 1
+    assert (tmp_path / "new\nline.lic").exists()
+
+
 def test_every_failure_is_one_line_without_output(run, tmp_path, encoded, png):
     text = tmp_path / "text.png"
     text.write_text("not an image")
@@ -244,6 +266,9 @@ def test_pillow_opens_without_decoding(lic, photo):
 
 
 def test_pillow_plugin_reads_and_writes(photo, tmp_path, encoded):
+    photo.save(tmp_path / "x.lic", model="factorized", target_size=900, dpi=(72, 72))
+    assert licodec.info((tmp_path / "x.lic").read_bytes())["model"] == "factorized"
+    assert 800 < (tmp_path / "x.lic").stat().st_size <= 900
     photo.save(tmp_path / "x.lic", quality=40)
     assert (tmp_path / "x.lic").read_bytes() == encoded
     with Image.open(tmp_path / "x.lic") as image:

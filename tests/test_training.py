@@ -269,6 +269,23 @@ def test_bad_configs(raw, reason):
         configs.from_dict(raw)
 
 
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"groups": 5},
+        {"groups": 0},
+        {"width": 20},
+        {"width": 0},
+        {"kernel_size": 4},
+        {"z_channels": 0},
+    ],
+)
+def test_nets_over_distributions_that_cannot_be(model):
+    raw = {"model": model, "train": {"steps": 1, "stage": "distributions", "init": "a.pt"}}
+    with pytest.raises(UsageError, match="model.groups|model.kernel_size"):
+        configs.from_dict(raw)
+
+
 def test_checkpoints_cannot_run_code(tmp_path):
     import pickle
 

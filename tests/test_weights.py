@@ -43,6 +43,8 @@ def encode(path):
     codec = Codec(weights.Weights(path), "cpu", "float32")
     for name in codec.offers:
         codec.model(name)
+    if "z_distributions.prior" in codec.weights:
+        codec.model(codec.offers[0], adaptive_z=True)
 
 
 Z = "mbt2018-mean-z"
@@ -81,6 +83,9 @@ def test_every_tensor_is_checked(kind, originals, tmp_path):
         ("adaptive", "log_gain", np.full((2, 8), 1e4)),
         ("adaptive", "log_gain", np.zeros((0, 8))),
         ("adaptive", "class_prior", np.zeros((2, 8, 0, 257))),
+        ("adaptive", "h_s.4.bias", np.full(8, 2**31 - 1)),
+        ("adaptive", "h_s.0.bias", np.full(16, -(2**31))),
+        (Z, "z_distributions.h_s.4.bias", np.full(8, 2**31 - 1)),
         ("mbt2018", "scales", np.arange(64) - 1),
         ("mbt2018", "scales", np.arange(64, 0, -1)),
         ("mbt2018", "scale_thresholds", np.arange(63, 0, -1)),
@@ -129,6 +134,10 @@ JUNK = {
     "no metadata": with_header(b"{}"),
     "metadata no map": with_header(b'{"__metadata__": 3}'),
     "arch no text": with_header(b'{"__metadata__": {"arch": []}}'),
+    "cut": with_header(json.dumps({
+        "__metadata__": {}, "a": {"dtype": "F32", "shape": [9], "data_offsets": [0, 36]}}).encode()),
+    "offsets": with_header(b'{"__metadata__": {}, "a": {"data_offsets": []}}'),
+    "entry": with_header(b'{"__metadata__": {}, "a": 3}'),
     "long": struct.pack("<Q", 2**60) + b"{}",
     "type": with_header(json.dumps({
         "__metadata__": {"arithmetic": "2"},

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from conftest import noise
 from safetensors.numpy import load_file
@@ -14,7 +15,7 @@ import licodec
 from licodec.cli import main
 from licodec.codec import open_codec
 from licodec.container import pack, unpack
-from licodec.errors import DamagedFileError, LicodecError, UsageError
+from licodec.errors import DamagedFileError, LicodecError, ModelMissingError, UsageError
 from licodec.gaussian import MEAN_UNIT
 from licodec.rangecoder import Decoder, Encoder
 from licodec.training import config as configs
@@ -229,8 +230,6 @@ def test_trained_nets_come_into_the_weights_and_code(trained, folder, tmp_path, 
 
 
 def test_the_network_below_is_frozen_and_the_nets_learn(trained, folder, tmp_path):
-    import torch
-
     from licodec.training.checkpoint import load_checkpoint
     from licodec.training.data import Images
     from licodec.training.tasks import make_task
@@ -256,8 +255,6 @@ def test_resume_goes_on(trained, folder, tmp_path):
 
 
 def test_nets_for_other_rates_are_no_part_of_a_checkpoint(trained, tmp_path):
-    import torch
-
     exported = load_file(export(trained[1], tmp_path, "tiny"))
     state = {k: torch.from_numpy(v) for k, v in exported.items()}
     state[f"{PREFIX}prior"] = state[f"{PREFIX}prior"][:1]
@@ -282,9 +279,41 @@ def test_bad_configs(train_section, regularizer, reason):
         configs.from_dict({**raw, "train": {"steps": 1, **train_section}, **regularizer})
 
 
-def test_a_start_that_holds_no_hyperprior_is_refused(folder, tmp_path):
-    import torch
+def test_a_start_with_other_rates_is_refused(trained, folder, tmp_path):
+    """The codec stays as it was; other rates would be another codec."""
+    from licodec.training.data import Images
+    from licodec.training.tasks import make_task
 
+    config = stage_b(folder, tmp_path, trained[0])
+    config.model.lambdas = (0.013, 0.06)
+    images = Images(folder, 2, 64, torch.device("cpu"))
+    with pytest.raises(UsageError, match=r"\[0.013, 0.05\], which stay"):
+        make_task(config, images, torch.device("cpu"))
+
+
+def test_a_run_is_not_imported_and_its_export_is_no_weights_file(trained, tmp_path, photo):
+    with pytest.raises(UsageError, match="licodec export"):
+        import_checkpoint(trained[1], "mbt2018-mean", None, tmp_path, "w")
+    with pytest.raises(ModelMissingError, match="licodec import"):
+        licodec.encode(photo, weights=export(trained[1], tmp_path, "tiny"))
+
+
+def test_the_hash_of_other_weights_is_refused(z_weights, photo):
+    path = z_weights["mbt2018-mean"]
+    licodec.encode(photo, model=f"hyperprior@{path.stem[-8:]}", weights=path)
+    with pytest.raises(UsageError, match="is not hyperprior@00000000"):
+        licodec.encode(photo, model="hyperprior@00000000", weights=path)
+
+
+@pytest.mark.parametrize("weights", [3, [1], b"abc", ""])
+def test_weights_are_named_by_a_path(photo, weights):
+    with pytest.raises(UsageError, match="weights are named by a path"):
+        licodec.encode(photo, weights=weights)
+    with pytest.raises(UsageError, match="a model is named by a string"):
+        licodec.encode(photo, model=weights or 5, z_distributions="adaptive")
+
+
+def test_a_start_that_holds_no_hyperprior_is_refused(folder, tmp_path):
     from licodec.training.data import Images
     from licodec.training.tasks import make_task
 

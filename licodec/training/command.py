@@ -109,9 +109,9 @@ def import_(
     """Turn a CompressAI checkpoint into a hashed weights file, its entropy path in integers."""
     from licodec.training.import_checkpoint import import_checkpoint as run
 
+    click.echo(run(checkpoint, arch, calibrate, output_dir, name or arch))
     if calibrate is None:
         click.echo(
-            "licodec: note: calibrating on noise; --calibrate DIR with photographs costs less rate",
+            "licodec: note: calibrated on noise; --calibrate DIR with photographs costs less rate",
             err=True,
         )
-    click.echo(run(checkpoint, arch, calibrate, output_dir, name or arch))

@@ -174,12 +174,23 @@ def check(config: Config, name: str = "config") -> None:
         raise UsageError(f"{name}: data.batch must be a multiple of {len(model.lambdas)} lambdas")
     if data.patch < 64 or data.patch % 16:
         raise UsageError(f"{name}: data.patch must be a multiple of 16, at least 64")
+    if train.stage != "transforms":
+        _check_distributions(config, name)
     if model.arch != "factorized":
         _check_hyperprior(config, name)
     elif train.init == "fresh":
         raise UsageError(f"{name}: train.init is klt or a file for {model.arch}")
     elif config.regularizer:
         raise UsageError(f"{name}: [regularizer] needs a model.arch with a hyperprior")
+
+
+def _check_distributions(config: Config, name: str) -> None:
+    model = config.model
+    channels = model.M if model.arch == "factorized" else model.N
+    if model.groups < 1 or model.width < 1 or channels % model.groups or model.width % model.groups:
+        raise UsageError(f"{name}: model.groups must divide {channels} channels and model.width")
+    if model.z_channels < 1 or model.kernel_size < 1 or model.kernel_size % 2 == 0:
+        raise UsageError(f"{name}: model.z_channels must be positive, and model.kernel_size odd")
 
 
 def _check_hyperprior(config: Config, name: str) -> None:

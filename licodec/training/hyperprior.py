@@ -212,6 +212,9 @@ def initialize(model: Hyperprior, config: Config, images: Images) -> None:
     if isinstance(model, ZDistributions):
         if "entropy_bottleneck.quantiles" not in state:
             raise UsageError(f"train.init {init}: no trained {model.arch}")
+        if lambdas != model.lambdas:
+            known_lambdas = ", ".join(f"{lmbda:g}" for lmbda in lambdas)
+            raise UsageError(f"train.init {init}: has model.lambdas [{known_lambdas}], which stay")
         if f"{Z_DISTRIBUTIONS}prior" not in state or init.endswith(".safetensors"):
             known = {k: v for k, v in known.items() if not k.startswith(Z_DISTRIBUTIONS)}
     if "entropy_bottleneck.quantiles" not in state:

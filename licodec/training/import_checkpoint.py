@@ -123,6 +123,8 @@ def read(path: str | Path) -> Checkpoint:
         raise UsageError(f"{path}: no readable checkpoint ({first})") from error
     if not isinstance(saved, dict):
         raise UsageError(f"{path}: not a checkpoint")
+    if "ema" in saved and "config" in saved:
+        raise UsageError(f"{path}: of a run; import what `licodec export` makes of it")
     state = saved
     for key in ("state_dict", "network", "model_state_dict"):
         if isinstance(saved.get(key), dict):
