@@ -30,13 +30,19 @@ from licodec.training import compressai_layers  # noqa: F401  (makes compressai 
 
 
 def median_s(work: Callable[[], object], repeats: int) -> float:
-    work()
-    times = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - began)
-    return statistics.median(times)
+    return medians_s({"": work}, repeats)[""]
+
+
+def medians_s(works: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Of several works that take turns, so that whatever else the machine does meets them all alike."""
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for repeat in range(-1, repeats):  # the first turn warms up
+        for name, work in works.items():
+            began = time.perf_counter()
+            work()
+            if repeat >= 0:
+                times[name].append(time.perf_counter() - began)
+    return {name: statistics.median(seen) for name, seen in times.items()}
 
 
 def process_s(arguments: list[str], repeats: int) -> float:
@@ -48,8 +54,8 @@ def process_s(arguments: list[str], repeats: int) -> float:
     return min(times)
 
 
-def compressai(image: Image.Image, repeats: int) -> tuple[float, float]:
-    """Seconds of FactorizedPrior(128, 192).compress and decompress; its speed needs no trained weights."""
+def codecs(image: Image.Image, repeats: int) -> dict[str, float]:
+    """Seconds beside FactorizedPrior(128, 192), whose speed needs no trained weights."""
     from compressai.models import FactorizedPrior
 
     torch.manual_seed(0)
@@ -58,9 +64,16 @@ def compressai(image: Image.Image, repeats: int) -> tuple[float, float]:
     x = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
     with torch.no_grad():
         out = model.compress(x)
-        return (
-            median_s(lambda: model.compress(x), repeats),
-            median_s(lambda: model.decompress(out["strings"], out["shape"]), repeats),
+    data = licodec.encode(image, quality=50)
+    with torch.no_grad():
+        return medians_s(
+            {
+                "licodec_encode_s": lambda: licodec.encode(image, quality=50),
+                "compressai_encode_s": lambda: model.compress(x),
+                "licodec_decode_s": lambda: licodec.decode(data),
+                "compressai_decode_s": lambda: model.decompress(out["strings"], out["shape"]),
+            },
+            repeats,
         )
 
 
@@ -122,9 +135,7 @@ def main() -> None:
 
     data = licodec.encode(image, quality=50)
     row: dict[str, float | str] = {}
-    row["licodec_encode_s"] = median_s(lambda: licodec.encode(image, quality=50), arguments.repeats)
-    row["licodec_decode_s"] = median_s(lambda: licodec.decode(data), arguments.repeats)
-    row["compressai_encode_s"], row["compressai_decode_s"] = compressai(image, arguments.repeats)
+    row |= codecs(image, arguments.repeats)
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "x.lic")
         Path(path).write_bytes(data)

@@ -13,7 +13,8 @@ from licodec.training.export import write_weights
 def small_weights(folder: Path) -> Path:
     """The shipped weights, each axis cut down: 8 channels of latents, 16 of everything else, two rates."""
     shipped = weights.load(weights.installed()[-1])
-    sizes = {192: 8, 384: 16, 128: 16, 24: 8, 25: 9, 768: 256, 8: 2}
+    K, M = shipped.numpy("log_gain").shape
+    sizes = {K: 2, M: 8, 2 * M: 16, M // 8: 8, 128: 16, 24: 8, 25: 9, 768: 256}
     tensors = {
         name: tensor[tuple(slice(sizes.get(size, size)) for size in tensor.shape)]
         for name, tensor in shipped.tensors("").items()
