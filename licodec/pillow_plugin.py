@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import IO, Any
 
 from PIL import Image, ImageFile
@@ -39,6 +38,8 @@ class LicImageFile(ImageFile.ImageFile):
 
 
 def _save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
+    import inspect
+
     from licodec.codec import encode
 
     # Others are for other formats, as Pillow's own plugins see it.
