@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import platform
 import statistics
@@ -18,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -30,19 +32,13 @@ from licodec.training import compressai_layers  # noqa: F401  (makes compressai 
 
 
 def median_s(work: Callable[[], object], repeats: int) -> float:
-    return medians_s({"": work}, repeats)[""]
+    return statistics.median([seconds(work) for _ in range(-1, repeats)][1:])  # the first warms up
 
 
-def medians_s(works: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Of several works that take turns, so that whatever else the machine does meets them all alike."""
-    times: dict[str, list[float]] = {name: [] for name in works}
-    for repeat in range(-1, repeats):  # the first turn warms up
-        for name, work in works.items():
-            began = time.perf_counter()
-            work()
-            if repeat >= 0:
-                times[name].append(time.perf_counter() - began)
-    return {name: statistics.median(seen) for name, seen in times.items()}
+def seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
 
 
 def process_s(arguments: list[str], repeats: int) -> float:
@@ -54,8 +50,16 @@ def process_s(arguments: list[str], repeats: int) -> float:
     return min(times)
 
 
-def codecs(image: Image.Image, repeats: int) -> dict[str, float]:
-    """Seconds beside FactorizedPrior(128, 192), whose speed needs no trained weights."""
+def licodec_works(image: Image.Image) -> dict[str, Callable[[], object]]:
+    data = licodec.encode(image, quality=50)
+    return {
+        "encode": lambda: licodec.encode(image, quality=50),
+        "decode": lambda: licodec.decode(data),
+    }
+
+
+def compressai_works(image: Image.Image) -> dict[str, Callable[[], object]]:
+    """FactorizedPrior(128, 192), whose speed needs no trained weights."""
     from compressai.models import FactorizedPrior
 
     torch.manual_seed(0)
@@ -64,17 +68,46 @@ def codecs(image: Image.Image, repeats: int) -> dict[str, float]:
     x = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
     with torch.no_grad():
         out = model.compress(x)
-    data = licodec.encode(image, quality=50)
-    with torch.no_grad():
-        return medians_s(
-            {
-                "licodec_encode_s": lambda: licodec.encode(image, quality=50),
-                "compressai_encode_s": lambda: model.compress(x),
-                "licodec_decode_s": lambda: licodec.decode(data),
-                "compressai_decode_s": lambda: model.decompress(out["strings"], out["shape"]),
-            },
-            repeats,
-        )
+    return {
+        "encode": torch.no_grad()(lambda: model.compress(x)),
+        "decode": torch.no_grad()(lambda: model.decompress(out["strings"], out["shape"])),
+    }
+
+
+CODECS = {"licodec": licodec_works, "compressai": compressai_works}
+
+
+def serve(codec: str, image: Image.Image, threads: int, orders: Connection) -> None:
+    """A warm process of one codec: the seconds of each work that it is asked for."""
+    torch.set_num_threads(threads)
+    works = CODECS[codec](image)
+    for work in works.values():
+        work()
+    while True:
+        orders.send(seconds(works[orders.recv()]))
+
+
+def codecs(image: Image.Image, threads: int, repeats: int) -> dict[str, float]:
+    """Medians of both codecs, each in a warm process of its own, where neither's memory is in the other's
+    way; their calls take turns, so that whatever else the machine does meets them alike."""
+    context = multiprocessing.get_context("spawn")
+    lines, servers = {}, []
+    for codec in CODECS:
+        lines[codec], far = context.Pipe()
+        server = context.Process(target=serve, args=(codec, image, threads, far), daemon=True)
+        server.start()
+        servers.append(server)
+    times: dict[str, list[float]] = {}
+    for repeat in range(-1, repeats):  # the first turn warms up
+        for work in ("encode", "decode"):
+            for codec, line in lines.items():
+                line.send(work)
+                took = line.recv()
+                if repeat >= 0:
+                    times.setdefault(f"{codec}_{work}_s", []).append(took)
+    for server in servers:
+        server.terminate()
+    return {name: statistics.median(seen) for name, seen in times.items()}
 
 
 CONTEXT_MODELS = {"mbt2018": (128, 192), "cheng2020-attn": (192,)}
@@ -135,7 +168,7 @@ def main() -> None:
 
     data = licodec.encode(image, quality=50)
     row: dict[str, float | str] = {}
-    row |= codecs(image, arguments.repeats)
+    row |= codecs(image, arguments.threads, arguments.repeats)
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "x.lic")
         Path(path).write_bytes(data)

@@ -183,14 +183,14 @@ class Codec:
         height, width = picture.color.shape[:2]
         seen = self.seen(picture.alpha)
         entropy_model = self.model(model, adaptive_z)
-        z = entropy_model.side_information(y, position, seen)
+        side = entropy_model.side_information(y, position, seen)
         encoder = Encoder()
         _, h, w = y.shape
-        y_hat = entropy_model.code_latents(encoder, position, h, w, y, z, seen)
+        y_hat = entropy_model.code_latents(encoder, position, h, w, y, side, seen)
         return Container(
             width=width, height=height, mode=picture.mode,
             adaptive=adaptive_z or model == "adaptive", model_hash=self.weights.hash, quality=step,
-            side_bytes=math.ceil(entropy_model.side_bits(z, position) / 8),
+            side_bytes=math.ceil(entropy_model.side_bits(side, position) / 8),
             latents_crc32=latents_crc32(y_hat), payload=encoder.finish(y.size // LATENTS_PER_BYTE),
             chunks=chunks,
         )  # fmt: skip

@@ -22,6 +22,10 @@ Classes = NDArray[np.uint8]
 MAGNITUDE_LIMIT = 63
 """Larger magnitudes count as this."""
 _EXACT = 2**24
+_BLOCK = 16
+"""Channels whose forecasts are begun together."""
+_ROWS = 64
+"""Channels whose forecasts are made together where all latents are known."""
 
 
 def bands(height: int, width: int) -> list[slice]:
@@ -34,19 +38,20 @@ class Features:
     """The magnitudes of the channels seen so far in one band, in pairs of rows (channels · 2, positions).
 
     Row 2i holds min(|ŷ_i|, MAGNITUDE_LIMIT), row 2i + 1 its sums over 3x3 positions, the band being
-    continued by its border.
+    continued by its border. `forecasts` is what all blocks of channels behind tell the present one.
     """
 
     def __init__(self, channels: int, height: int, width: int) -> None:
         self.rows = np.empty((2 * channels, height * width), dtype=np.float32)
+        self.forecasts = np.zeros((_BLOCK, height * width), dtype=np.float32)
 
     def add(self, i: int, values: Integers) -> None:
         """Take in the channels from the i-th on that values (channels, h, w) has."""
         channels, height, width = values.shape
         padded = np.empty((channels, height + 2, width + 2), dtype=np.float32)
         inner = padded[:, 1:-1, 1:-1]
-        # Clipped first: the least int32 has no magnitude.
-        np.abs(np.clip(values, -MAGNITUDE_LIMIT, MAGNITUDE_LIMIT), out=inner, casting="unsafe")
+        # The least int32 has no magnitude among them, but has one as an unsigned integer.
+        np.minimum(np.abs(values).view(np.uint32), MAGNITUDE_LIMIT, out=inner, casting="unsafe")
         padded[:, 0], padded[:, -1] = padded[:, 1], padded[:, -2]
         padded[..., 0], padded[..., -1] = padded[..., 1], padded[..., -2]
         columns = padded[:, :-2] + padded[:, 1:-1]
@@ -85,51 +90,77 @@ class Contexts:
         out = np.zeros(features.rows.shape[1], dtype=np.uint8)
         if thresholds.shape[1] == 0:
             return out
-        forecast = self.weights[i, : 2 * i] @ features.rows[: 2 * i]
+        row = i % _BLOCK
+        first = i - row
+        if row == 0:  # one product of matrices a block, in place of long ones of vectors
+            behind = self.weights[i : i + _BLOCK, : 2 * i]
+            np.matmul(behind, features.rows[: 2 * i], out=features.forecasts[: len(behind)])
+        recent = slice(2 * first, 2 * i)
+        forecast = self.weights[i, recent] @ features.rows[recent]
+        forecast += features.forecasts[row]
         # Thresholds rise: the class is the number of them that the forecast reaches.
         for threshold in thresholds[i]:
             out += forecast >= threshold
         return out
 
-    def all_classes(
-        self, y: Integers, thresholds: NDArray[np.float32], seen: NDArray[np.bool_] | None = None
-    ) -> Classes:
-        """(M, positions) classes of a band y (M, h, w), in coding order; y counts as 0 where not seen (h, w).
+    def all_classes(self, y: Integers, thresholds: NDArray[np.float32]) -> Classes:
+        """(channels, positions) classes of a band y (M, h, w), in coding order.
 
         With all channels at hand, what `classes` finds one by one comes at once.
         """
-        out = np.zeros((len(y), y[0].size), dtype=np.uint8)
+        count = len(self.order)
+        out = np.zeros((count, y[0].size), dtype=np.uint8)
         if thresholds.shape[1]:
-            part = y[self.order]
+            features = Features(count, *y.shape[1:])
+            features.add(0, y[self.order])
+            for top in range(0, count, _ROWS):  # none looks at a later one
+                rows = slice(top, top + _ROWS)
+                behind = 2 * min(top + _ROWS, count)
+                forecasts = self.weights[rows, :behind] @ features.rows[:behind]
+                for threshold in thresholds[rows].T:
+                    out[rows] += forecasts >= threshold[:, None]
+        return out
+
+    def sort(self, y: Integers, position: int, seen: NDArray[np.bool_] | None = None) -> Classes:
+        """(channels, h, w) classes of all of y (M, h, w), in coding order; y counts as 0 where not
+        seen (h, w)."""
+        thresholds = self.at(position)
+        out = np.zeros((len(self.order), *y.shape[1:]), dtype=np.uint8)
+        for band in bands(*y.shape[1:]):
+            part = y[:, band]
             if seen is not None:
-                part[:, ~seen] = 0
-            features = Features(*y.shape)
-            features.add(0, part)
-            forecasts = self.weights @ features.rows
-            for threshold in thresholds.T:
-                out += forecasts >= threshold[:, None]
+                part = np.where(seen[band], part, 0)
+            out[:, band] = self.all_classes(part, thresholds).reshape(-1, *part.shape[1:])
         return out
 
     def counts(
-        self, y: Integers, position: int, bins: int, seen: NDArray[np.bool_] | None = None
+        self, y: Integers, classes: Classes, bins: int, seen: NDArray[np.bool_] | None = None
     ) -> NDArray[np.int64]:
-        """How often each channel of y (M, h, w) takes each value in each class: (M, C, bins + 1).
+        """How often each channel of y (M, h, w) takes each value in each of the classes that `sort`
+        found: (M, C, bins + 1); nothing for channels that have none.
 
-        Only at positions that are `seen` (h, w), by default all; elsewhere y counts as 0.
+        Only at positions that are `seen` (h, w), by default all.
         """
-        thresholds = self.at(position)
-        M, C = len(y), thresholds.shape[1] + 1
-        out = np.zeros((M, C, bins + 1), dtype=np.int64)
+        C = self.thresholds.shape[2] + 1
+        out = np.zeros((len(y), C, bins + 1), dtype=np.int64)
         for band in bands(*y.shape[1:]):
-            shown = None if seen is None else seen[band]
-            classes = self.all_classes(y[:, band], thresholds, shown)
-            rows = classes + C * np.arange(M)[:, None]
-            flat = y[self.order, band].reshape(M, -1)
-            if shown is not None:
-                flat, rows = flat[:, shown.reshape(-1)], rows[:, shown.reshape(-1)]
-            counted = count_values(flat.reshape(-1), rows.reshape(-1), M * C, bins)
-            out[self.order] += counted.reshape(M, C, -1)
+            rows = classes[:, band].reshape(len(classes), -1)
+            rows = rows + C * np.arange(len(classes))[:, None]
+            flat = y[self.order, band].reshape(len(classes), -1)
+            if seen is not None:
+                shown = seen[band].reshape(-1)
+                flat, rows = flat[:, shown], rows[:, shown]
+            counted = count_values(flat.reshape(-1), rows.reshape(-1), C * len(classes), bins)
+            out[self.order] += counted.reshape(-1, C, bins + 1)
         return out
+
+    def among(self, kept: NDArray[np.bool_]) -> Contexts:
+        """Of the channels that are kept (M,) alone, where all others are 0 throughout."""
+        rows = kept[self.order]
+        return Contexts(
+            np.asarray(self.order)[rows], self.weights[rows][:, rows.repeat(2)],
+            self.thresholds[:, rows], self.steps,
+        )  # fmt: skip
 
 
 def check_exact(weights: NDArray[np.int16]) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from licodec.errors import UnsupportedImageError
-from licodec.rangecoder import Coder, Pmf
+from licodec.rangecoder import Coder, Frequencies, Pmf
 
 BINS = 256
 LOG2_UNIT = 1024
@@ -73,21 +73,22 @@ def integer_softmax(logits: NDArray[np.int64]) -> Pmf:
 
 
 def code_values(
-    coder: Coder, values: NDArray[np.int32] | None, counts: NDArray[np.int64], pmf: Pmf
-) -> NDArray[np.int32]:
+    coder: Coder, values: NDArray[np.int32] | None, counts: NDArray[np.int64] | None,
+    pmf: Pmf | Frequencies,
+) -> NDArray[np.int32]:  # fmt: skip
     """Code integers, however large, run after run under one table each: the one traversal.
 
     Args:
         values: (Σ counts,), or None when decoding.
-        counts: (runs,) how long the runs are.
+        counts: (runs,) how long the runs are; None where each is a single value.
         pmf: (runs, bins + 1); the last entry of each row is the escape, the bins are centred on 0.
     """
     bins = pmf.shape[1] - 1
     symbols = None
     if values is not None:
-        symbols = values + bins // 2
-        symbols = np.where((symbols < 0) | (symbols >= bins), bins, symbols).astype(np.int32)
-    if (counts == 1).all():
+        # As unsigned integers, those below the bins lie above them too.
+        symbols = np.minimum((values + bins // 2).view(np.uint32), bins).view(np.int32)
+    if counts is None:
         out = coder.code_each(symbols, pmf.astype(np.float64)).copy()
     else:
         out = np.empty(int(counts.sum()), dtype=np.int32)

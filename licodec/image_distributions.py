@@ -7,7 +7,8 @@ For the channels of y in the adaptive codec, and for those of ẑ in codecs with
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,6 +54,8 @@ class ImageDistributions:
         self.h_a.eval()
         # The encoder weighs tables before it codes with them, and those of ẑ = 0 for every image.
         self._kept_tables = lru_cache(maxsize=4)(self._tables)
+        self._z_tables = lru_cache(maxsize=4)(partial(_frequencies, self.z_prior))
+        self._prior = lru_cache(maxsize=4)(partial(_frequencies, self.prior))
 
     @torch.no_grad()
     def choose(self, counts: NDArray[np.int64], position: int) -> Integers:
@@ -60,26 +63,23 @@ class ImageDistributions:
         all."""
         p = torch.from_numpy(counts[..., :-1].sum(1).astype(np.float32))
         p /= p.sum(1, keepdim=True).clamp(min=1)
-        prior = torch.from_numpy(self._prior(position).astype(np.float32))
+        prior = torch.from_numpy(self._prior(position)[:, :-1].astype(np.float32))
         z = self.h_a(analysis_input(p, prior)[None])[0].round().numpy().astype(np.int32)
         candidates = (z, np.zeros_like(z))
         return min(candidates, key=lambda z: self.bits(counts, z, position))
 
     def bits(self, counts: NDArray[np.int64], z: Integers, position: int) -> float:
         """Information of the side stream, and of symbols counted (M, C, bins + 1) under its tables."""
-        return self.side_bits(z, position) + information(counts, self.tables(position, z))
+        return self.z_bits(z, position) + information(counts, self.tables(position, z))
 
     def code_side(self, coder: Coder, position: int, z: Integers | None) -> Integers:
         """Code the side stream; z is None when decoding."""
         tables = self._z_tables(position)
         flat = None if z is None else z.reshape(-1)
-        ones = np.ones(len(tables), dtype=np.int64)
-        return code_values(coder, flat, ones, tables).reshape(self.Z, SIDE_LENGTH)
+        return code_values(coder, flat, None, tables).reshape(self.Z, SIDE_LENGTH)
 
-    def side_bits(self, z: Integers | None, position: int) -> float:
+    def z_bits(self, z: Integers, position: int) -> float:
         """Information of the side stream under its tables."""
-        if z is None:
-            return 0.0
         tables, flat = self._z_tables(position), z.reshape(-1)
         counts = count_values(flat, np.arange(len(flat)), len(flat), tables.shape[1] - 1)
         return information(counts, tables)
@@ -98,11 +98,11 @@ class ImageDistributions:
         pmf.setflags(write=False)
         return pmf
 
-    def _prior(self, position: int) -> Pmf:
-        return integer_softmax(interpolate(self.prior, position, STEPS))[:, :-1]
 
-    def _z_tables(self, position: int) -> Pmf:
-        return integer_softmax(interpolate(self.z_prior, position, STEPS))
+def _frequencies(prior: NDArray[Any], position: int) -> Pmf:
+    pmf = integer_softmax(interpolate(prior, position, STEPS))
+    pmf.setflags(write=False)
+    return pmf
 
 
 def analysis_input(p: torch.Tensor, prior: torch.Tensor) -> torch.Tensor:

@@ -5,19 +5,21 @@ Here are the models whose tables go by channel and class; `hyperprior` has the o
 factorized:  y ────────────────────────────────────── static tables ─► coder      (Ballé 2018)
 adaptive:    y ─┬ counts ─ h_a ─► z ─ coder ─► h_s ─┐
                 └ contexts ─► classes ──────────────┴─ tables ─► coder            (paper 1, by classes)
+
+Ahead of y, both tell which channels are silent, 0 throughout, and of these nothing else is coded.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from licodec.catalogue import ARCHITECTURES
-from licodec.contexts import Contexts, Features, bands
-from licodec.distributions import BINS, code_values, integer_softmax, interpolate
+from licodec.contexts import Classes, Contexts, Features, bands
+from licodec.distributions import BINS, PMF_TOTAL, code_values, integer_softmax, interpolate
 from licodec.hyperprior import Hyperprior
 from licodec.image_distributions import ImageDistributions
 from licodec.progress import track
@@ -27,6 +29,10 @@ from licodec.weights import STEPS, Weights
 Integers = NDArray[np.int32]
 Mask = NDArray[np.bool_]
 
+_TOLD_FROM = 256
+"""Latent positions from which on a file tells which channels it uses: what it costs is little there, and
+the time saved is much."""
+
 
 class Model(Protocol):
     """An entropy model. `position` is the rate, 0 … (K-1)·STEPS.
@@ -34,12 +40,10 @@ class Model(Protocol):
     y and ŷ (M, h, w) are in steps for `Tabled` models, in 1/MEAN_UNIT of a step for hyperpriors.
     """
 
-    def side_information(
-        self, y: Integers, position: int, seen: Mask | None = None
-    ) -> Integers | None:
-        """What the encoder sends ahead of y, and its choice alone."""
+    def side_information(self, y: Integers, position: int, seen: Mask | None = None) -> Any:
+        """What the encoder finds out before it codes: its choice of what goes ahead of y."""
 
-    def side_bits(self, z: Integers | None, position: int) -> float:
+    def side_bits(self, side: Any, position: int) -> float:
         """Information of the side stream under its tables."""
 
     def quantize(self, y: Integers, position: int) -> Integers:
@@ -47,12 +51,22 @@ class Model(Protocol):
 
     def code_latents(
         self, coder: Coder, position: int, h: int, w: int,
-        y: Integers | None = None, z: Integers | None = None, seen: Mask | None = None,
+        y: Integers | None = None, side: Any = None, seen: Mask | None = None,
     ) -> Integers:  # fmt: skip
-        """Code side stream and latents, and return ŷ; the decoder passes neither y nor z.
+        """Code side stream and latents, and return ŷ; the decoder passes neither y nor side.
 
         Latents that are not `seen` (h, w) do not matter: a model may leave them out, and return 0.
         """
+
+
+class Side(NamedTuple):
+    """What the encoder of a `Tabled` model finds out before it codes."""
+
+    z: Integers | None
+    used: Mask
+    """(M,) channels that are not 0 throughout."""
+    classes: Classes
+    """(channels, h, w) of their latents, in coding order."""
 
 
 class Tabled(ABC):
@@ -62,6 +76,10 @@ class Tabled(ABC):
     """Sort the latents of a channel into the classes that `tables` tells apart."""
 
     @abstractmethod
+    def side_information(self, y: Integers, position: int, seen: Mask | None = None) -> Side:
+        """z, and the classes of y."""
+
+    @abstractmethod
     def code_side(self, coder: Coder, position: int, z: Integers | None) -> Integers | None:
         """Code the side stream; z is None when decoding."""
 
@@ -69,36 +87,74 @@ class Tabled(ABC):
     def tables(self, position: int, z: Integers | None) -> Pmf:
         """(M, C, bins + 1) integer frequencies of each channel and class."""
 
+    @abstractmethod
+    def side_bits(self, side: Side, position: int) -> float:
+        """As in Model."""
+
     def quantize(self, y: Integers, position: int) -> Integers:
         return y
 
     def code_latents(
         self, coder: Coder, position: int, h: int, w: int,
-        y: Integers | None = None, z: Integers | None = None, seen: Mask | None = None,
+        y: Integers | None = None, side: Side | None = None, seen: Mask | None = None,
     ) -> Integers:  # fmt: skip
-        z = self.code_side(coder, position, z)
-        tables = self.tables(position, z)
-        contexts = self.contexts
+        tables = self.tables(position, self.code_side(coder, position, side and side.z))
+        used = code_used(coder, tables, count_seen(seen, h * w), side and side.used)
+        contexts = self.contexts.among(used)
         thresholds = contexts.at(position)
+        frequencies = tables.astype(np.float64)
         out = np.zeros((len(tables), h, w), dtype=np.int32)
         for band in track(bands(h, w), "latents"):
             rows = out[:, band]
-            visible = None if seen is None else seen[band]
-            shown = np.arange(rows[0].size) if visible is None else np.flatnonzero(visible)
-            known = None if y is None else contexts.all_classes(y[:, band], thresholds, visible)
-            features = Features(*rows.shape)
+            shown = slice(None) if seen is None else np.flatnonzero(seen[band])
+            places = np.arange(rows[0].size)[shown]
+            features = Features(len(contexts.order), *rows.shape[1:])
             for i, c in enumerate(contexts.order):
-                found = contexts.classes(i, features, thresholds) if known is None else known[i]
-                classes = found[shown]
-                places = shown[np.argsort(classes, kind="stable")]
-                counts = np.bincount(classes, minlength=len(tables[c]))
-                values = None if y is None else y[c, band].reshape(-1)[places]
+                if side is None:
+                    classes = contexts.classes(i, features, thresholds)[shown]
+                else:
+                    classes = side.classes[i, band].reshape(-1)[shown]
+                by_class = places[np.argsort(classes, kind="stable")]
+                counts = np.bincount(classes, minlength=tables.shape[1])
+                values = None if y is None else y[c, band].reshape(-1)[by_class]
                 flat = np.zeros(rows[c].size, dtype=np.int32)
-                flat[places] = code_values(coder, values, counts, tables[c])
+                flat[by_class] = code_values(coder, values, counts, frequencies[c])
                 rows[c] = flat.reshape(rows[c].shape)
-                if known is None and tables.shape[1] > 1:
+                if side is None and tables.shape[1] > 1:
                     features.add(i, rows[c][None])
         return out
+
+
+def find_used(y: Integers, seen: Mask | None) -> Mask:
+    """(M,) channels of y (M, h, w) that `code_used` is to tell of."""
+    used: Mask = y.any((1, 2)) if seen is None else y[:, seen].any(1)
+    return used | (count_seen(seen, y[0].size) < _TOLD_FROM)
+
+
+def count_seen(seen: Mask | None, positions: int) -> int:
+    """How many of all positions are seen."""
+    return positions if seen is None else int(seen.sum())
+
+
+def code_used(coder: Coder, tables: Pmf, count: int, used: Mask | None) -> Mask:
+    """Code which channels (M,) have a latent other than 0 among `count`; `used` is None when decoding.
+
+    In small images nothing is told, and all channels count as used.
+    """
+    if count < _TOLD_FROM:
+        return np.ones(len(tables), dtype=np.bool_)
+    symbols = None if used is None else used.astype(np.int32)
+    return coder.code_each(symbols, used_odds(tables, count).astype(np.float64)).astype(np.bool_)
+
+
+def used_odds(tables: Pmf, count: int) -> Pmf:
+    """(M, 2) frequencies of silent and of used channels.
+
+    They are as 1 is to the number of latents other than 0 that the tables (M, C, bins + 1), one class as
+    likely as another, lead to expect among `count`.
+    """
+    others = PMF_TOTAL - tables[:, :, tables.shape[2] // 2].sum(1) // tables.shape[1]
+    return np.stack([np.full_like(others, PMF_TOTAL), np.maximum(count * others, 1)], axis=1)
 
 
 class Factorized(Tabled):
@@ -108,17 +164,18 @@ class Factorized(Tabled):
         self.prior = weights.numpy("prior")
         K, M, _ = self.prior.shape
         self.contexts = Contexts(
-            np.arange(M, dtype=np.int16), np.zeros((M, 0), dtype=np.int16),
+            np.arange(M, dtype=np.int16), np.zeros((M, 2 * M), dtype=np.int16),
             np.zeros((K, M, 0), dtype=np.int32), STEPS,
         )  # fmt: skip
 
-    def side_information(self, y: Integers, position: int, seen: Mask | None = None) -> None:
-        return None
+    def side_information(self, y: Integers, position: int, seen: Mask | None = None) -> Side:
+        used = find_used(y, seen)
+        return Side(None, used, np.zeros((int(used.sum()), *y.shape[1:]), dtype=np.uint8))
 
     def code_side(self, coder: Coder, position: int, z: Integers | None) -> None:
         return None
 
-    def side_bits(self, z: Integers | None, position: int) -> float:
+    def side_bits(self, side: Side, position: int) -> float:
         return 0.0
 
     def tables(self, position: int, z: Integers | None) -> Pmf:
@@ -135,9 +192,18 @@ class Adaptive(ImageDistributions, Tabled):
             weights.numpy("context.thresholds"), STEPS,
         )  # fmt: skip
 
-    def side_information(self, y: Integers, position: int, seen: Mask | None = None) -> Integers:
-        """ẑ (Z, 32) of the encoding distributions."""
-        return self.choose(self.contexts.counts(y, position, BINS, seen), position)
+    def side_information(self, y: Integers, position: int, seen: Mask | None = None) -> Side:
+        """ẑ (Z, 32) of the encoding distributions, and the classes that they are told by."""
+        used = find_used(y, seen)
+        contexts = self.contexts.among(used)
+        classes = contexts.sort(y, position, seen)
+        counts = contexts.counts(y, classes, BINS, seen)
+        counts[~used, 0, BINS // 2] = count_seen(seen, y[0].size)
+        return Side(self.choose(counts, position), used, classes)
+
+    def side_bits(self, side: Side, position: int) -> float:
+        assert side.z is not None
+        return self.z_bits(side.z, position)
 
 
 MODELS: dict[str, type[Factorized] | type[Adaptive] | type[Hyperprior]] = {

@@ -33,14 +33,14 @@ Frequencies = NDArray[np.float64]
 _FAMILY = constriction.stream.model.Categorical(perfect=False)
 
 
-def _categorical(pmf: Pmf) -> constriction.stream.model.Categorical:
-    return constriction.stream.model.Categorical(pmf.astype(np.float64), perfect=False)
+def _categorical(pmf: Pmf | Frequencies) -> constriction.stream.model.Categorical:
+    return constriction.stream.model.Categorical(pmf.astype(np.float64, copy=False), perfect=False)
 
 
 class Coder(Protocol):
     """One direction of the range coder."""
 
-    def code(self, symbols: Symbols | None, count: int, pmf: Pmf) -> Symbols:
+    def code(self, symbols: Symbols | None, count: int, pmf: Pmf | Frequencies) -> Symbols:
         """Code `count` symbols in 0 … len(pmf)-1, all under one table of frequencies."""
 
     def code_each(self, symbols: Symbols | None, tables: Frequencies) -> Symbols:
@@ -53,7 +53,7 @@ class Encoder:
     def __init__(self) -> None:
         self._coder = constriction.stream.queue.RangeEncoder()
 
-    def code(self, symbols: Symbols | None, count: int, pmf: Pmf) -> Symbols:
+    def code(self, symbols: Symbols | None, count: int, pmf: Pmf | Frequencies) -> Symbols:
         if symbols is None or len(symbols) != count:
             raise ValueError("an encoder needs the symbols")
         self._coder.encode(symbols, _categorical(pmf))
@@ -81,7 +81,7 @@ class Decoder:
             np.frombuffer(padded, dtype="<u4").astype(np.uint32)
         )
 
-    def code(self, symbols: Symbols | None, count: int, pmf: Pmf) -> Symbols:
+    def code(self, symbols: Symbols | None, count: int, pmf: Pmf | Frequencies) -> Symbols:
         try:
             decoded: Symbols = self._coder.decode(_categorical(pmf), count)
         except AssertionError as error:

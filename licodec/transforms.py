@@ -224,7 +224,7 @@ class Pair:
             if any(missing):
                 pixels = np.pad(pixels, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")
             x = torch.from_numpy(pixels.copy()).to(self.device).permute(2, 0, 1)[None]
-            x = x.float().div(255).expand(-1, 3, -1, -1)
+            x = x.float().div_(255).expand(-1, 3, -1, -1)
             with self._autocast(precise):
                 tile = self.g_a(x.contiguous(memory_format=torch.channels_last))[0]
             part = cut(tile.float(), inner, outer, 1).cpu().numpy()
@@ -256,7 +256,7 @@ class Pair:
             if channels == 1:
                 x_hat = x_hat.mean(0, keepdim=True)
             pixels = (
-                (x_hat.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+                x_hat.clamp_(0, 1).mul_(255).round_().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
             )
             top, left = inner[0] * STRIDE, inner[2] * STRIDE
             target = color[top : top + pixels.shape[0], left : left + pixels.shape[1]]

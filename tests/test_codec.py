@@ -14,8 +14,9 @@ import licodec
 from licodec import weights
 from licodec.codec import Codec, is_precise, latents_crc32, open_codec, verify_latents
 from licodec.container import pack, unpack
-from licodec.distributions import BINS, information
+from licodec.distributions import BINS, PMF_TOTAL, information
 from licodec.errors import DamagedFileError, ModelMissingError, UsageError
+from licodec.models import code_used, used_odds
 from licodec.rangecoder import Decoder, Encoder
 from licodec.training.export import write_weights
 
@@ -85,10 +86,14 @@ def test_rate_is_the_information_of_the_tables():
     decoder = Decoder(container.payload)
     z = model.code_side(decoder, position, None)
     y = codec.decode_latents(container)
-    bits = model.side_bits(z, position)
+    bits = model.z_bits(z, position)
     assert container.side_bytes == -(-int(np.ceil(bits)) // 8)
-    counts = model.contexts.counts(y, position, BINS)
-    bits += information(counts, model.tables(position, z))
+    counts = model.contexts.counts(y, model.contexts.sort(y, position), BINS)
+    used = y.any((1, 2))
+    counts[~used] = 0
+    tables = model.tables(position, z)
+    bits += information(counts, tables)
+    bits += information(np.stack([~used, used], 1).astype(np.int64), used_odds(tables, y[0].size))
     assert bits <= 8 * len(container.payload) <= bits * 1.002 + 64
 
 
@@ -106,6 +111,35 @@ def test_one_traversal_for_both_directions(photo):
         model.code_latents(encoder, 300, 2, 3, y, z)
         decoded = model.code_latents(Decoder(encoder.finish()), 300, 2, 3)
         assert (decoded == y).all()
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_a_channel_without_latents_costs_a_flag(name):
+    codec, _ = open_codec("adaptive", "cpu")
+    model = codec.model(name)
+    y = np.zeros((codec.transforms.M, 20, 20), dtype=np.int32)
+    y[7, 3, 4] = 2
+    sent = Encoder()
+    side = model.side_information(y, 300)
+    assert side.used.tolist() == [c == 7 for c in range(len(y))]
+    model.code_latents(sent, 300, 20, 20, y, side)
+    assert (model.code_latents(Decoder(sent.finish()), 300, 20, 20) == y).all()
+    told = Encoder()
+    tables = np.zeros((3, 1, BINS + 1), dtype=np.int64)
+    tables[:, 0, BINS // 2] = PMF_TOTAL - np.array([0, 2**12, 2**22])
+    flags = np.array([False, True, True])
+    assert (code_used(told, tables, 400, flags) == flags).all()
+    assert (code_used(Decoder(told.finish()), tables, 400, None) == flags).all()
+    assert code_used(Encoder(), tables, 255, None).all()
+
+
+def test_a_flag_costs_what_the_tables_lead_to_expect():
+    """One nonzero latent expected: silent and used are as likely as each other."""
+    tables = np.zeros((800, 1, BINS + 1), dtype=np.int64)
+    tables[:, 0, BINS // 2] = PMF_TOTAL - PMF_TOTAL // 512
+    encoder = Encoder()
+    code_used(encoder, tables, 512, np.arange(800) % 2 == 0)
+    assert 100 <= len(encoder.finish()) <= 104
 
 
 def test_adaptive_pays_for_itself_on_photographs():

@@ -62,13 +62,25 @@ def test_counts_are_of_what_the_traversal_codes():
     contexts = random_contexts(6)
     y = np.random.default_rng(2).integers(-4, 5, (6, 5, 4)).astype(np.int32)
     y[3, 0, 0] = 500
-    counts = contexts.counts(y, 100, BINS)
+    counts = contexts.counts(y, contexts.sort(y, 100), BINS)
     assert counts.shape == (6, 4, BINS + 1)
     assert (counts.sum((1, 2)) == 20).all()
     assert counts[3, :, BINS].sum() == 1
     for c in range(6):
         plain = count_values(y[c].reshape(-1), np.zeros(20, dtype=np.int64), 1, BINS)[0]
         assert (counts[c].sum(0) == plain).all()
+
+
+def test_channels_that_are_0_throughout_can_be_left_out():
+    contexts = random_contexts(40)
+    y = np.random.default_rng(6).integers(-9, 10, (40, 5, 6)).astype(np.int32)
+    kept = np.arange(40) % 3 > 0
+    y[~kept] = 0
+    some = contexts.among(kept)
+    assert (some.sort(y, 200) == contexts.sort(y, 200)[kept[contexts.order]]).all()
+    counts = some.counts(y, some.sort(y, 200), BINS)
+    assert (counts[kept] == contexts.counts(y, contexts.sort(y, 200), BINS)[kept]).all()
+    assert not counts[~kept].any()
 
 
 def test_a_class_depends_on_earlier_channels_alone():
@@ -104,7 +116,8 @@ def test_latents_of_several_bands_come_back(monkeypatch):
     codec, _ = open_codec("adaptive", "cpu")
     model = codec.model("adaptive")
     y = np.random.default_rng(4).integers(-2, 3, (codec.transforms.M, 300, 2)).astype(np.int32)
-    monkeypatch.setattr("licodec.models.bands", lambda h, w: [slice(0, 7), slice(7, h)])
+    for module in ("contexts", "models"):
+        monkeypatch.setattr(f"licodec.{module}.bands", lambda h, w: [slice(0, 7), slice(7, h)])
     encoder = Encoder()
     z = model.side_information(y, 700)
     model.code_latents(encoder, 700, 300, 2, y, z)
@@ -125,7 +138,8 @@ def test_learning_finds_what_tells_calm_from_busy():
     thresholds = learning.thresholds(weights, features, rates, 2, 3)
     assert thresholds.shape == (2, 3, 2) and (np.diff(thresholds, axis=2) >= 0).all()
     contexts = Contexts(order, weights, thresholds, 256)
-    counts = sum(contexts.counts(v.astype(np.int32), 0, BINS) for v in y)[:, :, :-1]
+    whole = [v.astype(np.int32) for v in y]
+    counts = sum(contexts.counts(v, contexts.sort(v, 0), BINS) for v in whole)[:, :, :-1]
     last = counts[order[2]].astype(float)
     spread = (last * np.abs(np.arange(BINS) - BINS // 2)).sum(1) / last.sum(1)
     assert spread[2] > 3 * spread[0]

@@ -161,7 +161,7 @@ def _by_classes(codec: Codec, y: npt.NDArray[np.int32], quality: int) -> float:
     tables = interpolate(codec.weights.numpy("class_prior"), position, STEPS)
     model = codec.model("adaptive")
     assert isinstance(model, Adaptive)
-    counts = model.contexts.counts(y, position, BINS)
+    counts = model.contexts.counts(y, model.contexts.sort(y, position), BINS)
     return information(counts, integer_softmax(tables))
 
 

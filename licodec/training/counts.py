@@ -58,7 +58,8 @@ def collect(model: Adaptive, latents: list[Tensor], rates: list[list[float]]) ->
             position = round(t * STEPS)
             gain = between(model.log_gain, torch.tensor([position / STEPS]))[0].exp().cpu()
             u = (y.float() * gain[:, None, None]).round().to(torch.int32).numpy()
-            values.append(torch.from_numpy(contexts.counts(u, position, BINS).astype(np.int16)))
+            counts = contexts.counts(u, contexts.sort(u, position), BINS)
+            values.append(torch.from_numpy(counts.astype(np.int16)))
             ts.append(position / STEPS)
     return Counts(torch.stack(values), torch.tensor(ts, dtype=torch.float32))
 

@@ -73,6 +73,9 @@ def features() -> dict[str, Feature]:
             "chunks i, e and x", coded(saved(rgb, exif=everything, icc_profile=icc, xmp=xmp))
         ),
         "unknown-ancillary-chunk": ("chunk q is skipped", with_chunks(plain, b"q\x08skip")),
+        "used-channels": (
+            "272x256: tells which channels are used", coded(rgb.resize((272, 256)), quality=20)
+        ),
         "escapes": ("latents of up to a million", escapes(rgb)),
         "noise": ("noise at quality 100", coded(noise, quality=100)),
         "one-pixel": ("1x1", coded(rgb.crop((0, 0, 1, 1)))),
