@@ -93,6 +93,24 @@ def test_trained_weights_encode_and_decode(trained, folder, tmp_path, monkeypatc
         assert 10 * np.log10(255**2 / (error**2).mean()) > 18
 
 
+def test_gains_of_other_rates_lie_between_the_known_ones(trained, folder, tmp_path):
+    """Beyond them they go with √λ; the bottlenecks are fitted to all."""
+    known = load_checkpoint(trained[0])
+    config = settings(
+        folder, tmp_path / "run", steps=1, lr=1e-9, bottleneck_lr=1e-9, init=str(trained[0])
+    )
+    low, high = known["config"]["model"]["lambdas"]
+    config.model.lambdas = (low, (low * high) ** 0.5, high, 4 * high)
+    config.data.batch = 4
+    started = load_checkpoint(train(config))
+    was, gains = known["ema"]["log_gain"], started["ema"]["log_gain"]
+    expected = torch.stack([was[0], (was[0] + was[1]) / 2, was[1], was[1] + np.log(2)])
+    assert torch.allclose(gains, expected, atol=1e-4)
+    rates = started["history"][-1]["val_bpp"]
+    assert rates == sorted(rates)
+    assert rates[0] < 1.15 * known["history"][-1]["val_bpp"][0]
+
+
 def test_bottlenecks_are_fitted_to_weights_that_have_none(trained, folder, tmp_path):
     """Exported weights hold tables; a run that starts from them starts at their rate."""
     path = export(trained[0], tmp_path, "tiny")

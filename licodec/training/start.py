@@ -14,7 +14,7 @@ from licodec.errors import UsageError
 from licodec.training.checkpoint import load_checkpoint
 from licodec.training.config import Config
 from licodec.training.data import Images
-from licodec.training.model import Adaptive, Factorized
+from licodec.training.model import Adaptive, Factorized, between
 from licodec.training.widen import start_latents
 from licodec.transforms import GDN
 
@@ -129,18 +129,19 @@ def _stack_bottlenecks(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def fit_rates(
     state: dict[str, Tensor], lambdas: tuple[float, ...], model: Factorized | Adaptive
 ) -> dict[str, Tensor]:
-    """Carry gains and bottlenecks over to the model's lambdas, each from the nearest known one."""
+    """Carry gains over to the model's lambdas: from between the known ones, or with √λ from the outermost.
+    Bottlenecks are left out, to be fitted anew."""
     if lambdas == model.lambdas:
         return state
     known, wanted = np.log(lambdas), np.log(model.lambdas)
-    nearest = [int(np.abs(known - value).argmin()) for value in wanted]
-    shift = torch.tensor([0.5 * (v - known[k]) for v, k in zip(wanted, nearest, strict=True)])
-    out = dict(state)
-    out["log_gain"] = state["log_gain"][nearest] + shift[:, None].float()
-    for name, value in state.items():
-        if name.startswith("bottleneck.") and len(value) == len(known) * model.M:
-            per_rate = value.reshape(len(known), model.M, *value.shape[1:])
-            out[name] = per_rate[nearest].flatten(0, 1)
+    within = np.clip(wanted, known[0], known[-1])
+    place = torch.from_numpy(np.interp(within, known, np.arange(len(known))))
+    beyond = torch.from_numpy(0.5 * (wanted - within)).float()
+    stacked = len(known) * state["log_gain"].shape[1]
+    out = {
+        k: v for k, v in state.items() if not (k.startswith("bottleneck.") and len(v) == stacked)
+    }
+    out["log_gain"] = between(state["log_gain"], place.float()) + beyond[:, None]
     return out
 
 
