@@ -98,7 +98,7 @@ def prepare(options: argparse.Namespace, work: Path) -> None:
     task = Distributions(config, images, device)
     frozen = {
         k: v for k, v in task.model.state_dict().items()
-        if k.startswith(("g_", "log_gain", "prior", "class_prior", "context_"))
+        if k.startswith(("g_", "log_gain", "prior", "class_prior", "context_", "echo"))
     }  # fmt: skip
     torch.save({"counts": task.counts.values, "t": task.counts.t,
                 "held_out": task.held_out.values, "held_out_t": task.held_out.t,
@@ -206,7 +206,6 @@ def encoded(weights: Path, folder: str) -> dict[str, Any]:
     from licodec.codec import Codec
     from licodec.container import pack
     from licodec.image import from_pillow
-    from licodec.transforms import quantize
     from licodec.weights import load
 
     codec = Codec(load(weights), "cpu", "float32")
@@ -215,9 +214,10 @@ def encoded(weights: Path, folder: str) -> dict[str, Any]:
     for path in sorted(Path(folder).glob("*.png")):
         with Image.open(path) as image:
             picture = from_pillow(image)
-        features = codec.transforms.analyze(picture.color, None)
         for q in QUALITIES:
-            y = quantize(features, codec.weights.gain(codec.weights.position(2 * q)))
+            position = codec.weights.position(2 * q)
+            gain, echo = codec.weights.gain(position), codec.weights.echo(position)
+            y = codec.transforms.analyze(picture.color, gain, echo=echo)
             for model in ("factorized", "adaptive"):
                 container = codec.container(picture, y, 2 * q, model, {})
                 sizes[f"{model} {q}"] += len(pack(container))

@@ -127,7 +127,9 @@ class Codec:
     ) -> bytes:
         """A picture to the bytes of a .lic file; quality 0 … 100, in halves."""
         step = round(quality * QUALITY_STEPS / 100)
-        y = self.transforms.analyze(picture.color, self._gain(step), is_precise(step))
+        y = self.transforms.analyze(
+            picture.color, self._gain(step), is_precise(step), self._echo(step)
+        )
         return pack(self.container(picture, y, step, model, _chunks(picture), adaptive_z))
 
     def encode_to(
@@ -143,13 +145,13 @@ class Codec:
         chunk_bytes = len(pack_chunks(chunks))
 
         @cache  # a second time only where bf16 serves the lower qualities alone
-        def features(reduced: bool) -> NDArray[np.float32]:
-            return self.transforms.analyze(picture.color, None, precise=not reduced)
+        def features(reduced: bool, echo: bool) -> NDArray[np.float32]:
+            return self.transforms.features(picture.color, not reduced, echo)
 
         @lru_cache(maxsize=1)
         def latents(step: int) -> Latents:
-            reduced = self.transforms.is_reduced(is_precise(step))
-            return transforms.quantize(features(reduced), self._gain(step))
+            reduced, echo = self.transforms.is_reduced(is_precise(step)), self._echo(step)
+            return transforms.quantize(features(reduced, echo > 0), self._gain(step), echo)
 
         @cache
         def size(step: int) -> int:
@@ -173,6 +175,9 @@ class Codec:
 
     def _gain(self, step: int) -> NDArray[np.float32]:
         return self.weights.gain(self.weights.position(step)) * np.float32(self.unit)
+
+    def _echo(self, step: int) -> float:
+        return self.weights.echo(self.weights.position(step))
 
     def container(
         self, picture: Picture, y: Latents, step: int, model: str, chunks: dict[bytes, bytes],

@@ -69,6 +69,8 @@ def _tensors(weights: Weights) -> Tensors:
     (N,) = _sizes(weights, "g_a.0.bias", 1)
     own |= _module("g_a.", transforms.analysis(N, M)) | _module("g_s.", transforms.synthesis(N, M))
     own["prior"] = ((K, M, BINS + 1), _TABLES)
+    if "echo" in weights:
+        own["echo"] = ((K,), _FLOATS)
     return own | _adaptive(weights, K, M) if "z_prior" in weights else own
 
 
@@ -164,6 +166,9 @@ def _z_bins(weights: Weights, prefix: str) -> int:
 def _values(weights: Weights, tensors: Tensors) -> Iterator[tuple[str, bool]]:
     """(tensor's name, whether its values do), once the shapes are right."""
     yield "log_gain", bool((np.abs(weights.numpy("log_gain")) <= _LARGEST_LOG_GAIN).all())
+    if "echo" in tensors:
+        echo = weights.numpy("echo")
+        yield "echo", bool(((echo >= 0) & (echo <= 1)).all())
     if "scales" in tensors:
         scales, thresholds = weights.numpy("scales"), weights.numpy("scale_thresholds")
         yield "scales", _rises(scales) and 0 < scales[0] and scales[-1] <= _LARGEST_SCALE

@@ -10,7 +10,7 @@ between the two. Nothing here decides a probability: a different rounding moves 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property, partial
 from typing import Any
 
@@ -128,7 +128,7 @@ _TILE = 64
 """Latent positions a side of a tile; larger images go through in tiles of 1024 pixels."""
 _HALO = 2
 """Latent positions around a tile that its result depends on: the receptive field of g_a is 30 pixels
-to either side, that of g_s two positions."""
+to either side, that of g_s two positions. An echo passes g_a, g_s and g_a."""
 
 
 def has_native_bf16() -> bool:
@@ -139,15 +139,24 @@ def has_native_bf16() -> bool:
         return False
 
 
-def quantize(y: NDArray[np.float32], gain: NDArray[np.float32]) -> NDArray[np.int32]:
-    """y (M, h, w) times gain (M,), rounded half to even."""
-    out = np.empty(y.shape, dtype=np.int32)
-    for c in range(len(y)):  # one at a time, for large images
-        out[c] = np.rint(y[c] * gain[c])
+def quantize(
+    features: NDArray[np.float32], gain: NDArray[np.float32], echo: float = 0.0
+) -> NDArray[np.int32]:
+    """y (M, h, w) times gain (M,), rounded half to even.
+
+    Args:
+        features: y alone (1, M, h, w), or with its echo (2, M, h, w).
+        echo: how much of the echo is added to y.
+    """
+    out = np.empty(features.shape[1:], dtype=np.int32)
+    for c in range(len(out)):  # one at a time, for large images
+        y = features[0, c] + np.float32(echo) * features[1, c] if echo else features[0, c]
+        out[c] = np.rint(y * gain[c])
     return out
 
 
 Network = Callable[[], nn.Sequential]
+Box = tuple[int, int, int, int]
 
 
 class Pair:
@@ -205,19 +214,44 @@ class Pair:
     def _autocast(self, precise: bool) -> torch.autocast:
         return torch.autocast(self.device.type, self.dtype, enabled=self.is_reduced(precise))
 
-    @torch.inference_mode()
     def analyze(
-        self, color: NDArray[np.uint8], gain: NDArray[np.float32] | None, precise: bool = False
-    ) -> NDArray[Any]:
-        """Pixels (H, W, 1 or 3) to y (M, h, w), multiplied by gain (M,) and rounded; without a gain, as
-        float32, for whoever tries several.
+        self, color: NDArray[np.uint8], gain: NDArray[np.float32], precise: bool = False,
+        echo: float = 0.0,
+    ) -> NDArray[np.int32]:  # fmt: skip
+        """Pixels (H, W, 1 or 3) to y (M, h, w), with so much of its echo, multiplied by gain (M,) and
+        rounded; tile by tile."""
+        height, width = color.shape[:2]
+        y = np.empty((self.M, -(-height // STRIDE), -(-width // STRIDE)), dtype=np.int32)
+        for (top, bottom, left, right), part in self._features(color, precise, echo > 0):
+            y[:, top:bottom, left:right] = quantize(part, gain, echo)
+        return y
 
-        The image is continued by its border to multiples of 16, and seen tile by tile.
+    def features(
+        self, color: NDArray[np.uint8], precise: bool = False, echo: bool = False
+    ) -> NDArray[np.float32]:
+        """y (1, M, h, w) as floats, or with its echo (2, M, h, w), for whoever tries several gains.
+
+        The echo is y - g_a(g_s(y)): what g_a misses in what g_s makes of y. Some of it added to y costs
+        bits and wins more quality where y is coded finely; it takes twice as long as y itself.
         """
         height, width = color.shape[:2]
         h, w = -(-height // STRIDE), -(-width // STRIDE)
-        y = np.empty((self.M, h, w), dtype=np.float32 if gain is None else np.int32)
-        for inner, outer in track(tiles(h, w, self.tile, self.halo), "analysis"):
+        out = np.empty((1 + echo, self.M, h, w), dtype=np.float32)
+        for (top, bottom, left, right), part in self._features(color, precise, echo):
+            out[:, :, top:bottom, left:right] = part
+        return out
+
+    def _features(
+        self, color: NDArray[np.uint8], precise: bool, echo: bool
+    ) -> Iterator[tuple[Box, NDArray[np.float32]]]:
+        """(box of latent positions, features there) of each tile.
+
+        The image is continued by its border to multiples of 16.
+        """
+        height, width = color.shape[:2]
+        h, w = -(-height // STRIDE), -(-width // STRIDE)
+        halo = 3 * self.halo if echo else self.halo
+        for inner, outer in track(tiles(h, w, self.tile, halo), "analysis"):
             (top, bottom, left, right) = (side * STRIDE for side in outer)
             pixels = color[top:bottom, left:right]
             missing = (bottom - top - pixels.shape[0], right - left - pixels.shape[1])
@@ -225,13 +259,12 @@ class Pair:
                 pixels = np.pad(pixels, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")
             x = torch.from_numpy(pixels.copy()).to(self.device).permute(2, 0, 1)[None]
             x = x.float().div_(255).expand(-1, 3, -1, -1)
-            with self._autocast(precise):
-                tile = self.g_a(x.contiguous(memory_format=torch.channels_last))[0]
-            part = cut(tile.float(), inner, outer, 1).cpu().numpy()
-            y[:, inner[0] : inner[1], inner[2] : inner[3]] = (
-                part if gain is None else quantize(part, gain)
-            )
-        return y
+            with torch.inference_mode(), self._autocast(precise):
+                y = self.g_a(x.contiguous(memory_format=torch.channels_last))
+                if echo:
+                    x_hat = self.g_s(y).contiguous(memory_format=torch.channels_last)
+                    y = torch.cat([y, y - self.g_a(x_hat)])
+            yield inner, cut(y.float(), inner, outer, 1).cpu().numpy()
 
     @torch.inference_mode()
     def synthesize(
@@ -264,9 +297,6 @@ class Pair:
         return color
 
 
-Box = tuple[int, int, int, int]
-
-
 def tiles(h: int, w: int, tile: int, halo: int) -> list[tuple[Box, Box]]:
     """(inner, outer) boxes in latent positions, top, bottom, left, right: inner tiles the plane, and
     outer is what must be seen for it."""
@@ -283,7 +313,7 @@ def tiles(h: int, w: int, tile: int, halo: int) -> list[tuple[Box, Box]]:
 
 
 def cut(tile: Tensor, inner: Box, outer: Box, scale: int) -> Tensor:
-    """The inner part of a tile (C, …) that was computed over the outer box."""
+    """The inner part of a tile (…, h, w) that was computed over the outer box."""
     top, left = (inner[0] - outer[0]) * scale, (inner[2] - outer[2]) * scale
     height, width = (inner[1] - inner[0]) * scale, (inner[3] - inner[2]) * scale
-    return tile[:, top : top + height, left : left + width]
+    return tile[..., top : top + height, left : left + width]

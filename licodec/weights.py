@@ -91,6 +91,13 @@ class Weights:
         anchors = len(self._tensors["log_gain"])
         return quality * (anchors - 1) * STEPS // QUALITY_STEPS
 
+    def echo(self, position: int) -> float:
+        """How much of its echo an encoder adds to y (`transforms.Pair.analyze`), between anchors linear."""
+        if "echo" not in self:
+            return 0.0
+        echo = self._tensors["echo"]
+        return float(np.interp(position / STEPS, np.arange(len(echo)), echo))
+
     def gain(self, position: int) -> NDArray[np.float32]:
         """(M,) what y is multiplied by before rounding; linear in log between anchors."""
         log_gain = self._tensors["log_gain"].astype(np.float64)

@@ -71,7 +71,8 @@ def test_decoder_returns_the_very_latents(photo, model, quality):
     codec, _ = open_codec(model, "cpu")
     step = round(2 * quality)
     position = codec.weights.position(step)
-    y = codec.transforms.analyze(np.asarray(photo), codec.weights.gain(position), is_precise(step))
+    gain, echo = codec.weights.gain(position), codec.weights.echo(position)
+    y = codec.transforms.analyze(np.asarray(photo), gain, is_precise(step), echo)
     container = unpack(licodec.encode(photo, quality=quality, model=model, device="cpu"))
     assert container.latents_crc32 == latents_crc32(y)
     assert (codec.decode_latents(container) == y).all()
@@ -165,12 +166,12 @@ whole, *tiled = (
     transforms.Pair(loaded.torch("g_a."), loaded.torch("g_s."), "cpu", "float32", tile)
     for tile in (64, 7, 5)
 )
-features, y = whole.analyze(image, None), whole.analyze(image, gain)
+features, y = whole.features(image, echo=True), whole.analyze(image, gain)
 x_hat = whole.synthesize(y, gain, 301, 403, 3)
 assert len(transforms.tiles(*y.shape[1:], 64, whole.halo)) == 1
 for pair in tiled:
     print(
-        np.abs(pair.analyze(image, None) - features).max(),
+        np.abs(pair.features(image, echo=True) - features).max(),
         (pair.analyze(image, gain) != y).sum(),
         np.abs(pair.synthesize(y, gain, 301, 403, 3).astype(int) - x_hat).max(),
     )

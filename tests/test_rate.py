@@ -60,9 +60,9 @@ def test_the_file_is_that_of_its_quality(photo):
 
 def test_g_a_runs_once(photo, monkeypatch):
     calls = []
-    analyze = transforms.Pair.analyze
+    features = transforms.Pair.features
     monkeypatch.setattr(
-        transforms.Pair, "analyze", lambda *a, **k: calls.append(1) or analyze(*a, **k)
+        transforms.Pair, "features", lambda *a, **k: calls.append(1) or features(*a, **k)
     )
     licodec.encode(photo, target_size=2000, device="cpu", precision="float32")
     assert len(calls) == 1

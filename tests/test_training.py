@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from licodec.pdf_transform import SIDE_LENGTH
 from licodec.training import config as configs
 from licodec.training.checkpoint import load_checkpoint
 from licodec.training.data import Images
+from licodec.training.echo import STRENGTHS, echo_of, strengths
 from licodec.training.export import export
 from licodec.training.loop import train
 from licodec.training.model import Adaptive, Factorized, between, round_ste
@@ -203,6 +205,17 @@ def test_two_processes(folder, tmp_path):
     assert done.returncode == 0, done.stderr
     state = load_checkpoint(tmp_path / "out/checkpoint.pt")
     assert state["step"] == 3 and state["provenance"]["processes"] == 2
+
+
+def test_an_echo_is_added_where_quality_pays_for_it():
+    """A g_a that sees half of everything: its echo makes up for it, in bits that only a high λ pays."""
+    x = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) - 0.5
+    model = SimpleNamespace(
+        g_a=lambda x: x / 2, g_s=lambda y: y, lambdas=(1e-6, 10.0), log_gain=torch.full((2, 3), 4.0)
+    )
+    y, echo = echo_of(model, x)
+    assert torch.allclose(echo, x / 4) and torch.allclose(y, x / 2)
+    assert strengths(model, x.clamp(min=0)).tolist() == [0, max(STRENGTHS)]
 
 
 def test_fewer_images_are_spread_evenly(folder):

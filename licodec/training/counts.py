@@ -12,6 +12,7 @@ from torch import Tensor
 
 from licodec.contexts import Contexts
 from licodec.distributions import BINS, count_values
+from licodec.training.echo import echo_of
 from licodec.training.hyperprior import ZDistributions
 from licodec.training.model import Adaptive, between
 from licodec.weights import STEPS
@@ -33,14 +34,20 @@ def latents(
     model: Adaptive | ZDistributions, images: list[Tensor], precision: torch.dtype,
     device: torch.device, multiple: int = 16,
 ) -> list[Tensor]:  # fmt: skip
-    """y (M, h, w) of each image (3, H, W), cut to multiples, as float16 on the CPU."""
+    """y (1, M, h, w) of each image (3, H, W), cut to multiples, as float16 on the CPU; and its echo with
+    it, (2, M, h, w), where an adaptive codec takes account of that.
+    """
     out = []
     for image in images:
         height, width = (side // multiple * multiple for side in image.shape[1:])
         x = image[None, :, :height, :width].float() / 255
         x = x.contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-            out.append(model.g_a(x)[0].to("cpu", torch.float16))
+            if isinstance(model, Adaptive) and model.echo.any():
+                both = torch.cat(echo_of(model, x))
+            else:
+                both = model.g_a(x)
+        out.append(both.to("cpu", torch.float16))
     return out
 
 
@@ -57,8 +64,11 @@ def collect(model: Adaptive, latents: list[Tensor], rates: list[list[float]]) ->
         for t in wanted:
             position = round(t * STEPS)
             gain = between(model.log_gain, torch.tensor([position / STEPS]))[0].exp().cpu()
-            u = (y.float() * gain[:, None, None]).round().to(torch.int32).numpy()
-            counts = contexts.counts(u, contexts.sort(u, position), BINS)
+            u = y[0].float()
+            if len(y) > 1:
+                u = u + between(model.echo.cpu(), torch.tensor([position / STEPS])) * y[1]
+            symbols = (u * gain[:, None, None]).round().to(torch.int32).numpy()
+            counts = contexts.counts(symbols, contexts.sort(symbols, position), BINS)
             values.append(torch.from_numpy(counts.astype(np.int16)))
             ts.append(position / STEPS)
     return Counts(torch.stack(values), torch.tensor(ts, dtype=torch.float32))
@@ -72,7 +82,7 @@ def collect_z(model: ZDistributions, latents: list[Tensor], rates: list[list[flo
         for t in wanted:
             rate = round(t * STEPS) / STEPS
             gain = between(model.log_gain, torch.tensor([rate]))[0].exp()
-            z = model.z_hat(y.to(gain.device).float() * gain[:, None, None]).int().cpu().numpy()
+            z = model.z_hat(y[0].to(gain.device).float() * gain[:, None, None]).int().cpu().numpy()
             channels = np.repeat(np.arange(len(z)), z[0].size)
             counts = count_values(z.reshape(-1), channels, len(z), BINS)
             values.append(torch.from_numpy(counts[:, None].astype(np.int16)))

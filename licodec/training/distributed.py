@@ -43,4 +43,6 @@ def share(tensors: list[torch.Tensor]) -> None:
 
 def stop() -> None:
     if dist.is_initialized():
+        # Together: a process whose peer had long gone was seen to wait forever in what follows.
+        dist.barrier()
         dist.destroy_process_group()

@@ -147,6 +147,7 @@ def _adaptive(config: configs.Config, ema: dict[str, Tensor]) -> dict[str, NDArr
         "context.order": ema["context_order"].numpy().astype(np.int16),
         "context.weights": context_weights,
         "context.thresholds": ema["context_thresholds"].numpy(),
+        "echo": ema["echo"].float().numpy(),
     }
 
 

@@ -187,12 +187,13 @@ class Adaptive(DistributionNets):
     """Factorized transforms with encoding distributions that follow the image.
 
     `context_order` (M,), `context_weights` (M, 2M) and `context_thresholds` (K, M, C - 1) are the integers
-    of licodec.contexts, which the task sets as well.
+    of licodec.contexts, which the task sets as well; `echo` (K,) is for `transforms.Pair.analyze`.
     """
 
     context_order: Tensor
     context_weights: Tensor
     context_thresholds: Tensor
+    echo: Tensor
 
     def __init__(
         self, N: int, M: int, lambdas: tuple[float, ...],
@@ -207,6 +208,7 @@ class Adaptive(DistributionNets):
         self.register_buffer(
             "context_thresholds", torch.zeros(len(lambdas), M, classes - 1, dtype=torch.int32)
         )
+        self.register_buffer("echo", torch.zeros(len(lambdas)))
 
     def forward(self, loss: str, *args: Any) -> tuple[Tensor, Tensor]:
         """DDP's one entrance: `rates` or `joint`, with their arguments."""

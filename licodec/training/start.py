@@ -20,6 +20,7 @@ from licodec.transforms import GDN
 
 TABLES = (
     "prior", "class_prior", "z_prior", "context_order", "context_weights", "context_thresholds",
+    "echo",
 )  # fmt: skip
 """What stage (b) sets from data, together."""
 

@@ -16,6 +16,7 @@ from licodec.training.config import Config
 from licodec.training.counts import Counts, best_average, collect, collect_z, log2_average
 from licodec.training.counts import latents as collect_latents
 from licodec.training.data import Images
+from licodec.training.echo import strengths
 from licodec.training.hyperprior import Hyperprior, ZDistributions
 from licodec.training.hyperprior import initialize as initialize_hyperprior
 from licodec.training.model import (
@@ -29,6 +30,9 @@ from licodec.training.model import (
 from licodec.training.regularizer import Regularizer
 from licodec.training.start import initialize
 from licodec.transforms import has_native_bf16
+
+_ECHO_IMAGES, _ECHO_PATCH = 24, 256
+"""The images that tell how much echo serves, and their size."""
 
 
 class Task(Protocol):
@@ -198,19 +202,35 @@ class Distributions:
         self.model = self.nets = model
 
         rng = np.random.default_rng(config.train.seed)
+        if not model.prior.any():
+            self._choose_echo(model, images)
         latents, held_out = self._latents(model, images)
         if not model.prior.any():
-            self._fit_contexts(model, latents, rng)
+            self._fit_contexts(model, [y[0] for y in latents], rng)
         self._count(lambda y, rates: collect(model, y, rates), latents, held_out, rng)
         if not model.prior.any():
             tables = [best_average(self.counts, k) for k in range(len(settings.lambdas))]
             model.prior.copy_(torch.stack([prior for prior, _ in tables]))
             model.class_prior.copy_(torch.stack([classes for _, classes in tables]))
 
+    def _choose_echo(self, model: Adaptive, images: Images) -> None:
+        """By the middles of some of the training images."""
+        large = [i for i in images.train if min(i.shape[1:]) >= _ECHO_PATCH]
+        some = large[:: max(1, len(large) // _ECHO_IMAGES)][:_ECHO_IMAGES]
+        if some:
+            x = torch.stack([central(i, _ECHO_PATCH) for i in some]).float() / 255
+            with torch.autocast(
+                self.device.type, torch.bfloat16, enabled=uses_bf16(self.config, self.device)
+            ):
+                x = x.contiguous(memory_format=torch.channels_last)
+                model.echo.copy_(strengths(model, x))
+        distributed.share([model.echo])
+
     def _latents(
         self, model: Adaptive | ZDistributions, images: Images, multiple: int = 16
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """y of the training and of the held-out images, cut to multiples of so many pixels."""
+        """y, and its echo if need be, of the training and of the held-out images, cut to multiples of so
+        many pixels."""
         precision = torch.bfloat16 if uses_bf16(self.config, self.device) else torch.float32
         train, held_out = (
             collect_latents(model, part, precision, self.device, multiple)
