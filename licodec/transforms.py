@@ -11,7 +11,7 @@ between the two. Nothing here decides a probability: a different rounding moves 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -183,36 +183,42 @@ class Pair:
             precision = "bf16" if device == "cuda" or has_native_bf16() else "float32"
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self.tile = tile
-        self._states = (g_a, g_s)
-        self._make_g_a, self._make_g_s, self.M = self.networks(g_a)
+        self._states = {"g_a": g_a, "g_s": g_s}
+        make_g_a, make_g_s, self.M = self.networks(g_a)
+        self._make = {"g_a": make_g_a, "g_s": make_g_s}
+        self._made: dict[tuple[str, bool], nn.Sequential] = {}
 
     def networks(self, g_a: dict[str, Tensor]) -> tuple[Network, Network, int]:
         """What makes g_a and g_s as the state of g_a has them, without their weights, and M."""
         N, M = len(g_a["0.bias"]), len(g_a["6.bias"])
         return partial(analysis, N, M), partial(synthesis, N, M), M
 
-    @cached_property
-    def g_a(self) -> nn.Sequential:
-        return self._place(self._make_g_a(), self._states[0])
+    def network(self, name: str, precise: bool = True) -> nn.Sequential:
+        """g_a or g_s, ready to run; its convolutions have the precision that they are to run in."""
+        reduced = self.is_reduced(precise)
+        if (name, reduced) not in self._made:
+            net = self._make[name]()
+            net.load_state_dict(self._states[name])
+            if isinstance(net[-1], nn.ConvTranspose2d):
+                net[-1] = as_subpixel(net[-1])
+            for layer in net.modules():
+                if reduced and isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+                    layer.to(self.dtype)
+            net.to(self.device)
+            net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self._made[name, reduced] = net.eval()
+        return self._made[name, reduced]
 
-    @cached_property
-    def g_s(self) -> nn.Sequential:
-        return self._place(self._make_g_s(), self._states[1])
-
-    def _place(self, net: nn.Sequential, state: dict[str, Tensor]) -> nn.Sequential:
-        net.load_state_dict(state)
-        if isinstance(net[-1], nn.ConvTranspose2d):
-            net[-1] = as_subpixel(net[-1])
-        net.to(self.device)
-        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return net.eval()
+    def _run(self, name: str, x: Tensor, precise: bool) -> Tensor:
+        with torch.autocast(self.device.type, self.dtype, enabled=self.is_reduced(precise)):
+            out: Tensor = self.network(name, precise)(
+                x.contiguous(memory_format=torch.channels_last)
+            )
+        return out
 
     def is_reduced(self, precise: bool) -> bool:
         """Whether bf16 it is; precise asks for float32, unless the precision was chosen by the user."""
         return self.dtype != torch.float32 and (self.chosen or not precise)
-
-    def _autocast(self, precise: bool) -> torch.autocast:
-        return torch.autocast(self.device.type, self.dtype, enabled=self.is_reduced(precise))
 
     def analyze(
         self, color: NDArray[np.uint8], gain: NDArray[np.float32], precise: bool = False,
@@ -259,11 +265,11 @@ class Pair:
                 pixels = np.pad(pixels, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")
             x = torch.from_numpy(pixels.copy()).to(self.device).permute(2, 0, 1)[None]
             x = x.float().div_(255).expand(-1, 3, -1, -1)
-            with torch.inference_mode(), self._autocast(precise):
-                y = self.g_a(x.contiguous(memory_format=torch.channels_last))
+            with torch.inference_mode():
+                y = self._run("g_a", x, precise)
                 if echo:
-                    x_hat = self.g_s(y).contiguous(memory_format=torch.channels_last)
-                    y = torch.cat([y, y - self.g_a(x_hat)])
+                    heard = self._run("g_a", self._run("g_s", y, precise), precise)
+                    y = torch.cat([y, y - heard])
             yield inner, cut(y.float(), inner, outer, 1).cpu().numpy()
 
     @torch.inference_mode()
@@ -283,8 +289,7 @@ class Pair:
         for inner, outer in track(tiles(h, w, self.tile, self.halo), "synthesis"):
             part = y[:, outer[0] : outer[1], outer[2] : outer[3]]
             y_hat = torch.from_numpy(np.ascontiguousarray(part)).to(self.device) / scale
-            with self._autocast(precise):
-                x_hat = self.g_s(y_hat[None].contiguous(memory_format=torch.channels_last))[0]
+            x_hat = self._run("g_s", y_hat[None], precise)[0]
             x_hat = cut(x_hat.float(), inner, outer, STRIDE)
             if channels == 1:
                 x_hat = x_hat.mean(0, keepdim=True)

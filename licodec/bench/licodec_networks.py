@@ -18,7 +18,7 @@ def decoder_complexity(model: str, width: int, height: int) -> Complexity:
     """g_s on the latents of one image, and every network that decides a probability."""
     codec, name = open_codec(model, "cpu")
     y_hat = torch.zeros(1, codec.transforms.M, -(-height // STRIDE), -(-width // STRIDE))
-    total = count(codec.transforms.g_s, y_hat)
+    total = count(codec.transforms.network("g_s"), y_hat)
     if name == "adaptive":
         total += pdf_transforms(codec.weights)[1]
     entropy_model = codec.model(name)
