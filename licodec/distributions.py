@@ -41,7 +41,10 @@ def _exp2_table() -> NDArray[np.int64]:
     return np.array(values, dtype=np.int64)
 
 
-_EXP2 = _exp2_table()
+_LEAST = 31 * LOG2_UNIT
+"""So far below the largest, a weight is 0."""
+_EXP2 = (_exp2_table()[None] >> np.arange(32)[:, None]).reshape(-1)
+"""round(2^30 / 2^(f/1024)) for f = 0 … 1023, halved and rounded down for each whole bit of 0 … 31."""
 
 
 def interpolate(prior: NDArray[Any], position: int, steps: int) -> NDArray[np.int64]:
@@ -66,8 +69,7 @@ def integer_softmax(logits: NDArray[np.int64]) -> Pmf:
     Integer arithmetic only. Shape (…, bins) to the same; entries may be 0.
     """
     below = logits.max(axis=-1, keepdims=True) - logits
-    whole = np.minimum(below // LOG2_UNIT, 62)
-    weights = _EXP2[below % LOG2_UNIT] >> whole
+    weights = _EXP2[np.minimum(below, _LEAST)]
     pmf: Pmf = weights * PMF_TOTAL // weights.sum(axis=-1, keepdims=True)
     return pmf
 
@@ -143,8 +145,7 @@ def count_values(
     values: NDArray[np.int32], classes: NDArray[Any], C: int, bins: int
 ) -> NDArray[np.int64]:
     """How often values (count,) fall in each bin, by class: (C, bins + 1), the escapes last."""
-    symbols = values.astype(np.int64) + bins // 2
-    symbols[(symbols < 0) | (symbols >= bins)] = bins
+    symbols = np.minimum((values + bins // 2).view(np.uint32), bins)
     return np.bincount(classes * (bins + 1) + symbols, minlength=C * (bins + 1)).reshape(C, -1)
 
 

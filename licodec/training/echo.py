@@ -8,6 +8,8 @@ from torch import Tensor
 from licodec.training.model import Adaptive
 
 STRENGTHS = tuple(i / 8 for i in range(7))
+_WORTH = 0.015
+"""What an echo must win of R + λD, for an encoder to take three times as long."""
 
 
 def echo_of(model: Adaptive, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -19,7 +21,8 @@ def echo_of(model: Adaptive, x: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def strengths(model: Adaptive, x: Tensor) -> Tensor:
-    """(K,) those of STRENGTHS with the least R + λD over images x (B, 3, H, W) together.
+    """(K,) those of STRENGTHS with the least R + λD over images x (B, 3, H, W) together, 0 where that is
+    not worth the time.
 
     R is the entropy of each channel's latents.
     """
@@ -34,7 +37,8 @@ def strengths(model: Adaptive, x: Tensor) -> Tensor:
             x_hat = model.g_s((u / gain).contiguous(memory_format=torch.channels_last))
             mse = float(((x_hat.float().clamp(0, 1) - x) ** 2).mean())
             costs.append(_entropy(u) / pixels + lmbda * 255**2 * mse)
-        chosen.append(STRENGTHS[costs.index(min(costs))])
+        worth = min(costs) < (1 - _WORTH) * costs[0]
+        chosen.append(STRENGTHS[costs.index(min(costs))] if worth else 0.0)
     return torch.tensor(chosen)
 
 
