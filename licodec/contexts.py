@@ -142,7 +142,7 @@ class Contexts:
         Only at positions that are `seen` (h, w), by default all.
         """
         C = self.thresholds.shape[2] + 1
-        out = np.zeros((len(y), C, bins + 1), dtype=np.int64)
+        total: NDArray[np.int64] | None = None
         for band in bands(*y.shape[1:]):
             rows = classes[:, band].reshape(len(classes), -1)
             rows = rows + C * np.arange(len(classes))[:, None]
@@ -151,7 +151,10 @@ class Contexts:
                 shown = seen[band].reshape(-1)
                 flat, rows = flat[:, shown], rows[:, shown]
             counted = count_values(flat.reshape(-1), rows.reshape(-1), C * len(classes), bins)
-            out[self.order] += counted.reshape(-1, C, bins + 1)
+            total = counted if total is None else total + counted
+        out = np.zeros((len(y), C, bins + 1), dtype=np.int64)
+        assert total is not None
+        out[self.order] = total.reshape(-1, C, bins + 1)
         return out
 
     def among(self, kept: NDArray[np.bool_]) -> Contexts:

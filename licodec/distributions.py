@@ -151,7 +151,7 @@ def count_values(
 
 def information(counts: NDArray[np.int64], pmf: Pmf) -> float:
     """Bits that symbols counted (…, bins + 1) cost under pmf, escapes at their table's price alone."""
-    used = counts > 0  # few: most bins of most tables stay empty
-    totals = np.broadcast_to(pmf.sum(axis=-1, keepdims=True), pmf.shape)
-    shares = np.maximum(pmf[used], PMF_TOTAL / 2**24) / totals[used]
-    return float(-(counts[used] * np.log2(shares)).sum())
+    used = np.flatnonzero(counts)  # few: most bins of most tables stay empty
+    totals = pmf.sum(axis=-1).reshape(-1)[used // pmf.shape[-1]]
+    shares = np.maximum(pmf.reshape(-1)[used], PMF_TOTAL / 2**24) / totals
+    return float(-(counts.reshape(-1)[used] * np.log2(shares)).sum())

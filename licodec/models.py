@@ -24,6 +24,7 @@ from licodec.hyperprior import Hyperprior
 from licodec.image_distributions import ImageDistributions
 from licodec.progress import track
 from licodec.rangecoder import Coder, Pmf
+from licodec.threads import one_blas_thread
 from licodec.weights import STEPS, Weights
 
 Integers = NDArray[np.int32]
@@ -97,6 +98,13 @@ class Tabled(ABC):
     def code_latents(
         self, coder: Coder, position: int, h: int, w: int,
         y: Integers | None = None, side: Side | None = None, seen: Mask | None = None,
+    ) -> Integers:  # fmt: skip
+        with one_blas_thread():
+            return self._code_latents(coder, position, h, w, y, side, seen)
+
+    def _code_latents(
+        self, coder: Coder, position: int, h: int, w: int,
+        y: Integers | None, side: Side | None, seen: Mask | None,
     ) -> Integers:  # fmt: skip
         tables = self.tables(position, self.code_side(coder, position, side and side.z))
         used = code_used(coder, tables, count_seen(seen, h * w), side and side.used)
@@ -196,7 +204,8 @@ class Adaptive(ImageDistributions, Tabled):
         """ẑ (Z, 32) of the encoding distributions, and the classes that they are told by."""
         used = find_used(y, seen)
         contexts = self.contexts.among(used)
-        classes = contexts.sort(y, position, seen)
+        with one_blas_thread():
+            classes = contexts.sort(y, position, seen)
         counts = contexts.counts(y, classes, BINS, seen)
         counts[~used, 0, BINS // 2] = count_seen(seen, y[0].size)
         return Side(self.choose(counts, position), used, classes)

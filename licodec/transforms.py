@@ -149,9 +149,12 @@ def quantize(
         echo: how much of the echo is added to y.
     """
     out = np.empty(features.shape[1:], dtype=np.int32)
-    for c in range(len(out)):  # one at a time, for large images
-        y = features[0, c] + np.float32(echo) * features[1, c] if echo else features[0, c]
-        out[c] = np.rint(y * gain[c])
+    some = max(1, 2**18 // out[0].size)  # channels at once: few of them, for large images
+    for c in range(0, len(out), some):
+        part = slice(c, c + some)
+        y = features[0, part] + np.float32(echo) * features[1, part] if echo else features[0, part]
+        u = y * gain[part, None, None]
+        out[part] = np.rint(u, out=u)
     return out
 
 
