@@ -10,7 +10,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "licodec"
 # From the bottom up. Folders stand for all of their files.
 ORDER = [
     "process", "errors", "progress", "threads", "container", "catalogue", "info", "rate", "rangecoder",
-    "distributions", "gaussian", "weights", "histogram", "pdf_transform", "transforms", "attention_transforms",
+    "distributions", "gaussian", "weights", "histogram", "pdf_transform", "transforms",
+    "attention_transforms",
     "hyper_networks", "integer_nets", "contexts", "expected", "image_distributions", "hyperprior", "models",
     "alpha", "bitdepth", "metadata", "image", "output", "files", "codec", "pillow_plugin", "", "batch",
     "coding", "training", "bench", "cli", "__main__",
