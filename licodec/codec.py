@@ -135,7 +135,8 @@ class Codec:
     def encode_to(
         self, picture: Picture, target: Target, model: str, adaptive_z: bool = False
     ) -> bytes:
-        """A picture to the .lic file whose quality serves a target best; g_a runs once for all of them.
+        """A picture to the .lic file whose quality serves a target best; the features are made once for
+        all that have no echo, and once for all that have one.
 
         Raises:
             UnreachableTargetError: no quality is small or good enough.

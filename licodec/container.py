@@ -33,7 +33,7 @@ HEADER_BYTES = 32
 MAX_METADATA = 2**26
 """Bytes that an unpacked metadata chunk may have."""
 MAX_OVERHEAD = 2**28
-MAX_BYTES_PER_PIXEL = 8
+MAX_BYTES_PER_PIXEL = 16
 """No file is longer than MAX_OVERHEAD + MAX_BYTES_PER_PIXEL · pixels: three full metadata chunks fit
 into the one, alpha that does not deflate and nothing but escapes into the other."""
 

@@ -110,7 +110,7 @@ class Contexts:
         """
         count = len(self.order)
         out = np.zeros((count, y[0].size), dtype=np.uint8)
-        if thresholds.shape[1]:
+        if thresholds.shape[1] and count:
             features = Features(count, *y.shape[1:])
             features.add(0, y[self.order])
             for top in range(0, count, _ROWS):  # none looks at a later one
@@ -141,20 +141,18 @@ class Contexts:
 
         Only at positions that are `seen` (h, w), by default all.
         """
-        C = self.thresholds.shape[2] + 1
-        total: NDArray[np.int64] | None = None
+        C, count = self.thresholds.shape[2] + 1, len(self.order)
+        total = np.zeros((C * count, bins + 1), dtype=np.int64)
         for band in bands(*y.shape[1:]):
-            rows = classes[:, band].reshape(len(classes), -1)
-            rows = rows + C * np.arange(len(classes))[:, None]
-            flat = y[self.order, band].reshape(len(classes), -1)
+            shape = (count, y[0, band].size)
+            rows = classes[:, band].reshape(shape) + C * np.arange(count)[:, None]
+            flat = y[self.order, band].reshape(shape)
             if seen is not None:
                 shown = seen[band].reshape(-1)
                 flat, rows = flat[:, shown], rows[:, shown]
-            counted = count_values(flat.reshape(-1), rows.reshape(-1), C * len(classes), bins)
-            total = counted if total is None else total + counted
+            total += count_values(flat.reshape(-1), rows.reshape(-1), C * count, bins)
         out = np.zeros((len(y), C, bins + 1), dtype=np.int64)
-        assert total is not None
-        out[self.order] = total.reshape(-1, C, bins + 1)
+        out[self.order] = total.reshape(count, C, bins + 1)
         return out
 
     def among(self, kept: NDArray[np.bool_]) -> Contexts:

@@ -146,7 +146,9 @@ def count_values(
 ) -> NDArray[np.int64]:
     """How often values (count,) fall in each bin, by class: (C, bins + 1), the escapes last."""
     symbols = np.minimum((values + bins // 2).view(np.uint32), bins)
-    return np.bincount(classes * (bins + 1) + symbols, minlength=C * (bins + 1)).reshape(C, -1)
+    return np.bincount(classes * (bins + 1) + symbols, minlength=C * (bins + 1)).reshape(
+        C, bins + 1
+    )
 
 
 def information(counts: NDArray[np.int64], pmf: Pmf) -> float:

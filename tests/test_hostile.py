@@ -132,7 +132,7 @@ def test_more_bytes_than_the_pixels_can_need(encoded, monkeypatch):
 
 
 def test_the_worst_image_stays_within_the_most_bytes():
-    """Escapes everywhere, as far out as the format reaches: 8 bytes a pixel are never used up."""
+    """Escapes everywhere, as far out as the format reaches: 16 bytes a pixel are never used up."""
     codec, _ = open_codec("factorized", "cpu", "float32")
     y = np.full((codec.transforms.M, 4, 4), 2**23, dtype=np.int32)
     y[:, ::2] *= -1

@@ -62,6 +62,8 @@ def test_every_tensor_is_checked(kind, originals, tmp_path):
         if (kind, name) in (("adaptive", "z_prior"), (Z, "z_distributions.prior")):
             continue  # without it, the model is factorized, or ẑ coded with static tables
         broken = [None, tensor[None], tensor[..., :-1], tensor.astype(np.complex64)]
+        if name == "echo":
+            del broken[0]  # weights may have none
         if tensor.dtype.kind == "f":
             for value in (np.nan, np.inf):
                 broken.append(tensor.copy())
