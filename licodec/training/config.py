@@ -81,6 +81,9 @@ class Train:
     """Fraction of the run in which the upper rates weigh more (useful from a cold start)."""
     rate_balance: float = 0.4
     """The loss at each lambda is divided by lambda to this power."""
+    echo: tuple[float, ...] = ()
+    """How much of y's echo the encoder is to add at each lambda, as stage (b) chose it for earlier
+    weights; none in a first run of the factorized transforms."""
     histogram_kernel: str = "triangular"
     precision: str = "auto"
     """float32, bf16, or auto: bf16 where the processor has it; emulated, it is ten times slower."""
@@ -176,6 +179,10 @@ def check(config: Config, name: str = "config") -> None:
         raise UsageError(f"{name}: data.patch must be a multiple of 16, at least 64")
     if train.stage != "transforms":
         _check_distributions(config, name)
+    if train.echo and (train.stage != "transforms" or model.arch != "factorized"):
+        raise UsageError(f"{name}: train.echo is for the factorized transforms")
+    if train.echo and len(train.echo) != len(model.lambdas):
+        raise UsageError(f"{name}: train.echo needs a value for each of model.lambdas")
     if model.arch != "factorized":
         _check_hyperprior(config, name)
     elif train.init == "fresh":

@@ -41,9 +41,12 @@ class Factorized(nn.Module):
     K bottlenecks are one bottleneck of K·M channels, so that each step sees every rate.
     """
 
-    def __init__(self, N: int, M: int, lambdas: tuple[float, ...]) -> None:
+    def __init__(
+        self, N: int, M: int, lambdas: tuple[float, ...], echo: tuple[float, ...] = ()
+    ) -> None:
         super().__init__()
         self.lambdas = lambdas
+        self.strengths = echo or (0.0,) * len(lambdas)
         self.M = M
         self.g_a = analysis(N, M)
         self.g_s = synthesis(N, M)
@@ -66,7 +69,7 @@ class Factorized(nn.Module):
         K = len(self.lambdas)
         batch, _, height, width = x.shape
         gain = self.log_gain.exp().repeat(batch // K, 1)[:, :, None, None]
-        u = self.g_a(x).float() * gain
+        u = self._with_echo(self.g_a(x).float(), self.strengths * (batch // K)) * gain
         x_hat = self.g_s(round_ste(u) / gain).float()
         stacked = u.reshape(batch // K, K * self.M, *u.shape[2:])
         with torch.autocast(x.device.type, enabled=False):
@@ -79,11 +82,25 @@ class Factorized(nn.Module):
         loss = (scale * (bpp + lambdas * 255**2 * mse)).sum() / weights.sum()
         return loss, torch.stack([bpp, mse]).detach()
 
+    def _with_echo(self, y: Tensor, strengths: tuple[float, ...]) -> Tensor:
+        """y (B, M, h, w) with so much of its echo as the encoder will add (`transforms.Pair.analyze`),
+        which passes no gradient."""
+        some = [i for i, strength in enumerate(strengths) if strength]
+        if not some:
+            return y
+        scale = y.new_tensor(strengths)[:, None, None, None]
+        echo = torch.zeros_like(y)
+        with torch.no_grad():
+            x_hat = self.g_s(y[some].contiguous(memory_format=torch.channels_last))
+            echo[some] = y[some] - self.g_a(x_hat).float()
+        return y + scale * echo
+
     @torch.no_grad()
     def evaluate(self, x: Tensor, index: int) -> tuple[Tensor, Tensor]:
         """bpp by the static bottleneck's likelihoods, and mse of the clamped x̂, at one lambda."""
         gain = self.log_gain[index].exp()[None, :, None, None]
-        y_hat = (self.g_a(x).float() * gain).round()
+        y = self._with_echo(self.g_a(x).float(), self.strengths[index : index + 1] * len(x))
+        y_hat = (y * gain).round()
         x_hat = self.g_s(y_hat / gain).float().clamp(0, 1)
         K, M = len(self.lambdas), self.M
         stacked = y_hat.new_zeros(len(x), K * M, *y_hat.shape[2:])

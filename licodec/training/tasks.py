@@ -81,7 +81,8 @@ class Transforms:
         self.model.to(memory_format=self.layout)  # type: ignore[call-overload]
 
     def _start(self) -> Factorized | Hyperprior:
-        model = Factorized(self.config.model.N, self.config.model.M, self.config.model.lambdas)
+        settings = self.config.model
+        model = Factorized(settings.N, settings.M, settings.lambdas, self.config.train.echo)
         initialize(model, self.config, self.images)
         return model
 
