@@ -12,6 +12,7 @@ Ahead of y, both tell which channels are silent, 0 throughout, and of these noth
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -110,27 +111,57 @@ class Tabled(ABC):
         used = code_used(coder, tables, count_seen(seen, h * w), side and side.used)
         contexts = self.contexts.among(used)
         thresholds = contexts.at(position)
-        frequencies = tables.astype(np.float64)
+        frequencies = tables[contexts.order].astype(np.float64)
+        C, entries = tables.shape[1:]
         out = np.zeros((len(tables), h, w), dtype=np.int32)
         for band in track(bands(h, w), "latents"):
-            rows = out[:, band]
-            shown = slice(None) if seen is None else np.flatnonzero(seen[band])
-            places = np.arange(rows[0].size)[shown]
-            features = Features(len(contexts.order), *rows.shape[1:])
-            for i, c in enumerate(contexts.order):
+            shape = out[0, band].shape
+            size = shape[0] * shape[1]
+            shown = None if seen is None else np.flatnonzero(seen[band])
+            features = Features(0 if side else len(contexts.order), *shape)
+            for group in _groups(contexts.order, y, band):
+                channels = contexts.order[group]
+                rows = np.arange(len(channels))[:, None]
                 if side is None:
-                    classes = contexts.classes(i, features, thresholds)[shown]
+                    classes = contexts.classes(group.start, features, thresholds)[None]
                 else:
-                    classes = side.classes[i, band].reshape(-1)[shown]
-                by_class = places[np.argsort(classes, kind="stable")]
-                counts = np.bincount(classes, minlength=tables.shape[1])
-                values = None if y is None else y[c, band].reshape(-1)[by_class]
-                flat = np.zeros(rows[c].size, dtype=np.int32)
-                flat[by_class] = code_values(coder, values, counts, frequencies[c])
-                rows[c] = flat.reshape(rows[c].shape)
-                if side is None and tables.shape[1] > 1:
-                    features.add(i, rows[c][None])
+                    classes = side.classes[group, band].reshape(len(rows), size)
+                if shown is not None:
+                    classes = classes[:, shown]
+                counts = np.bincount((classes + C * rows).reshape(-1), minlength=C * len(rows))
+                by_class = np.argsort(classes, axis=1, kind="stable")
+                places = by_class if shown is None else shown[by_class]
+                places += size * rows
+                places = places.reshape(-1)
+                values = None if y is None else y[channels, band].reshape(-1)[places]
+                planes = np.zeros(size * len(rows), dtype=np.int32)
+                planes[places] = code_values(
+                    coder, values, counts, frequencies[group].reshape(-1, entries)
+                )
+                planes = planes.reshape(-1, *shape)
+                for channel, plane in zip(channels, planes, strict=True):
+                    out[channel, band] = plane
+                if side is None and C > 1:
+                    features.add(group.start, planes)
         return out
+
+
+def _groups(order: list[int], y: Integers | None, band: slice) -> Iterator[slice]:
+    """Parts of a coding order that are coded in one call.
+
+    A decoder needs each channel to sort the next: its parts are single ones. An encoder, which has all,
+    takes as many as make the same stream: escapes follow their channel, so it is the last of its part.
+    """
+    most, ends = 1, np.ones(len(order), dtype=np.bool_)
+    if y is not None and order:
+        rows = y[order, band].reshape(len(order), -1)
+        most = max(1, 2**19 // rows.shape[1])
+        ends = (rows.max(1) >= BINS // 2) | (rows.min(1) < -BINS // 2)
+    start = 0
+    for i, is_end in enumerate(ends.tolist(), 1):
+        if is_end or i - start == most or i == len(order):
+            yield slice(start, i)
+            start = i
 
 
 def find_used(y: Integers, seen: Mask | None) -> Mask:

@@ -11,7 +11,7 @@ from conftest import noise
 from PIL import Image
 
 import licodec
-from licodec import weights
+from licodec import models, weights
 from licodec.codec import Codec, is_precise, latents_crc32, open_codec, verify_latents
 from licodec.container import pack, unpack
 from licodec.distributions import BINS, PMF_TOTAL, information
@@ -113,6 +113,36 @@ def test_one_traversal_for_both_directions(photo):
         model.code_latents(encoder, 300, 2, 3, y, z)
         decoded = model.code_latents(Decoder(encoder.finish()), 300, 2, 3)
         assert (decoded == y).all()
+
+
+@pytest.mark.parametrize("seen_share", [1, 0.5])
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_how_many_channels_an_encoder_takes_at_once_shows_nowhere(name, seen_share, monkeypatch):
+    codec, _ = open_codec("adaptive", "cpu")
+    model = codec.model(name)
+    rng = np.random.default_rng(6)
+    y = rng.integers(-3, 4, (codec.transforms.M, 20, 24)).astype(np.int32)
+    for channel in (0, 7, 8, 100, codec.transforms.M - 1):
+        y[channel, 3, 4:7] = [128, -129, 100_000]
+    seen = rng.random((20, 24)) < seen_share
+    y *= seen
+    side = model.side_information(y, 300, seen)
+    streams, parts = [], []
+    for groups in (models._groups, lambda order, y, band: _singles(order)):
+        monkeypatch.setattr(
+            models, "_groups", lambda *a, groups=groups: parts.append([*groups(*a)]) or parts[-1]
+        )
+        encoder = Encoder()
+        assert (model.code_latents(encoder, 300, 20, 24, y, side, seen) == y).all()
+        streams.append(encoder.finish())
+    assert 4 <= len(parts[0]) <= 7 and len(parts[1]) == len(y)
+    assert streams[0] == streams[1]
+    monkeypatch.undo()
+    assert (model.code_latents(Decoder(streams[0]), 300, 20, 24, seen=seen) == y).all()
+
+
+def _singles(order):
+    return [slice(i, i + 1) for i in range(len(order))]
 
 
 @pytest.mark.parametrize("name", sorted(MODELS))

@@ -259,6 +259,31 @@ def test_rounding_passes_gradients():
     assert out.tolist() == [0, 2] and x.grad.tolist() == [1, 1]
 
 
+def test_transforms_are_trained_with_the_echo_that_is_coded():
+    """Both nets keep their gradients in bf16 too, and only the patches with an echo are coded otherwise."""
+    torch.manual_seed(0)
+    x = torch.rand(4, 3, 64, 64)
+    figures = []
+    for echo in ((), (0.0, 0.75)):
+        torch.manual_seed(1)
+        model = Factorized(16, 24, (0.01, 0.1), echo)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss, seen = model(x, torch.ones(2), 0.2)
+        loss.backward()
+        figures.append(seen)
+        for name, parameter in model.named_parameters():
+            if not name.endswith("quantiles"):
+                assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+        y = model.g_a(x).float()
+        heard = model.g_a(model.g_s(y)).float()
+        wanted = y + (0.75 if echo else 0) * (y - heard)
+        with torch.no_grad():
+            u = (wanted * model.log_gain[1].exp()[:, None, None]).round()
+            x_hat = model.g_s(u / model.log_gain[1].exp()[:, None, None]).clamp(0, 1)
+        assert torch.isclose(model.evaluate(x, 1)[1], ((x_hat - x) ** 2).mean(), rtol=1e-3)
+    assert figures[0][1, 0] == figures[1][1, 0] and figures[0][1, 1] != figures[1][1, 1]
+
+
 def test_stage_b_loss_reaches_both_nets_and_nothing_else():
     model = Adaptive(8, 16, (0.01, 0.1), 16, 4, 4, 5, classes=2)
     torch.nn.init.normal_(model.h_s.layers[-1].weight, std=0.1)
