@@ -130,10 +130,10 @@ def test_learning_finds_what_tells_calm_from_busy():
     rng = np.random.default_rng(5)
     scale = np.exp(rng.normal(0, 1, (40, 1, 6, 6)))
     y = np.rint(rng.laplace(size=(40, 3, 6, 6)) * np.concatenate([scale, scale, scale], 1) * 3)
-    latents = [torch.from_numpy(v).half() for v in y]
+    latents = [torch.from_numpy(v)[None].half() for v in y]
     gains = torch.ones(2, 3)
-    order = learning.busiest_first(latents, gains[0])
-    features, rates = learning.sample(latents, gains, order, rng)
+    order = learning.busiest_first([v[0] for v in latents], gains[0])
+    features, rates = learning.sample(latents, gains, torch.zeros(2), order, 64, rng)
     weights = learning.fit(features, rates, 2)
     thresholds = learning.thresholds(weights, features, rates, 2, 3)
     assert thresholds.shape == (2, 3, 2) and (np.diff(thresholds, axis=2) >= 0).all()
@@ -144,3 +144,33 @@ def test_learning_finds_what_tells_calm_from_busy():
     spread = (last * np.abs(np.arange(BINS) - BINS // 2)).sum(1) / last.sum(1)
     assert spread[2] > 3 * spread[0]
     assert spread[0] < spread[1] < spread[2]
+
+
+def test_samples_hold_the_echo_that_is_coded():
+    y = torch.full((1, 2, 4, 4), 3.0)
+    latents = [torch.cat([y, torch.full_like(y, 8.0)])]
+    features, rates = learning.sample(
+        latents, torch.ones(2, 2), torch.tensor([0, 0.5]), np.arange(2, dtype=np.int16), 4,
+        np.random.default_rng(0),
+    )  # fmt: skip
+    assert set(rates) == {0, 1}
+    assert (features[0::2, rates == 0] == 3).all() and (features[0::2, rates == 1] == 7).all()
+
+
+def test_thresholds_lie_where_the_spread_changes():
+    """Three plateaus of unequal shares, told apart but for a step of the quantiles."""
+    rng = np.random.default_rng(8)
+    forecasts = rng.integers(0, 10_000, 20_000).astype(np.float32)
+    spread = np.select([forecasts < 7000, forecasts < 8500], [0.5, 4], 30)
+    magnitudes = np.abs(np.rint(rng.laplace(size=20_000) * spread)).astype(np.float32)
+    cuts = learning.partition(forecasts, magnitudes, 3)
+    assert np.abs(cuts - [7000, 8500]).max() < 10_000 / 32
+
+
+@pytest.mark.parametrize("forecasts", [[5] * 8, [0] * 7 + [9], [1, 2, 3]])
+def test_classes_beyond_what_forecasts_tell_apart_stay_empty(forecasts):
+    forecasts = np.array(forecasts, dtype=np.float32)
+    cuts = learning.partition(forecasts, np.arange(len(forecasts), dtype=np.float32), 4)
+    assert cuts.shape == (3,) and (np.diff(cuts) >= 0).all()
+    classes = (forecasts[:, None] >= cuts).sum(1)
+    assert len(set(classes)) <= len(set(forecasts)) and (cuts <= forecasts.max() + 1).all()

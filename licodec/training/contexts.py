@@ -9,34 +9,37 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from licodec.contexts import MAGNITUDE_LIMIT, Features, check_exact
+from licodec.transforms import quantize
 
-_SAMPLES = 24_000
+_IMAGES = 375
+"""Draws of an image and a rate that a sample is from."""
 _STEPS = 300
-_SHARE = 0.5
-"""Each class takes this share of what the calmer ones leave."""
+_CUTS = 32
+"""Thresholds are chosen among the quantiles of the forecasts that part them into so many."""
 
 
 def sample(
-    latents: list[Tensor], gains: Tensor, order: NDArray[np.int16], rng: np.random.Generator
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Features (2M, n) of n latent positions of random images and rates, and their rates (n,).
+    latents: list[Tensor], gains: Tensor, echo: Tensor, order: NDArray[np.int16], each: int,
+    rng: np.random.Generator,
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:  # fmt: skip
+    """Features (2M, n) of `each` latent positions of images and rates drawn at random, and rates (n,).
 
     Args:
-        latents: y (M, h, w) of each image.
+        latents: y (1, M, h, w) of each image, or with its echo (2, M, h, w).
         gains: (K, M).
+        echo: (K,) how much of it is added.
         order: (M,) the channels in coding order, in which the features are.
     """
     K, M = gains.shape
-    each = 64
     rows, rates = [], []
-    for _ in range(_SAMPLES // each):
-        y = latents[rng.integers(len(latents))].float()
+    for _ in range(_IMAGES):
+        features = latents[rng.integers(len(latents))].float().numpy()
         k = int(rng.integers(K))
-        u = (y * gains[k][:, None, None]).round().to(torch.int32).numpy()
-        features = Features(M, *u.shape[1:])
-        features.add(0, u[order])
-        positions = rng.integers(features.rows.shape[1], size=each)
-        rows.append(features.rows[:, positions])
+        u = quantize(features, gains[k].numpy(), float(echo[k]) if len(features) > 1 else 0.0)
+        seen = Features(M, *u.shape[1:])
+        seen.add(0, u[order])
+        positions = rng.integers(seen.rows.shape[1], size=each)
+        rows.append(seen.rows[:, positions])
         rates.append(np.full(each, k))
     return np.concatenate(rows, 1), np.concatenate(rates)
 
@@ -78,14 +81,61 @@ def thresholds(
     weights: NDArray[np.int16], features: NDArray[np.float32], rates: NDArray[np.int64],
     K: int, C: int,
 ) -> NDArray[np.int32]:  # fmt: skip
-    """(K, M, C - 1) quantiles of the forecasts at each rate, so that busier classes are rarer."""
+    """(K, M, C - 1) forecasts at which one class ends and the next begins."""
+    out = np.zeros((K, len(weights), C - 1), dtype=np.int32)
     if C == 1:
-        return np.zeros((K, len(weights), 0), dtype=np.int32)
+        return out
     forecasts = weights.astype(np.float32) @ features
-    shares = 1 - _SHARE ** np.arange(1, C)
-    out = np.stack([np.quantile(forecasts[:, rates == k], shares, axis=1).T for k in range(K)])
-    rounded: NDArray[np.int32] = np.ceil(out).astype(np.int32)
-    return rounded
+    for k in range(K):
+        some = rates == k
+        for i, (forecast, magnitude) in enumerate(
+            zip(forecasts[:, some], features[0::2, some], strict=True)
+        ):
+            out[k, i] = partition(forecast, magnitude, C)
+    return out
+
+
+def partition(
+    forecasts: NDArray[np.float32], magnitudes: NDArray[np.float32], C: int
+) -> NDArray[np.int32]:
+    """(C - 1,) rising thresholds that part forecasts (n,) so that magnitudes (n,) cost the fewest bits.
+
+    The best of all ways to join neighbouring quantiles, found by dynamic programming; each class is taken to
+    be geometric, which says enough with few samples.
+    """
+    cuts = np.unique(np.ceil(np.quantile(forecasts, np.arange(1, _CUTS) / _CUTS)))
+    part = np.searchsorted(cuts, forecasts, side="right")
+    count, total = (
+        np.concatenate([[0], np.bincount(part, weights, len(cuts) + 1).cumsum()])
+        for weights in (None, magnitudes)
+    )
+    n = count[None] - count[:, None]  # of parts i … j - 1, at [i, j]
+    # A third of a sample like all others keeps classes of few from looking better than they are.
+    mean = (total[None] - total[:, None] + total[-1] / count[-1] / 3) / (np.maximum(n, 0) + 1 / 3)
+    bits = np.where(n > 0, n * _geometric_entropy(mean), np.inf)
+    best, joints = bits[0], []
+    for _ in range(C - 1):
+        ways = best[:, None] + bits
+        joints.append(ways.argmin(0))
+        best = ways.min(0)
+    chosen = np.full(C - 1, forecasts.max() + 1)
+    if np.isfinite(best[-1]):
+        end = len(cuts) + 1
+        for c in reversed(range(C - 1)):
+            end = joints[c][end]
+            chosen[c] = cuts[end - 1]
+    else:  # too few different forecasts: the last classes stay empty
+        chosen[: len(cuts)] = cuts[: C - 1]
+    return chosen.astype(np.int32)
+
+
+def _geometric_entropy(mean: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Bits of an integer whose probability falls by the same factor with each step from 0, by its mean
+    magnitude."""
+    mean = np.maximum(mean, 1e-6)
+    factor = (np.sqrt(1 + mean**2) - 1) / mean
+    entropy: NDArray[np.float64] = -np.log2((1 - factor) / (1 + factor)) - mean * np.log2(factor)
+    return entropy
 
 
 def busiest_first(latents: list[Tensor], gain: Tensor) -> NDArray[np.int16]:

@@ -207,7 +207,7 @@ class Distributions:
             self._choose_echo(model, images)
         latents, held_out = self._latents(model, images)
         if not model.prior.any():
-            self._fit_contexts(model, [y[0] for y in latents], rng)
+            self._fit_contexts(model, latents, rng)
         self._count(lambda y, rates: collect(model, y, rates), latents, held_out, rng)
         if not model.prior.any():
             tables = [best_average(self.counts, k) for k in range(len(settings.lambdas))]
@@ -262,12 +262,12 @@ class Distributions:
     ) -> None:
         K, C = len(self.config.model.lambdas), self.config.model.classes
         gains = model.log_gain.detach().exp().cpu()
-        order = contexts.busiest_first(latents, gains[K // 2])
-        features, rates = contexts.sample(latents, gains, order, rng)
-        weights = contexts.fit(features, rates, K)
+        order = contexts.busiest_first([y[0] for y in latents], gains[K // 2])
+        weights = contexts.fit(*contexts.sample(latents, gains, model.echo, order, 64, rng), K)
         model.context_order.copy_(torch.from_numpy(order))
         model.context_weights.copy_(torch.from_numpy(weights))
-        thresholds = contexts.thresholds(weights, features, rates, K, C)
+        sample = contexts.sample(latents, gains, model.echo, order, 256, rng)
+        thresholds = contexts.thresholds(weights, *sample, K, C)
         model.context_thresholds.copy_(torch.from_numpy(thresholds))
         # Every process draws from its own images; all must sort into the same classes.
         distributed.share([model.context_order, model.context_weights, model.context_thresholds])
