@@ -70,6 +70,25 @@ def test_resume_goes_on(folder, tmp_path):
     assert len(state["history"]) == 2
 
 
+def test_a_resumed_run_is_the_run_uninterrupted(folder, tmp_path):
+    """And the weights kept on the way are those of a run that ended there."""
+    shared = {"cooldown": 0.0, "warmup": 1}
+    whole = train(settings(folder, tmp_path / "whole", steps=4, keep_every=2, **shared))
+    parts = train(settings(folder, tmp_path / "parts", steps=2, **shared))
+    kept = load_checkpoint(whole.parent / "step-0000002.pt")
+    assert kept["step"] == 2 and (whole.parent / "step-0000004.pt").exists()
+    assert _same(kept["ema"], load_checkpoint(parts)["ema"])
+    assert [row["step"] for row in load_checkpoint(whole)["history"]] == [2, 4]
+    train(settings(folder, tmp_path / "parts", steps=4, **shared), resume=True)
+    assert not _same(kept["ema"], load_checkpoint(parts)["ema"])
+    assert _same(load_checkpoint(whole)["ema"], load_checkpoint(parts)["ema"])
+    export(whole.parent / "step-0000002.pt", tmp_path, "kept")
+
+
+def _same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
 @pytest.mark.parametrize("optimizer", ["adam", "muon"])
 def test_fixed_rate_and_optimizers(folder, tmp_path, optimizer):
     config = settings(folder, tmp_path, optimizer=optimizer, steps=2)

@@ -92,6 +92,8 @@ class Train:
     out: str = "runs/default"
     checkpoint_s: float = 60.0
     validate_s: float = 300.0
+    keep_every: int = 0
+    """Validate after every so many steps too, and keep the averaged weights of then; 0 for never."""
 
 
 @dataclass

@@ -78,20 +78,29 @@ class Run:
                 self.ema[name].copy_(value)
 
     def save(self, path: Path, provenance: dict[str, Any]) -> None:
+        """Write all that it takes to go on."""
         state = {
-            "config": configs.to_dict(self.config),
             "model": self.model.state_dict(),
-            "ema": self.ema,
             "optimizers": [o.state_dict() for o in self.optimizers],
+        }
+        if self.regularizer:
+            state["regularizer"] = self.regularizer.state_dict()
+        save_checkpoint({**self._averaged(provenance), **state}, path)
+
+    def keep(self, path: Path, provenance: dict[str, Any]) -> None:
+        """Write the averaged weights as they are now, to export or to start from."""
+        save_checkpoint(self._averaged(provenance), path)
+
+    def _averaged(self, provenance: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "config": configs.to_dict(self.config),
+            "ema": self.ema,
             "step": self.step,
             "seconds": self.seconds,
             "history": self.history,
             "provenance": provenance,
             "earlier": self.earlier,
         }
-        if self.regularizer:
-            state["regularizer"] = self.regularizer.state_dict()
-        save_checkpoint(state, path)
 
     def restore(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
@@ -200,9 +209,6 @@ def train(
     if resume:
         run.restore(load_checkpoint(checkpoint))
         run.ema = {k: v.to(device) for k, v in run.ema.items()}
-    # A resumed run must not see the first crops again, nor two processes the same.
-    rng = np.random.default_rng([settings.seed, run.step, rank])
-    torch.manual_seed(settings.seed + run.step * processes + rank)
     network: nn.Module = task.model
     if processes > 1:
         network = DistributedDataParallel(network, device_ids=None)
@@ -217,6 +223,9 @@ def train(
     done = run.progress() >= 1
     while not done:
         began = time.monotonic()
+        # A step's crops and noise depend on its number alone, however often the run was resumed.
+        rng = np.random.default_rng([settings.seed, run.step, rank])
+        torch.manual_seed(settings.seed + run.step * processes + rank)
         loss, norm, figures = advance(run, task, network, rng)
         now = time.monotonic()
         run.seconds += now - began
@@ -228,13 +237,16 @@ def train(
             report({"step": run.step, "seconds": round(run.seconds, 1), "loss": loss.item(),
                     "lr": run.optimizers[0].param_groups[0]["lr"], "norm": norm.item(),
                     "progress": run.progress(), **figures})  # fmt: skip
-        if now - last_validated > settings.validate_s or done:
+        keep = settings.keep_every > 0 and run.step % settings.keep_every == 0
+        if now - last_validated > settings.validate_s or keep or done:
             row = {"step": run.step, "seconds": round(run.seconds, 1), **_validate(run, task)}
             run.history.append(row)
             report(row)
             with (out / "history.jsonl").open("a") as log:
                 log.write(json.dumps(row) + "\n")
             last_validated = time.monotonic()
+        if keep:
+            run.keep(out / f"step-{run.step:07}.pt", provenance)
         if now - last_saved > settings.checkpoint_s or done:
             run.save(checkpoint, provenance)
             last_saved = time.monotonic()
