@@ -133,8 +133,8 @@ def test_learning_finds_what_tells_calm_from_busy():
     latents = [torch.from_numpy(v)[None].half() for v in y]
     gains = torch.ones(2, 3)
     order = learning.busiest_first([v[0] for v in latents], gains[0])
-    features, rates = learning.sample(latents, gains, torch.zeros(2), order, 64, rng)
-    weights = learning.fit(features, rates, 2)
+    features, rates = learning.sample(latents, gains, torch.zeros(2), order, rng)
+    weights = learning.fit(features, rates, 2, rng)
     thresholds = learning.thresholds(weights, features, rates, 2, 3)
     assert thresholds.shape == (2, 3, 2) and (np.diff(thresholds, axis=2) >= 0).all()
     contexts = Contexts(order, weights, thresholds, 256)
@@ -150,7 +150,7 @@ def test_samples_hold_the_echo_that_is_coded():
     y = torch.full((1, 2, 4, 4), 3.0)
     latents = [torch.cat([y, torch.full_like(y, 8.0)])]
     features, rates = learning.sample(
-        latents, torch.ones(2, 2), torch.tensor([0, 0.5]), np.arange(2, dtype=np.int16), 4,
+        latents, torch.ones(2, 2), torch.tensor([0, 0.5]), np.arange(2, dtype=np.int16),
         np.random.default_rng(0),
     )  # fmt: skip
     assert set(rates) == {0, 1}
@@ -174,3 +174,13 @@ def test_classes_beyond_what_forecasts_tell_apart_stay_empty(forecasts):
     assert cuts.shape == (3,) and (np.diff(cuts) >= 0).all()
     classes = (forecasts[:, None] >= cuts).sum(1)
     assert len(set(classes)) <= len(set(forecasts)) and (cuts <= forecasts.max() + 1).all()
+
+
+def test_processes_fit_all_rows_between_them():
+    rng = np.random.default_rng(9)
+    x = np.repeat(np.abs(np.rint(rng.laplace(size=(1, 3000)) * 4)), 10, 0).astype(np.float32)
+    rates = np.zeros(3000, dtype=np.int64)
+    parts = [learning.fit(x, rates, 1, np.random.default_rng(0), i, 2) for i in (0, 1)]
+    assert not (parts[0].any(1) & parts[1].any(1)).any()
+    assert (parts[0] + parts[1])[1:].any(1).all()
+    check_exact(parts[0] + parts[1])

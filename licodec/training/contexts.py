@@ -11,18 +11,20 @@ from torch.nn import functional as F
 from licodec.contexts import MAGNITUDE_LIMIT, Features, check_exact
 from licodec.transforms import quantize
 
-_IMAGES = 375
-"""Draws of an image and a rate that a sample is from."""
-_STEPS = 300
+_IMAGES, _EACH = 375, 256
+"""Draws of an image and a rate that a sample is from, and positions of each."""
+_STEPS, _BATCH = 900, 8000
+_BLOCKS = 4
+"""Parts of the rows, so that little is multiplied of what is zero in a triangle."""
 _CUTS = 32
 """Thresholds are chosen among the quantiles of the forecasts that part them into so many."""
 
 
 def sample(
-    latents: list[Tensor], gains: Tensor, echo: Tensor, order: NDArray[np.int16], each: int,
+    latents: list[Tensor], gains: Tensor, echo: Tensor, order: NDArray[np.int16],
     rng: np.random.Generator,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:  # fmt: skip
-    """Features (2M, n) of `each` latent positions of images and rates drawn at random, and rates (n,).
+    """Features (2M, n) of latent positions of images and rates drawn at random, and rates (n,).
 
     Args:
         latents: y (1, M, h, w) of each image, or with its echo (2, M, h, w).
@@ -38,36 +40,48 @@ def sample(
         u = quantize(features, gains[k].numpy(), float(echo[k]) if len(features) > 1 else 0.0)
         seen = Features(M, *u.shape[1:])
         seen.add(0, u[order])
-        positions = rng.integers(seen.rows.shape[1], size=each)
+        positions = rng.integers(seen.rows.shape[1], size=_EACH)
         rows.append(seen.rows[:, positions])
-        rates.append(np.full(each, k))
+        rates.append(np.full(_EACH, k))
     return np.concatenate(rows, 1), np.concatenate(rates)
 
 
-def fit(features: NDArray[np.float32], rates: NDArray[np.int64], K: int) -> NDArray[np.int16]:
+def fit(
+    features: NDArray[np.float32], rates: NDArray[np.int64], K: int, rng: np.random.Generator,
+    rank: int = 0, processes: int = 1,
+) -> NDArray[np.int16]:  # fmt: skip
     """Weights (M, 2M), integers, by the likelihood of a Laplace distribution of the forecast's spread.
 
-    Every rate has an offset of its own, which the thresholds stand for later.
+    Every rate has an offset of its own, which the thresholds stand for later. Of several processes each
+    fits its share of the rows, and leaves the others 0.
     """
     M = len(features) // 2
-    x, t = torch.from_numpy(features), torch.from_numpy(rates)
-    magnitude = x[0::2]
-    typical = magnitude.mean(1, keepdim=True) + 0.02
-    scale = 1 / (x.mean(1, keepdim=True) + 0.02)
-    x = x * scale
-    mask = torch.tril(torch.ones(M, M), -1).repeat_interleave(2, 1)
-    weights = torch.zeros(M, 2 * M, requires_grad=True)
+    mean = torch.from_numpy(features.mean(1))
+    typical, scale = mean[0::2, None] + 0.02, 1 / (mean + 0.02)
+    samples, t = torch.from_numpy(features).T.contiguous(), torch.from_numpy(rates)
+    blocks = torch.arange(rank, M, processes).chunk(_BLOCKS)
+    masks = [torch.arange(2 * int(rows[-1])) // 2 < rows[:, None] for rows in blocks]
+    weights = [torch.zeros(mask.shape, requires_grad=True) for mask in masks]
     offsets = (0.5 * typical).repeat(1, K).requires_grad_()
-    optimizer = torch.optim.Adam([weights, offsets], lr=0.01)
+    optimizer = torch.optim.Adam([*weights, offsets], lr=0.01)
     for step in range(_STEPS):
         optimizer.param_groups[0]["lr"] = 0.01 * min(1, step / 10) * (1 - step / _STEPS)
-        forecast = offsets[:, t] + typical * ((weights * mask) @ x)
-        spread = F.softplus(forecast * 8) / 8 + 0.11
-        loss = (spread.log() + magnitude / spread).mean()
+        some = torch.from_numpy(rng.integers(len(t), size=min(_BATCH, len(t))))
+        x = samples[some]
+        magnitude, x = x[:, 0::2].T, (x * scale).T
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        for rows, mask, weight in zip(blocks, masks, weights, strict=True):
+            forecast = offsets[rows][:, t[some]] + typical[rows] * (
+                (weight * mask) @ x[: mask.shape[1]]
+            )
+            spread = F.softplus(forecast * 8) / 8 + 0.11
+            loss = (spread.log() + magnitude[rows] / spread).sum() / (M * len(some))
+            loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    row = (typical * weights.detach() * mask * scale.T).double().numpy()
+    row = np.zeros((M, 2 * M))
+    for rows, mask, weight in zip(blocks, masks, weights, strict=True):
+        own = typical[rows] * weight.detach() * mask * scale[: mask.shape[1]]
+        row[rows.numpy(), : mask.shape[1]] = own.double().numpy()
     # A row's unit is free, since only the order of forecasts counts: the finest that stays exact.
     largest = (np.abs(row) * MAGNITUDE_LIMIT * np.tile([1, 9], M)).sum(1, keepdims=True)
     peak = np.abs(row).max(1, keepdims=True)

@@ -16,6 +16,11 @@ def start(device: torch.device) -> tuple[int, int]:
     return int(os.environ.get("RANK", "0")), processes
 
 
+def place() -> tuple[int, int]:
+    """(rank, processes) of the group that was joined."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
 def pick_device(name: str) -> torch.device:
     """auto, cpu or cuda; under torchrun each process takes the GPU of its local rank."""
     if name == "auto":
@@ -39,6 +44,12 @@ def share(tensors: list[torch.Tensor]) -> None:
     if dist.is_initialized():
         for tensor in tensors:
             dist.broadcast(tensor, 0)
+
+
+def add_up(tensor: torch.Tensor) -> None:
+    """Give every process the sum of all processes' values."""
+    if dist.is_initialized():
+        dist.all_reduce(tensor)
 
 
 def stop() -> None:

@@ -263,14 +263,18 @@ class Distributions:
         K, C = len(self.config.model.lambdas), self.config.model.classes
         gains = model.log_gain.detach().exp().cpu()
         order = contexts.busiest_first([y[0] for y in latents], gains[K // 2])
-        weights = contexts.fit(*contexts.sample(latents, gains, model.echo, order, 64, rng), K)
         model.context_order.copy_(torch.from_numpy(order))
-        model.context_weights.copy_(torch.from_numpy(weights))
-        sample = contexts.sample(latents, gains, model.echo, order, 256, rng)
+        # Every process draws from its own images; all must sort into the same classes.
+        distributed.share([model.context_order])
+        order = model.context_order.cpu().numpy().astype(np.int16)
+        sample = contexts.sample(latents, gains, model.echo.cpu(), order, rng)
+        rows = contexts.fit(*sample, K, rng, *distributed.place())
+        model.context_weights.copy_(torch.from_numpy(rows))
+        distributed.add_up(model.context_weights)
+        weights = model.context_weights.cpu().numpy().astype(np.int16)
         thresholds = contexts.thresholds(weights, *sample, K, C)
         model.context_thresholds.copy_(torch.from_numpy(thresholds))
-        # Every process draws from its own images; all must sort into the same classes.
-        distributed.share([model.context_order, model.context_weights, model.context_thresholds])
+        distributed.share([model.context_thresholds])
 
     def loss(
         self, network: nn.Module, rng: np.random.Generator, progress: float
