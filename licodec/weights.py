@@ -7,6 +7,7 @@ A file is `NAME-HASH8.safetensors`, HASH8 being the first 8 hex digits of the SH
 from __future__ import annotations
 
 import hashlib
+import math
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 STEPS = 256
 """Rate positions from one anchor to the next."""
+
+_LEAST = -(2**15)
+"""What most entries of a table of log frequencies are: symbols that a channel does not use."""
 
 ARITHMETIC = "2"
 """Version of the integer arithmetic that tables and nets are made for."""
@@ -46,9 +50,7 @@ class Weights:
             self.hash = hashlib.sha256(path.read_bytes()).digest()[:4]
             with safe_open(path, "np") as file:
                 self.metadata: dict[str, str] = dict(file.metadata() or {})
-                self._tensors: dict[str, NDArray[Any]] = {
-                    name: file.get_tensor(name) for name in file.keys()
-                }
+                self._tensors = unpacked({name: file.get_tensor(name) for name in file.keys()})
         except MemoryError:
             raise
         except Exception as error:  # of a type that numpy lacks, safetensors raises a TypeError
@@ -107,6 +109,36 @@ class Weights:
         row: NDArray[np.float64] = (1 - t) * log_gain[k] + t * above
         gain: NDArray[np.float32] = np.exp(row).astype(np.float32)
         return gain
+
+
+def packed(name: str, table: NDArray[np.int16]) -> dict[str, NDArray[Any]]:
+    """A table of log frequencies as a weights file holds it: a bit for each entry that is not the least
+    there is, and those entries. A tenth of the bytes where few are."""
+    used = table != _LEAST
+    return {
+        f"{name}.shape": np.array(table.shape, np.int32),
+        f"{name}.used": np.packbits(used),
+        f"{name}.values": table[used],
+    }
+
+
+def unpacked(tensors: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """A weights file's tensors, whole tables among them.
+
+    Raises:
+        ValueError: the parts of a packed table do not fit each other.
+    """
+    whole = {k: v for k, v in tensors.items() if not k.endswith((".shape", ".used", ".values"))}
+    for name in [k.removesuffix(".used") for k in tensors if k.endswith(".used")]:
+        shape, used, values = (tensors[f"{name}.{part}"] for part in ("shape", "used", "values"))
+        bits = np.unpackbits(used)
+        size = math.prod(shape.tolist())
+        if not 0 <= len(bits) - size < 8 or values.shape != (bits[:size].sum(),):
+            raise ValueError(f"{name} is not packed as it should be")
+        table = np.full(size, _LEAST, np.int16)
+        table[bits[:size].astype(bool)] = values
+        whole[name] = table.reshape(shape)
+    return whole
 
 
 @lru_cache(maxsize=2)

@@ -123,6 +123,48 @@ def test_odd_metadata(metadata, originals, tmp_path):
     assert path.name in result.stderr and "internal" not in result.stderr
 
 
+def test_tables_are_packed(tmp_path):
+    table = np.full((2, 3, 257), -(2**15), np.int16)
+    table[0, 1, 100:140] = np.arange(-20, 20)
+    table[1, 2, 256] = 7
+    parts = weights.packed("class_prior", table)
+    assert sum(p.nbytes for p in parts.values()) < table.nbytes / 8
+    assert (weights.unpacked(parts)["class_prior"] == table).all()
+    path = write_weights(tmp_path, "odd", parts, {"arithmetic": weights.ARITHMETIC}, {})
+    assert (weights.load(path).numpy("class_prior") == table).all()
+    full = np.zeros((3, 5), np.int16)
+    assert (weights.unpacked(weights.packed("t", full))["t"] == full).all()
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("shape", np.array([2, 3, 258], np.int32)),
+        ("shape", np.array([-2, -3, 257], np.int32)),
+        ("shape", np.array([2**20, 2**20, 2**20], np.int32)),
+        ("shape", np.array([np.inf])),
+        ("shape", np.zeros((2, 2), np.int32)),
+        ("used", np.zeros(193, np.uint8)),
+        ("used", np.zeros(192, np.uint8)),
+        ("used", np.zeros(193)),
+        ("values", np.zeros(1, np.int16)),
+        ("values", np.zeros(40, np.int16)),
+        ("values", np.zeros((41, 1), np.int16)),
+        ("shape", None),
+        ("values", None),
+    ],
+)
+def test_packings_that_make_no_sense(part, value, tmp_path):
+    table = np.full((2, 3, 257), -(2**15), np.int16)
+    table[0, 1, 100:141] = 5
+    parts = {**weights.packed("class_prior", table), f"class_prior.{part}": value}
+    parts = {k: v for k, v in parts.items() if v is not None}
+    path = write_weights(tmp_path, "odd", parts, {"arithmetic": weights.ARITHMETIC}, {})
+    with pytest.raises(ModelMissingError, match=path.name) as caught:
+        weights.load(path)
+    assert "\n" not in str(caught.value)
+
+
 def with_header(text):
     return struct.pack("<Q", len(text)) + text
 

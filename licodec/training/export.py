@@ -26,7 +26,7 @@ from licodec.training import config as configs
 from licodec.training.checkpoint import load_checkpoint
 from licodec.training.hyperprior import CLASSES, compressai_state, z_distributions
 from licodec.training.model import Adaptive, DistributionNets, Factorized
-from licodec.weights import ARITHMETIC
+from licodec.weights import ARITHMETIC, packed
 
 
 def export(checkpoint: str | Path, folder: str | Path | None, name: str) -> Path:
@@ -143,7 +143,7 @@ def _adaptive(config: configs.Config, ema: dict[str, Tensor]) -> dict[str, NDArr
     check_exact(context_weights)
     return {
         **_distributions(model),
-        "class_prior": log2_integers(ema["class_prior"]),
+        **packed("class_prior", log2_integers(ema["class_prior"])),
         "context.order": ema["context_order"].numpy().astype(np.int16),
         "context.weights": context_weights,
         "context.thresholds": ema["context_thresholds"].numpy(),
