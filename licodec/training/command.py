@@ -26,6 +26,7 @@ def train(
 ) -> None:  # fmt: skip
     """Train a model as CONFIG (TOML) says."""
     from licodec.training import config as configs
+    from licodec.training import distributed
     from licodec.training.loop import train as run
 
     settings = configs.load(config)
@@ -40,6 +41,7 @@ def train(
             setattr(section, key, value)
     with _reporter() as report:
         click.echo(run(settings, resume, report))
+    distributed.leave()
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import torch
 import torch.distributed as dist
@@ -52,8 +53,14 @@ def add_up(tensor: torch.Tensor) -> None:
         dist.all_reduce(tensor)
 
 
-def stop() -> None:
+def leave() -> None:
+    """The end of a program of several processes: all have done what they had to, and this one exits with
+    status 0. With one process nothing happens.
+
+    gloo's threads are not torn down: processes were seen to wait forever in that.
+    """
     if dist.is_initialized():
-        # Together: a process whose peer had long gone was seen to wait forever in what follows.
         dist.barrier()
-        dist.destroy_process_group()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)

@@ -176,6 +176,8 @@ def train(
 ) -> Path:
     """Run the training that config describes; the checkpoint's path.
 
+    A program of several processes ends with `distributed.leave()`.
+
     Args:
         resume: go on from config.train.out/checkpoint.pt.
         report: receives one dict per logged step or validation (first process only).
@@ -250,7 +252,6 @@ def train(
         if now - last_saved > settings.checkpoint_s or done:
             run.save(checkpoint, provenance)
             last_saved = time.monotonic()
-    distributed.stop()
     return checkpoint
 
 
