@@ -103,7 +103,12 @@ def test_export_is_compressais_state(exported, folder, arch):
     bpp, mse = ours.evaluate(x, 0)
     pixels = 128 * 128
     real = sum(len(s[0]) for s in out["strings"]) * 8 / pixels
-    assert float(((x_hat - x) ** 2).mean()) == pytest.approx(float(mse), rel=0.05)
+    with torch.no_grad():
+        forward = network(x)["x_hat"].clamp(0, 1)
+    assert float(((forward - x) ** 2).mean()) == pytest.approx(float(mse), rel=1e-3)
+    # With a context, both passes are estimates: they round about 0, the coder about the mean.
+    close = 0.2 if hasattr(ours, "context_prediction") else 0.05
+    assert float(((x_hat - x) ** 2).mean()) == pytest.approx(float(mse), rel=close)
     assert real == pytest.approx(float(bpp), rel=0.05, abs=16 * 8 / pixels)
 
 
