@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from licodec.contexts import MAGNITUDE_LIMIT, Features, check_exact
 from licodec.transforms import quantize
 
-_IMAGES, _EACH = 375, 256
+_IMAGES, _EACH = 600, 400
 """Draws of an image and a rate that a sample is from, and positions of each."""
-_STEPS, _BATCH = 900, 8000
+_STEPS, _BATCH = 1200, 8000
 _BLOCKS = 4
 """Parts of the rows, so that little is multiplied of what is zero in a triangle."""
 _CUTS = 32
