@@ -148,6 +148,39 @@ def test_bottlenecks_are_fitted_to_weights_that_have_none(trained, folder, tmp_p
     assert fitted["val_bpp"][-1] < 1.1 * before[-1] < unfitted["val_bpp"][-1]
 
 
+def test_stage_b_makes_its_own_tables_for_exported_weights(trained, folder, tmp_path):
+    """Those of a weights file are integers, for nets that it does not hold as they were trained."""
+    path = export(trained[1], tmp_path, "tiny")
+    config = settings(folder, tmp_path / "again", stage="distributions", init=str(path), steps=1)
+    again, first = (load_checkpoint(c)["ema"] for c in (train(config), trained[1]))
+    assert torch.allclose(again["prior"].exp2(), first["prior"].exp2(), atol=0.02)
+    total = again["class_prior"].exp2().sum(-1)
+    assert torch.allclose(total, torch.ones_like(total), atol=0.01)
+
+
+def test_the_synthesis_can_be_trained_alone(trained, folder, tmp_path):
+    config = settings(folder, tmp_path, init=str(trained[0]), only="g_s", steps=3, lr=1e-3, ema=0.0)
+    was, now = (load_checkpoint(path)["ema"] for path in (trained[0], train(config)))
+    moved = {name.split(".")[0] for name in was if not torch.equal(was[name], now[name])}
+    assert moved == {"g_s"}
+
+
+def test_a_start_can_be_the_average_of_two(trained, folder, tmp_path):
+    other = train(settings(folder, tmp_path / "other", init=str(trained[0]), steps=2, lr=1e-2))
+    config = settings(
+        folder, tmp_path / "run", init=str(trained[0]), blend=str(other), blend_share=0.25, steps=1,
+        lr=1e-9, bottleneck_lr=1e-9,
+    )  # fmt: skip
+    a, b, start = (load_checkpoint(path)["ema"] for path in (trained[0], other, train(config)))
+    for name in ("g_a.0.weight", "g_s.6.weight", "log_gain"):
+        assert torch.allclose(start[name], 0.75 * a[name] + 0.25 * b[name], atol=1e-6)
+    wide = settings(folder, tmp_path / "wide", steps=1)
+    wide.model.N = 10
+    config.train.out, config.train.blend = str(tmp_path / "odd"), str(train(wide))
+    with pytest.raises(UsageError, match="does not fit"):
+        train(config)
+
+
 def test_latent_channels_can_be_added(trained, folder, tmp_path):
     """The known ones stay as they are, and the new ones tell what those do not."""
     path = export(trained[0], tmp_path, "tiny")

@@ -107,7 +107,8 @@ def _stage(state: dict[str, Any]) -> dict[str, Any]:
     """One run as a recipe tells it: without the folders of the machine it ran on."""
     config = copy.deepcopy(state["config"])
     config["data"]["path"] = Path(config["data"]["path"]).name
-    config["train"]["init"] = Path(config["train"]["init"]).name
+    for key in ("init", "blend"):
+        config["train"][key] = Path(config["train"].get(key, "")).name
     del config["train"]["out"]
     return {
         "config": config,

@@ -26,7 +26,8 @@ TABLES = (
 
 
 def initialize(model: Factorized | Adaptive, config: Config, images: Images) -> None:
-    """Set model's weights as config.train.init says; an adaptive model may start from transforms alone.
+    """Set model's weights as config.train.init says; an adaptive model may start from transforms alone,
+    which is what a weights file gives it: nets and tables are integers there.
 
     Raises:
         UsageError: the named file is missing or does not fit the model.
@@ -39,6 +40,10 @@ def initialize(model: Factorized | Adaptive, config: Config, images: Images) -> 
         karhunen_loeve(model, images, config.train.seed)
         return
     state, lambdas = read_state(config.train.init)
+    if config.train.blend:
+        state = _blend(state, read_state(config.train.blend)[0], config.train.blend_share)
+    if config.train.init.endswith(".safetensors"):
+        state = {k: v for k, v in state.items() if not k.startswith(("h_a.", "h_s.", *TABLES))}
     state = fit_rates(_stack_bottlenecks(state), lambdas, model)
     known = state["log_gain"].shape[1] if "log_gain" in state else model.M
     if known < model.M and isinstance(model, Factorized):
@@ -57,6 +62,14 @@ def initialize(model: Factorized | Adaptive, config: Config, images: Images) -> 
         start_latents(model, model.M - known, images, config.train.seed)
     if isinstance(model, Factorized) and "bottleneck.matrices.0" in missing:
         fit_bottleneck(model, images, config.train.seed)
+
+
+def _blend(state: dict[str, Tensor], other: dict[str, Tensor], share: float) -> dict[str, Tensor]:
+    if any(k not in other or other[k].shape != v.shape for k, v in state.items()):
+        raise UsageError("train.blend does not fit train.init")
+    return {
+        k: v.lerp(other[k], share) if v.is_floating_point() else v for k, v in state.items()
+    }
 
 
 def fit_bottleneck(model: Factorized, images: Images, seed: int, steps: int = 300) -> None:
