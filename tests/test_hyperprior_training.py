@@ -186,6 +186,17 @@ def test_starts_from_factorized_weights_or_from_its_own(folder, tmp_path, export
     for name in names:
         expected = load_file(weights)[name].float()
         torch.testing.assert_close(model.state_dict()[name], expected)
+    state = load_file(weights)
+    fewer = settings(folder, tmp_path / "h", "autoregressive", (0.013, 0.05), init=str(weights))
+    fewer.model.M -= 3
+    model = make_task(fewer, images, torch.device("cpu")).model
+    x = torch.stack([i[:, :64, :64] for i in images.train]).float() / 255
+    y = make_task(config, images, torch.device("cpu")).model.g_a(x)
+    spread = (y.std((0, 2, 3)) * state["log_gain"][-1].float().exp()).tolist()
+    kept = sorted(range(len(spread)), key=lambda c: -spread[c])[: fewer.model.M]
+    shared = [c for c in range(M) if any(torch.equal(row, y[:, c]) for row in model.g_a(x).unbind(1))]
+    assert len(shared) == fewer.model.M and len({*kept} - {*shared}) <= 1
+    assert torch.equal(model.log_gain[1], state["log_gain"][1][shared])
     again = settings(folder, tmp_path / "o", "hyperprior", init=str(exported["hyperprior"]))
     state = make_task(again, images, torch.device("cpu")).model.state_dict()
     for name, value in load_file(exported["hyperprior"]).items():

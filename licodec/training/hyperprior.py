@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -194,7 +195,8 @@ def z_distributions(config: Config, state: dict[str, Tensor]) -> DistributionNet
 def initialize(model: Hyperprior, config: Config, images: Images) -> None:
     """Set model's weights as config.train.init says; hyperprior files and factorized ones both fit.
 
-    From a factorized codec come g_a and g_s, and its gains; the rest stays random.
+    From a factorized codec come g_a and g_s, and its gains; the rest stays random. Where it has more
+    latent channels, those that vary most at the highest rate are taken over.
 
     Raises:
         UsageError: the named file is missing or does not fit the model.
@@ -219,6 +221,8 @@ def initialize(model: Hyperprior, config: Config, images: Images) -> None:
             known = {k: v for k, v in known.items() if not k.startswith(Z_DISTRIBUTIONS)}
     if "entropy_bottleneck.quantiles" not in state:
         known = {k: v for k, v in known.items() if k.startswith(("g_a.", "g_s."))}
+        if model.arch != "attention" and model.M < len(state.get("g_a.6.bias", ())):
+            state = _busiest(state, model, images, config.train.seed)
     for name, value in known.items():
         if name not in state or state[name].shape != value.shape:
             raise UsageError(f"train.init {init}: does not fit the model ({name})")
@@ -226,6 +230,25 @@ def initialize(model: Hyperprior, config: Config, images: Images) -> None:
     log_gain = start.fit_rates(gains, lambdas, model)["log_gain"]  # type: ignore[arg-type]
     model.load_state_dict({name: state[name].float() for name in known}, strict=False)
     _set_gains(model, log_gain.float())
+
+
+@torch.no_grad()
+def _busiest(
+    state: dict[str, Tensor], model: Hyperprior, images: Images, seed: int
+) -> dict[str, Tensor]:
+    """Factorized transforms and gains with as many latent channels as model has."""
+    state = {k: v.float() for k, v in state.items() if k.startswith(("g_a.", "g_s.", "log_gain"))}
+    g_a = analysis(len(state["g_a.0.bias"]), len(state["g_a.6.bias"]))
+    g_a.load_state_dict({k[4:]: v for k, v in state.items() if k.startswith("g_a.")})
+    rng = np.random.default_rng(seed)
+    x = torch.cat([images.crops(rng, 8, 128).float().cpu() / 255 for _ in range(8)])
+    spread = g_a(x).std((0, 2, 3)) * state["log_gain"][-1].exp()
+    kept = spread.topk(model.M).indices.sort().values
+    for name, axis in (
+        ("g_a.6.weight", 0), ("g_a.6.bias", 0), ("g_s.0.weight", 0), ("log_gain", 1),
+    ):  # fmt: skip
+        state[name] = state[name].index_select(axis, kept)
+    return state
 
 
 @torch.no_grad()
