@@ -65,8 +65,6 @@ class Train:
     """A checkpoint that the factorized transforms' start is averaged with."""
     blend_share: float = 0.5
     """Its share of the average."""
-    only: str = ""
-    """g_s: the factorized codec's synthesis alone is trained, and all else stays."""
     surrogate: str = "round"
     """What stands for rounding with a hyperprior: round (straight through, for the distortion; noise
     for the rate), or noise (for both, as CompressAI trains)."""
@@ -189,10 +187,8 @@ def check(config: Config, name: str = "config") -> None:
         _check_distributions(config, name)
     if train.echo and (train.stage != "transforms" or model.arch != "factorized"):
         raise UsageError(f"{name}: train.echo is for the factorized transforms")
-    if train.only not in ("", "g_s"):
-        raise UsageError(f"{name}: train.only is g_s or nothing")
-    if (train.only or train.blend) and (train.stage != "transforms" or model.arch != "factorized"):
-        raise UsageError(f"{name}: train.only and train.blend are for the factorized transforms")
+    if train.blend and (train.stage != "transforms" or model.arch != "factorized"):
+        raise UsageError(f"{name}: train.blend is for the factorized transforms")
     if train.echo and len(train.echo) != len(model.lambdas):
         raise UsageError(f"{name}: train.echo needs a value for each of model.lambdas")
     if model.arch != "factorized":

@@ -84,9 +84,6 @@ class Transforms:
         settings = self.config.model
         model = Factorized(settings.N, settings.M, settings.lambdas, self.config.train.echo)
         initialize(model, self.config, self.images)
-        if self.config.train.only:
-            model.requires_grad_(False)
-            model.g_s.requires_grad_(True)
         return model
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
