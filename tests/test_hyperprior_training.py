@@ -194,7 +194,9 @@ def test_starts_from_factorized_weights_or_from_its_own(folder, tmp_path, export
     y = make_task(config, images, torch.device("cpu")).model.g_a(x)
     spread = (y.std((0, 2, 3)) * state["log_gain"][-1].float().exp()).tolist()
     kept = sorted(range(len(spread)), key=lambda c: -spread[c])[: fewer.model.M]
-    shared = [c for c in range(M) if any(torch.equal(row, y[:, c]) for row in model.g_a(x).unbind(1))]
+    shared = [
+        c for c in range(M) if any(torch.equal(row, y[:, c]) for row in model.g_a(x).unbind(1))
+    ]
     assert len(shared) == fewer.model.M and len({*kept} - {*shared}) <= 1
     assert torch.equal(model.log_gain[1], state["log_gain"][1][shared])
     again = settings(folder, tmp_path / "o", "hyperprior", init=str(exported["hyperprior"]))
@@ -205,6 +207,27 @@ def test_starts_from_factorized_weights_or_from_its_own(folder, tmp_path, export
     wrong = settings(folder, tmp_path / "w", "autoregressive", init=str(exported["hyperprior"]))
     with pytest.raises(UsageError, match="does not fit"):
         make_task(wrong, images, torch.device("cpu"))
+
+
+def test_transforms_can_stay_as_they_are(folder, tmp_path, exported):
+    init = str(exported["hyperprior"])
+    config = settings(
+        folder,
+        tmp_path,
+        "hyperprior",
+        (0.013, 0.05),
+        init=init,
+        freeze=True,
+        ema=0.0,
+        bottleneck_lr=1e-3,
+    )
+    was, now = load_file(init), load_checkpoint(train(config))["ema"]
+    for name, value in now.items():
+        if name.startswith(("g_a.", "g_s.", "h_a.", "h_s.")) and name.endswith("weight"):
+            assert torch.equal(value, was[name]) == name.startswith("g_"), name
+    assert torch.equal(now["log_gain"][0], was["log_gain"][0])
+    with pytest.raises(UsageError, match="train.freeze"):
+        train(settings(folder, tmp_path / "fresh", "hyperprior", init="fresh", freeze=True))
 
 
 def test_sizes_that_are_no_multiple_of_64():

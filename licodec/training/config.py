@@ -65,6 +65,8 @@ class Train:
     """A checkpoint that the factorized transforms' start is averaged with."""
     blend_share: float = 0.5
     """Its share of the average."""
+    freeze: bool = False
+    """With a hyperprior: g_a, g_s and the gains stay as they are, while the rest learns the rate."""
     surrogate: str = "round"
     """What stands for rounding with a hyperprior: round (straight through, for the distortion; noise
     for the rate), or noise (for both, as CompressAI trains)."""
@@ -187,6 +189,10 @@ def check(config: Config, name: str = "config") -> None:
         _check_distributions(config, name)
     if train.echo and (train.stage != "transforms" or model.arch != "factorized"):
         raise UsageError(f"{name}: train.echo is for the factorized transforms")
+    if train.freeze and (model.arch == "factorized" or train.init == "fresh"):
+        raise UsageError(
+            f"{name}: train.freeze is for codecs with a hyperprior and known transforms"
+        )
     if train.blend and (train.stage != "transforms" or model.arch != "factorized"):
         raise UsageError(f"{name}: train.blend is for the factorized transforms")
     if train.echo and len(train.echo) != len(model.lambdas):

@@ -98,6 +98,14 @@ class Hyperprior(nn.Module):
         self.log_gain = nn.Parameter(gain[:, None].repeat(1, M), requires_grad=len(lambdas) > 1)
         # The medians stay where they are, fresh ones at 0: z is rounded about them.
         self.entropy_bottleneck.quantiles.requires_grad_(False)
+        self.frozen = False
+
+    def freeze(self) -> None:
+        """Leave the transforms and gains as they are: only the rate is learned."""
+        self.frozen = True
+        for part in (self.g_a, self.g_s):
+            part.requires_grad_(False)
+        self.log_gain.requires_grad_(False)
 
     def forward(self, x: Tensor) -> Patches:
         """Code a batch (R·K, 3, H, W) in [0, 1]; H and W are multiples of 64.
@@ -120,7 +128,7 @@ class Hyperprior(nn.Module):
         y_hat, y_likelihoods, means = self._latents(u, self.h_s(z_hat))
         if straight:
             y_hat = round_ste(u - means) + means
-        x_hat = self.g_s(y_hat / gain).float()
+        x_hat = self.g_s((y_hat.detach() if self.frozen else y_hat) / gain).float()
         pixels = x.shape[2] * x.shape[3]
         bits = [-torch.log2(p).flatten(1).sum(1) for p in (y_likelihoods, z_likelihoods)]
         return Patches((bits[0] + bits[1]) / pixels, ((x_hat - x) ** 2).mean((1, 2, 3)), x_hat)

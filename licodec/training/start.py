@@ -67,9 +67,7 @@ def initialize(model: Factorized | Adaptive, config: Config, images: Images) -> 
 def _blend(state: dict[str, Tensor], other: dict[str, Tensor], share: float) -> dict[str, Tensor]:
     if any(k not in other or other[k].shape != v.shape for k, v in state.items()):
         raise UsageError("train.blend does not fit train.init")
-    return {
-        k: v.lerp(other[k], share) if v.is_floating_point() else v for k, v in state.items()
-    }
+    return {k: v.lerp(other[k], share) if v.is_floating_point() else v for k, v in state.items()}
 
 
 def fit_bottleneck(model: Factorized, images: Images, seed: int, steps: int = 300) -> None:

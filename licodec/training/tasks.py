@@ -146,6 +146,8 @@ class Hyperpriors(Transforms):
             settings.arch, settings.N, settings.M, settings.lambdas, self.config.train.surrogate
         )
         initialize_hyperprior(model, self.config, self.images)
+        if self.config.train.freeze:
+            model.freeze()
         return model
 
     def loss(
