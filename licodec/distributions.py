@@ -57,9 +57,12 @@ def interpolate(prior: NDArray[Any], position: int, steps: int) -> NDArray[np.in
     """
     k = min(position // steps, max(0, len(prior) - 2))
     t = position - k * steps
-    low = prior[k].astype(np.int64)
+    row: NDArray[np.int64] = prior[k].astype(np.int64)
+    row *= steps - t
     high = prior[min(k + 1, len(prior) - 1)].astype(np.int64)
-    row: NDArray[np.int64] = (low * (steps - t) + high * t) // steps
+    high *= t
+    row += high
+    row //= steps
     return row
 
 
@@ -69,8 +72,11 @@ def integer_softmax(logits: NDArray[np.int64]) -> Pmf:
     Integer arithmetic only. Shape (…, bins) to the same; entries may be 0.
     """
     below = logits.max(axis=-1, keepdims=True) - logits
-    weights = _EXP2[np.minimum(below, _LEAST)]
-    pmf: Pmf = weights * PMF_TOTAL // weights.sum(axis=-1, keepdims=True)
+    np.minimum(below, _LEAST, out=below)
+    pmf: Pmf = _EXP2[below]
+    totals = pmf.sum(axis=-1, keepdims=True)
+    pmf *= PMF_TOTAL
+    pmf //= totals
     return pmf
 
 
