@@ -122,22 +122,38 @@ def packed(name: str, table: NDArray[np.int16]) -> dict[str, NDArray[Any]]:
     }
 
 
+def narrowed(name: str, weight: NDArray[np.int16]) -> dict[str, NDArray[Any]]:
+    """An integer layer's weights as a weights file holds them: a byte each, a bit that says whether it was
+    too narrow, and the values of which it was."""
+    used = weight != weight.astype(np.int8)
+    return {
+        f"{name}.bytes": np.where(used, 0, weight).astype(np.int8),
+        f"{name}.used": np.packbits(used),
+        f"{name}.values": weight[used],
+    }
+
+
+_PACKED = (".shape", ".bytes", ".used", ".values")
+
+
 def unpacked(tensors: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """A weights file's tensors, whole tables among them.
+    """A weights file's tensors, those that are packed or narrowed as they were before.
 
     Raises:
-        ValueError: the parts of a packed table do not fit each other.
+        ValueError: the parts of one do not fit each other.
     """
-    whole = {k: v for k, v in tensors.items() if not k.endswith((".shape", ".used", ".values"))}
+    whole = {k: v for k, v in tensors.items() if not k.endswith(_PACKED)}
     for name in [k.removesuffix(".used") for k in tensors if k.endswith(".used")]:
-        shape, used, values = (tensors[f"{name}.{part}"] for part in ("shape", "used", "values"))
+        used, values = tensors[f"{name}.used"], tensors[f"{name}.values"]
+        narrow = tensors.get(f"{name}.bytes")
+        shape = tensors[f"{name}.shape"].tolist() if narrow is None else narrow.shape
         bits = np.unpackbits(used)
-        size = math.prod(shape.tolist())
+        size = math.prod(shape)
         if not 0 <= len(bits) - size < 8 or values.shape != (bits[:size].sum(),):
             raise ValueError(f"{name} is not packed as it should be")
-        table = np.full(size, _LEAST, np.int16)
-        table[bits[:size].astype(bool)] = values
-        whole[name] = table.reshape(shape)
+        table = np.full(shape, _LEAST, np.int16) if narrow is None else narrow.astype(np.int16)
+        table.reshape(-1)[bits[:size].astype(bool)] = values
+        whole[name] = table
     return whole
 
 

@@ -217,7 +217,7 @@ def test_transforms_can_stay_as_they_are(folder, tmp_path, exported):
         "hyperprior",
         (0.013, 0.05),
         init=init,
-        freeze=True,
+        stage="rate",
         ema=0.0,
         bottleneck_lr=1e-3,
     )
@@ -226,8 +226,8 @@ def test_transforms_can_stay_as_they_are(folder, tmp_path, exported):
         if name.startswith(("g_a.", "g_s.", "h_a.", "h_s.")) and name.endswith("weight"):
             assert torch.equal(value, was[name]) == name.startswith("g_"), name
     assert torch.equal(now["log_gain"][0], was["log_gain"][0])
-    with pytest.raises(UsageError, match="train.freeze"):
-        train(settings(folder, tmp_path / "fresh", "hyperprior", init="fresh", freeze=True))
+    with pytest.raises(UsageError, match="stage rate needs"):
+        train(settings(folder, tmp_path / "fresh", "hyperprior", init="fresh", stage="rate"))
 
 
 def test_sizes_that_are_no_multiple_of_64():

@@ -136,6 +136,36 @@ def test_tables_are_packed(tmp_path):
     assert (weights.unpacked(weights.packed("t", full))["t"] == full).all()
 
 
+def test_layers_are_narrowed():
+    layer = np.random.default_rng(0).integers(-90, 90, (40, 30)).astype(np.int16)
+    layer[:4, 0] = -(2**15), 2**15 - 1, 128, -129
+    parts = weights.narrowed("integer.h_s.0.weight", layer)
+    assert sum(p.nbytes for p in parts.values()) < 0.6 * layer.nbytes
+    whole = weights.unpacked(parts)["integer.h_s.0.weight"]
+    assert whole.dtype == np.int16 and (whole == layer).all()
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("bytes", np.zeros((40, 31), np.int8)),
+        ("bytes", None),
+        ("used", np.zeros(149, np.uint8)),
+        ("used", np.zeros(150, np.uint8)),
+        ("values", np.zeros(3, np.int16)),
+        ("values", None),
+    ],
+)
+def test_narrowings_that_make_no_sense(part, value, tmp_path):
+    parts = weights.narrowed("integer.h_s.0.weight", np.full((40, 30), 300, np.int16))
+    parts |= {f"integer.h_s.0.weight.{part}": value}
+    parts = {k: v for k, v in parts.items() if v is not None}
+    path = write_weights(tmp_path, "odd", parts, {"arithmetic": weights.ARITHMETIC}, {})
+    with pytest.raises(ModelMissingError, match=path.name) as caught:
+        weights.load(path)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("part", "value"),
     [

@@ -32,7 +32,7 @@ class Data:
     """The last images, in name order, are for validation only."""
     patch: int = 128
     batch: int = 8
-    """Patches a step and process; a multiple of the number of lambdas in the transforms' stages."""
+    """Patches a step and process; a multiple of the number of lambdas but in stage distributions."""
 
 
 @dataclass
@@ -56,7 +56,8 @@ class Model:
 @dataclass
 class Train:
     stage: str = "transforms"
-    """transforms: g_a, g_s and static bottlenecks; distributions: h_a and h_s on frozen
+    """transforms: g_a, g_s and static bottlenecks, or a codec with a hyperprior whole; rate: such a
+    codec without g_a, g_s and gains, which stay as they are; distributions: h_a and h_s on frozen
     transforms, or those over ẑ's distributions on a frozen codec with a hyperprior; joint:
     everything, with the rate of the adaptive distributions."""
     init: str = "klt"
@@ -65,8 +66,6 @@ class Train:
     """A checkpoint that the factorized transforms' start is averaged with."""
     blend_share: float = 0.5
     """Its share of the average."""
-    freeze: bool = False
-    """With a hyperprior: g_a, g_s and the gains stay as they are, while the rest learns the rate."""
     surrogate: str = "round"
     """What stands for rounding with a hyperprior: round (straight through, for the distortion; noise
     for the rate), or noise (for both, as CompressAI trains)."""
@@ -163,8 +162,8 @@ def from_dict(raw: dict[str, Any], name: str = "config") -> Config:
 def check(config: Config, name: str = "config") -> None:
     """Refuse combinations that cannot run, before anything is loaded."""
     data, model, train = config.data, config.model, config.train
-    if train.stage not in ("transforms", "distributions", "joint"):
-        raise UsageError(f"{name}: train.stage is transforms, distributions or joint")
+    if train.stage not in ("transforms", "rate", "distributions", "joint"):
+        raise UsageError(f"{name}: train.stage is transforms, rate, distributions or joint")
     if train.optimizer not in ("adam", "muon"):
         raise UsageError(f"{name}: train.optimizer is adam or muon")
     if train.precision not in ("auto", "float32", "bf16"):
@@ -185,20 +184,18 @@ def check(config: Config, name: str = "config") -> None:
         raise UsageError(f"{name}: data.batch must be a multiple of {len(model.lambdas)} lambdas")
     if data.patch < 64 or data.patch % 16:
         raise UsageError(f"{name}: data.patch must be a multiple of 16, at least 64")
-    if train.stage != "transforms":
+    if train.stage in ("distributions", "joint"):
         _check_distributions(config, name)
     if train.echo and (train.stage != "transforms" or model.arch != "factorized"):
         raise UsageError(f"{name}: train.echo is for the factorized transforms")
-    if train.freeze and (model.arch == "factorized" or train.init == "fresh"):
-        raise UsageError(
-            f"{name}: train.freeze is for codecs with a hyperprior and known transforms"
-        )
     if train.blend and (train.stage != "transforms" or model.arch != "factorized"):
         raise UsageError(f"{name}: train.blend is for the factorized transforms")
     if train.echo and len(train.echo) != len(model.lambdas):
         raise UsageError(f"{name}: train.echo needs a value for each of model.lambdas")
     if model.arch != "factorized":
         _check_hyperprior(config, name)
+    elif train.stage == "rate":
+        raise UsageError(f"{name}: stage rate is for a model.arch with a hyperprior")
     elif train.init == "fresh":
         raise UsageError(f"{name}: train.init is klt or a file for {model.arch}")
     elif config.regularizer:
@@ -220,9 +217,10 @@ def _check_hyperprior(config: Config, name: str) -> None:
         raise UsageError(f"{name}: model.arch is factorized, {', '.join(ALPHAS)}")
     if train.stage == "joint":
         raise UsageError(f"{name}: {model.arch} has no joint stage")
-    if train.stage == "distributions" and train.init in ("klt", "fresh"):
-        raise UsageError(f"{name}: stage distributions needs a trained {model.arch} in train.init")
-    if train.stage == "distributions" and config.regularizer:
+    if train.stage != "transforms" and train.init in ("klt", "fresh"):
+        known = "transforms" if train.stage == "rate" else model.arch
+        raise UsageError(f"{name}: stage {train.stage} needs a trained {known} in train.init")
+    if train.stage != "transforms" and config.regularizer:
         raise UsageError(f"{name}: [regularizer] is for the stage transforms")
     if train.surrogate not in ("round", "noise"):
         raise UsageError(f"{name}: train.surrogate is round or noise")

@@ -13,7 +13,7 @@ from torch import Tensor
 from licodec.contexts import Contexts
 from licodec.distributions import BINS, count_values
 from licodec.training.echo import echo_of
-from licodec.training.hyperprior import ZDistributions
+from licodec.training.hyperprior import Hyperprior, ZDistributions
 from licodec.training.model import Adaptive, between
 from licodec.weights import STEPS
 
@@ -31,7 +31,7 @@ class Counts:
 
 @torch.no_grad()
 def latents(
-    model: Adaptive | ZDistributions, images: list[Tensor], precision: torch.dtype,
+    model: Adaptive | Hyperprior, images: list[Tensor], precision: torch.dtype,
     device: torch.device, multiple: int = 16,
 ) -> list[Tensor]:  # fmt: skip
     """y (1, M, h, w) of each image (3, H, W), cut to multiples, as float16 on the CPU; and its echo with

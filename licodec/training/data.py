@@ -83,15 +83,23 @@ class Images:
         areas = np.array([t.shape[1] * t.shape[2] for t in self.train], dtype=np.float64)
         self._weights = np.sqrt(areas) / np.sqrt(areas).sum()
 
+    def choose(self, rng: np.random.Generator, batch: int) -> NDArray[np.int64]:
+        """Indices of training images; large ones come up more often, by the root of their area."""
+        return rng.choice(len(self.train), size=batch, p=self._weights)
+
     def crops(self, rng: np.random.Generator, batch: int, patch: int) -> Tensor:
         """Random crops, flipped and turned: uint8 (batch, 3, patch, patch)."""
         out = []
-        for index in rng.choice(len(self.train), size=batch, p=self._weights):
-            image = self.train[index]
-            top = rng.integers(image.shape[1] - patch + 1)
-            left = rng.integers(image.shape[2] - patch + 1)
-            crop = image[:, top : top + patch, left : left + patch]
+        for index in self.choose(rng, batch):
+            crop = window(self.train[index], patch, rng)
             if rng.integers(2):
                 crop = crop.flip(2)
             out.append(torch.rot90(crop, int(rng.integers(4)), (1, 2)))
         return torch.stack(out)
+
+
+def window(image: Tensor, size: int, rng: np.random.Generator) -> Tensor:
+    """A random square (C, size, size) of an image (C, H, W)."""
+    top = rng.integers(image.shape[1] - size + 1)
+    left = rng.integers(image.shape[2] - size + 1)
+    return image[:, top : top + size, left : left + size]

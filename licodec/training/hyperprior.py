@@ -33,7 +33,7 @@ from licodec.training.compressai_layers import (
 from licodec.training.config import Config
 from licodec.training.data import Images
 from licodec.training.model import DistributionNets, round_ste
-from licodec.transforms import analysis, synthesis
+from licodec.transforms import STRIDE, analysis, synthesis
 
 _NETWORKS: dict[str, type[Any]] = {
     "bmshj2018-hyperprior": ScaleHyperprior,
@@ -98,14 +98,6 @@ class Hyperprior(nn.Module):
         self.log_gain = nn.Parameter(gain[:, None].repeat(1, M), requires_grad=len(lambdas) > 1)
         # The medians stay where they are, fresh ones at 0: z is rounded about them.
         self.entropy_bottleneck.quantiles.requires_grad_(False)
-        self.frozen = False
-
-    def freeze(self) -> None:
-        """Leave the transforms and gains as they are: only the rate is learned."""
-        self.frozen = True
-        for part in (self.g_a, self.g_s):
-            part.requires_grad_(False)
-        self.log_gain.requires_grad_(False)
 
     def forward(self, x: Tensor) -> Patches:
         """Code a batch (R·K, 3, H, W) in [0, 1]; H and W are multiples of 64.
@@ -117,9 +109,15 @@ class Hyperprior(nn.Module):
 
     def code(self, x: Tensor, gain: Tensor) -> Patches:
         """forward, with the gains (B or 1, M, 1, 1) given."""
-        u = self.g_a(x).float() * gain
+        bits, y_hat = self.bits(self.g_a(x).float() * gain)
+        x_hat = self.g_s(y_hat / gain).float()
+        bpp = bits / (x.shape[2] * x.shape[3])
+        return Patches(bpp, ((x_hat - x) ** 2).mean((1, 2, 3)), x_hat)
+
+    def bits(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Bits (B,) of latents u (B, M, h, w), those of z with them, and ŷ."""
         z = self.h_a(u.abs() if self.arch == "scale-hyperprior" else u).float()
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast(u.device.type, enabled=False):
             z_hat, z_likelihoods = self.entropy_bottleneck(z)
         straight = self.training and self.surrogate == "round"
         if straight:
@@ -128,10 +126,8 @@ class Hyperprior(nn.Module):
         y_hat, y_likelihoods, means = self._latents(u, self.h_s(z_hat))
         if straight:
             y_hat = round_ste(u - means) + means
-        x_hat = self.g_s((y_hat.detach() if self.frozen else y_hat) / gain).float()
-        pixels = x.shape[2] * x.shape[3]
-        bits = [-torch.log2(p).flatten(1).sum(1) for p in (y_likelihoods, z_likelihoods)]
-        return Patches((bits[0] + bits[1]) / pixels, ((x_hat - x) ** 2).mean((1, 2, 3)), x_hat)
+        parts = [-torch.log2(p).flatten(1).sum(1) for p in (y_likelihoods, z_likelihoods)]
+        return parts[0] + parts[1], y_hat
 
     def _latents(self, u: Tensor, params: Tensor) -> tuple[Tensor, Tensor, Tensor | float]:
         """ŷ and likelihoods as CompressAI's forward has them, and the means; all (B, M, h, w)."""
@@ -164,6 +160,22 @@ class Hyperprior(nn.Module):
         bpp = out.bpp.mean() * padded[0, 0].numel() / (height * width)
         x_hat = out.x_hat[:, :, :height, :width].clamp(0, 1)
         return bpp, ((x_hat - x) ** 2).mean()
+
+
+class KnownTransforms(Hyperprior):
+    """A network whose g_a, g_s and gains stay as they are, while the rest learns the rate of y."""
+
+    def __init__(self, arch: str, N: int, M: int, lambdas: tuple[float, ...]) -> None:
+        super().__init__(arch, N, M, lambdas)
+        for part in (self.g_a, self.g_s):
+            part.requires_grad_(False)
+        self.log_gain.requires_grad_(False)
+
+    def forward(self, y: Tensor) -> Tensor:  # type: ignore[override]
+        """Bits per pixel (R·K,) of latents y (R·K, M, h, w), as g_a makes them; h and w are multiples
+        of 4."""
+        gain = self.log_gain.exp().repeat(len(y) // len(self.lambdas), 1)[:, :, None, None]
+        return self.bits(y * gain)[0] / (y.shape[2] * y.shape[3] * STRIDE**2)
 
 
 class ZDistributions(Hyperprior):

@@ -39,7 +39,7 @@ from licodec.training.data import Images
 from licodec.training.export import log2_integers, write_weights
 from licodec.training.quantize_nets import quantize_net
 from licodec.transforms import STRIDE
-from licodec.weights import ARITHMETIC
+from licodec.weights import ARITHMETIC, narrowed
 
 ACTIVATION_LIMIT = 2**9 - 1
 """Largest activation between integer layers: with it, sums stay within float32's 2^24."""
@@ -89,6 +89,8 @@ def import_checkpoint(
         tensors = weights_of(checkpoint, arch, images)
     except ValueError as error:
         raise UsageError(f"{path}: {error}") from error
+    for weight in [k for k in tensors if re.fullmatch(r"integer\..*\.weight", k)]:
+        tensors |= narrowed(weight, tensors.pop(weight))
     metadata = {
         "name": name,
         "arithmetic": ARITHMETIC,

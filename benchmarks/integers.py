@@ -1,0 +1,86 @@
+"""What it costs that integers decide the probabilities: real files against the trained floats' likelihoods.
+
+    python benchmarks/integers.py EXPORT WEIGHTS --images kodak/ [--json OUT]
+
+EXPORT is what `licodec export` made of a run with a hyperprior, WEIGHTS what `licodec import` made of EXPORT.
+The floats are CompressAI's forward pass, which counts bits without coding any. A file's bytes are all of
+it: header, tables of 64 scales, the range coder's end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+import licodec
+from licodec.bench import datasets, metrics
+from licodec.bench.bdrate import bd_rate
+from licodec.bench.provenance import provenance
+from licodec.catalogue import ARCHITECTURES
+from licodec.training.hyperprior import Hyperprior
+from licodec.training.start import read_state
+from licodec.weights import Weights
+
+
+def floats(export: Path, arch: str) -> Hyperprior:
+    """The network that was trained."""
+    state, lambdas = read_state(str(export))
+    N, M = len(state["g_a.0.weight"]), state["log_gain"].shape[1]
+    model = Hyperprior(arch, N, M, lambdas)
+    own = {name: state[name].float() for name in model.state_dict() if name in state}
+    model.load_state_dict(own, strict=False)
+    return model.eval()
+
+
+def coded(image: Image.Image, quality: float, weights: Path) -> tuple[float, float]:
+    """bpp and PSNR in dB of a file."""
+    data = licodec.encode(image, quality=quality, weights=weights)
+    decoded = licodec.decode(data, weights=weights)
+    psnr = metrics.psnr_rgb(np.asarray(image), np.asarray(decoded))
+    return metrics.bpp(len(data), image.width, image.height), psnr
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("export", type=Path)
+    parser.add_argument("weights", type=Path)
+    parser.add_argument("--images", required=True, type=Path)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    model = floats(arguments.export, ARCHITECTURES[Weights(arguments.weights).metadata["arch"]])
+    images = [datasets.load(path) for path in datasets.collect([arguments.images])]
+    last = len(model.lambdas) - 1
+    rows = []
+    for k, lmbda in enumerate(model.lambdas):
+        trained, real = [], []
+        for image in images:
+            x = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
+            bpp, mse = model.evaluate(x, k)
+            trained.append((float(bpp), -10 * float(torch.log10(mse))))
+            real.append(coded(image, 100 * k / max(1, last), arguments.weights))
+        row = {"lmbda": lmbda}
+        for name, pairs in (("floats", trained), ("files", real)):
+            bpp, psnr = (statistics.fmean(column) for column in zip(*pairs, strict=True))
+            row |= {f"{name}_bpp": round(bpp, 5), f"{name}_psnr": round(psnr, 4)}
+        row["bits_%"] = round(100 * (row["files_bpp"] / row["floats_bpp"] - 1), 3)
+        rows.append(row)
+        print(row, flush=True)
+    curves = [
+        tuple([row[f"{name}_{axis}"] for row in rows] for axis in ("bpp", "psnr"))
+        for name in ("floats", "files")
+    ]
+    result = {"images": len(images), "weights": arguments.weights.name, "rates": rows,
+              "bd_rate_%": round(bd_rate(*curves), 3), "meta": provenance()}  # fmt: skip
+    print("BD-rate of the files", result["bd_rate_%"], "%")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
