@@ -3,8 +3,9 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import licodec
 from licodec.catalogue import ARCHITECTURES
@@ -15,13 +16,15 @@ from licodec.training import config as configs
 from licodec.training.checkpoint import load_checkpoint
 from licodec.training.data import Images
 from licodec.training.export import export
-from licodec.training.hyperprior import CLASSES, Hyperprior, compressai_class
+from licodec.training.hyperprior import CLASSES, Hyperprior, KnownTransforms, compressai_class
 from licodec.training.import_checkpoint import import_checkpoint
 from licodec.training.loop import train
 from licodec.training.tasks import make_task
+from licodec.weights import Weights
 
 ARCHES = list(CLASSES)
 N, M = 8, 12
+TABLES = ("_offset", "_quantized_cdf", "_cdf_length", "scale_table")
 
 
 def latents(arch):
@@ -93,6 +96,8 @@ def test_export_is_compressais_state(exported, folder, arch):
     network = compressai(arch, state).eval()
     image = Images(folder, 2, 64, torch.device("cpu")).validation[0]
     x = image[None, :, :128, :128].float() / 255
+    coded = []
+    network.g_s.register_forward_pre_hook(lambda module, inputs: coded.append(inputs[0]))
     with torch.no_grad():
         out = network.compress(x)
         x_hat = network.decompress(out["strings"], out["shape"])["x_hat"]
@@ -100,15 +105,21 @@ def test_export_is_compressais_state(exported, folder, arch):
     known = ours.state_dict()
     usable = {k: v for k, v in state.items() if k in known and v.shape == known[k].shape}
     ours.load_state_dict(usable, strict=False)
+    gaussians, conditional = network.gaussian_conditional, ours.conditional
+    ours.conditional = lambda u, scales, means: conditional(
+        u, gaussians.scale_table[gaussians.build_indexes(scales)], means
+    )  # as its coder has them
     bpp, mse = ours.evaluate(x, 0)
     pixels = 128 * 128
     real = sum(len(s[0]) for s in out["strings"]) * 8 / pixels
     with torch.no_grad():
         forward = network(x)["x_hat"].clamp(0, 1)
     assert float(((forward - x) ** 2).mean()) == pytest.approx(float(mse), rel=1e-3)
-    # With a context, both passes are estimates: they round about 0, the coder about the mean.
-    close = 0.2 if hasattr(ours, "context_prediction") else 0.05
-    assert float(((x_hat - x) ** 2).mean()) == pytest.approx(float(mse), rel=close)
+    with torch.no_grad():
+        assert (coded[0] - ours.g_a(x)).abs().max() < 0.5 + 1e-4
+    if not hasattr(ours, "context_prediction"):
+        # With a context, both passes are estimates: they round about 0, the coder about the mean.
+        assert float(((x_hat - x) ** 2).mean()) == pytest.approx(float(mse), rel=0.05)
     assert real == pytest.approx(float(bpp), rel=0.05, abs=16 * 8 / pixels)
 
 
@@ -199,14 +210,59 @@ def test_starts_from_factorized_weights_or_from_its_own(folder, tmp_path, export
     ]
     assert len(shared) == fewer.model.M and len({*kept} - {*shared}) <= 1
     assert torch.equal(model.log_gain[1], state["log_gain"][1][shared])
+    with torch.no_grad():
+        z = model.hyper_latents(model.g_a(x) * model.log_gain[1].exp()[:, None, None])
+    assert z.round().any()  # where ẑ is 0 throughout, h_s learns nothing of it
     again = settings(folder, tmp_path / "o", "hyperprior", init=str(exported["hyperprior"]))
     state = make_task(again, images, torch.device("cpu")).model.state_dict()
     for name, value in load_file(exported["hyperprior"]).items():
         if name in state and state[name].shape == value.shape:
             torch.testing.assert_close(state[name], value)
+    two = settings(folder, tmp_path / "t", "hyperprior", (0.013, 0.05), init=again.train.init)
+    known = load_file(exported["hyperprior"])["entropy_bottleneck.matrices.0"]
+    rates = make_task(two, images, torch.device("cpu")).model.entropy_bottleneck
+    assert torch.equal(rates.state_dict()["matrices.0"], known.repeat(2, 1, 1))
     wrong = settings(folder, tmp_path / "w", "autoregressive", init=str(exported["hyperprior"]))
     with pytest.raises(UsageError, match="does not fit"):
         make_task(wrong, images, torch.device("cpu"))
+
+
+def test_every_rate_has_its_own_tables_of_z(folder, tmp_path):
+    config = settings(folder, tmp_path, "hyperprior", (0.002, 0.05), steps=10, bottleneck_lr=1e-2)
+    run = train(config)
+    state = export(run, tmp_path, "two")
+    ema, plain = load_checkpoint(run)["ema"], load_file(state)
+    assert (ema["unit"] != 1).any() and "unit" not in plain
+    models = [Hyperprior("hyperprior", N, M, (0.002, 0.05)).eval() for _ in range(2)]
+    for model, own in zip(models, (ema, plain), strict=True):
+        known = [k for k in model.state_dict() if k in own and not k.endswith(TABLES)]
+        model.load_state_dict({k: own[k] for k in known}, strict=False)
+    x = Images(folder, 2, 64, torch.device("cpu")).validation[0][None, :, :128, :128].float() / 255
+    for k in range(2):
+        trained, exported = (model.evaluate(x, k) for model in models)
+        torch.testing.assert_close(trained, exported, rtol=1e-3, atol=1e-6)
+    assert models[0].evaluate(x, 1)[0] > models[0].evaluate(x, 0)[0]
+    path = import_checkpoint(state, "mbt2018-mean", folder, tmp_path, "two")
+    tables = Weights(path).numpy("z_prior")
+    assert tables.shape[:2] == (2, N) and (tables[0] != tables[1]).any()
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (70, 90, 3), np.uint8))
+    for quality in (0, 30, 100):
+        data = licodec.encode(image, quality=quality, weights=path)
+        assert licodec.decode(data, weights=path).size == image.size
+    odd = load_file(state)
+    odd["entropy_bottleneck.quantiles"][N:] += 1
+    save_file(odd, tmp_path / "odd.safetensors")
+    with pytest.raises(UsageError, match="medians differ"):
+        import_checkpoint(tmp_path / "odd.safetensors", "mbt2018-mean", folder, tmp_path, "odd")
+
+
+def test_known_transforms_learn_the_rate_of_rounded_latents():
+    torch.manual_seed(0)
+    u, means = 3 * torch.randn(1, M, 8, 8), torch.randn(1, M, 8, 8)
+    scales = torch.rand(1, M, 8, 8)
+    model = KnownTransforms("hyperprior", N, M, (0.013,))
+    evaluated = Hyperprior("hyperprior", N, M, (0.013,)).eval().conditional(u, scales, means)
+    torch.testing.assert_close(model.conditional(u, scales, means), evaluated)
 
 
 def test_transforms_can_stay_as_they_are(folder, tmp_path, exported):

@@ -26,6 +26,7 @@ from licodec.hyperprior import Z_UNIT
 from licodec.training import start
 from licodec.training.compressai_layers import (
     Cheng2020Attention,
+    EntropyBottleneck,
     JointAutoregressiveHierarchicalPriors,
     MeanScaleHyperprior,
     ScaleHyperprior,
@@ -47,6 +48,11 @@ CLASSES = {model: (name, _NETWORKS[name]) for name, model in ARCHITECTURES.items
 
 _TABLES = ("_offset", "_quantized_cdf", "_cdf_length", "scale_table")
 """Buffers that CompressAI makes from the weights; they have no size before it does."""
+
+_LEAST_UNIT = 0.1
+_Z_SPREAD = 0.6
+"""Steps that are the standard deviation of z where its training begins. With 3, h_s's first layer takes
+strides too long; with 0.3, high rates wait for z."""
 
 _MULTIPLE = 64
 """Pixels per position of z, in each direction."""
@@ -91,11 +97,16 @@ class Hyperprior(nn.Module):
         if arch != "attention":
             # The same nets under the same names, with a GDN that is faster and that KLT knows.
             self.g_a, self.g_s = analysis(N, M), synthesis(N, M)
-        self.arch, self.M, self.lambdas, self.surrogate = arch, M, lambdas, surrogate
+        # ẑ's distributions differ from rate to rate, as y's do.
+        self.entropy_bottleneck = EntropyBottleneck(len(lambdas) * N)
+        self.arch, self.N, self.M, self.lambdas, self.surrogate = arch, N, M, lambdas, surrogate
         gain = torch.zeros(len(lambdas))
         if len(lambdas) > 1:
             gain = torch.tensor([0.5 * math.log(lmbda / lambdas[-1]) for lmbda in lambdas])
         self.log_gain = nn.Parameter(gain[:, None].repeat(1, M), requires_grad=len(lambdas) > 1)
+        # In units of each channel's own, steps of one size suit all weights of h_a and h_s.
+        self.unit: Tensor
+        self.register_buffer("unit", torch.ones(M))
         # The medians stay where they are, fresh ones at 0: z is rounded about them.
         self.entropy_bottleneck.quantiles.requires_grad_(False)
 
@@ -107,33 +118,56 @@ class Hyperprior(nn.Module):
         K = len(self.lambdas)
         return self.code(x, self.log_gain.exp().repeat(len(x) // K, 1)[:, :, None, None])
 
-    def code(self, x: Tensor, gain: Tensor) -> Patches:
-        """forward, with the gains (B or 1, M, 1, 1) given."""
-        bits, y_hat = self.bits(self.g_a(x).float() * gain)
+    def code(self, x: Tensor, gain: Tensor, index: int | None = None) -> Patches:
+        """forward, with the gains (B or 1, M, 1, 1) given, and the index of their one lambda if it is one."""
+        bits, y_hat = self.bits(self.g_a(x).float() * gain, index)
         x_hat = self.g_s(y_hat / gain).float()
         bpp = bits / (x.shape[2] * x.shape[3])
         return Patches(bpp, ((x_hat - x) ** 2).mean((1, 2, 3)), x_hat)
 
-    def bits(self, u: Tensor) -> tuple[Tensor, Tensor]:
+    def bits(self, u: Tensor, index: int | None = None) -> tuple[Tensor, Tensor]:
         """Bits (B,) of latents u (B, M, h, w), those of z with them, and ŷ."""
-        z = self.h_a(u.abs() if self.arch == "scale-hyperprior" else u).float()
+        z = self.hyper_latents(u)
         with torch.autocast(u.device.type, enabled=False):
-            z_hat, z_likelihoods = self.entropy_bottleneck(z)
+            z_hat, z_likelihoods = self._bottleneck(z, index)
         straight = self.training and self.surrogate == "round"
         if straight:
-            medians = self.entropy_bottleneck.quantiles[:, :, 1:2].reshape(1, -1, 1, 1)
-            z_hat = round_ste(z - medians) + medians
+            z_hat = round_ste(z - self.medians) + self.medians
         y_hat, y_likelihoods, means = self._latents(u, self.h_s(z_hat))
         if straight:
             y_hat = round_ste(u - means) + means
         parts = [-torch.log2(p).flatten(1).sum(1) for p in (y_likelihoods, z_likelihoods)]
         return parts[0] + parts[1], y_hat
 
+    @property
+    def medians(self) -> Tensor:
+        """(N, 1, 1) what z is rounded about, at every rate."""
+        medians: Tensor = self.entropy_bottleneck.quantiles[: self.N, :, 1:2]
+        return medians
+
+    def _bottleneck(self, z: Tensor, index: int | None) -> tuple[Tensor, Tensor]:
+        """ẑ and likelihoods of z (B, N, h, w), by the bottlenecks of all lambdas in turn or of one."""
+        K = len(self.lambdas)
+        if index is None:
+            of_all = self.entropy_bottleneck(z.reshape(-1, K * self.N, *z.shape[2:]))
+            z_hat, likelihoods = (part.reshape(z.shape) for part in of_all)
+        else:
+            of_all = self.entropy_bottleneck(z.repeat(1, K, 1, 1))
+            z_hat, likelihoods = (part.chunk(K, 1)[index] for part in of_all)
+        return z_hat, likelihoods
+
+    def hyper_latents(self, u: Tensor) -> Tensor:
+        """z (B, N, h/4, w/4) of u (B, M, h, w)."""
+        seen = u.abs() if self.arch == "scale-hyperprior" else u
+        z: Tensor = self.h_a(seen / self.unit[:, None, None]).float()
+        return z
+
     def _latents(self, u: Tensor, params: Tensor) -> tuple[Tensor, Tensor, Tensor | float]:
         """ŷ and likelihoods as CompressAI's forward has them, and the means; all (B, M, h, w)."""
         if self.arch == "scale-hyperprior":
             with torch.autocast(u.device.type, enabled=False):
-                return (*self.gaussian_conditional(u, params.float()), 0.0)
+                scales = params.float() * self.unit[:, None, None]
+                return (*self.conditional(u, scales, None), 0.0)
         y_hat = None
         if hasattr(self, "context_prediction"):
             y_hat = self.gaussian_conditional.quantize(
@@ -141,10 +175,15 @@ class Hyperprior(nn.Module):
             )
             params = torch.cat([params, self.context_prediction(y_hat)], 1)
             params = self.entropy_parameters(params)
-        scales, means = params.float().chunk(2, 1)
+        scales, means = (part * self.unit[:, None, None] for part in params.float().chunk(2, 1))
         with torch.autocast(u.device.type, enabled=False):
-            rounded, likelihoods = self.gaussian_conditional(u, scales, means=means)
+            rounded, likelihoods = self.conditional(u, scales, means)
         return rounded if y_hat is None else y_hat, likelihoods, means
+
+    def conditional(self, u: Tensor, scales: Tensor, means: Tensor | None) -> tuple[Tensor, Tensor]:
+        """u (B, M, h, w) quantized, and its likelihoods, as CompressAI has them."""
+        y_hat, likelihoods = self.gaussian_conditional(u, scales, means=means)
+        return y_hat, likelihoods
 
     @torch.no_grad()
     def evaluate(self, x: Tensor, index: int) -> tuple[Tensor, Tensor]:
@@ -156,7 +195,7 @@ class Hyperprior(nn.Module):
         height, width = x.shape[2:]
         pad = (0, -width % _MULTIPLE, 0, -height % _MULTIPLE)
         padded = F.pad(x, pad, mode="replicate")
-        out = self.code(padded, self.log_gain[index].exp()[None, :, None, None])
+        out = self.code(padded, self.log_gain[index].exp()[None, :, None, None], index)
         bpp = out.bpp.mean() * padded[0, 0].numel() / (height * width)
         x_hat = out.x_hat[:, :, :height, :width].clamp(0, 1)
         return bpp, ((x_hat - x) ** 2).mean()
@@ -177,6 +216,12 @@ class KnownTransforms(Hyperprior):
         gain = self.log_gain.exp().repeat(len(y) // len(self.lambdas), 1)[:, :, None, None]
         return self.bits(y * gain)[0] / (y.shape[2] * y.shape[3] * STRIDE**2)
 
+    def conditional(self, u: Tensor, scales: Tensor, means: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Rounded as files are: latents that will not move need no noise, which makes small ones dear."""
+        y_hat = round_ste(u) if means is None else round_ste(u - means) + means
+        likelihoods = self.gaussian_conditional._likelihood(y_hat, scales, means)
+        return y_hat, self.gaussian_conditional.likelihood_lower_bound(likelihoods)
+
 
 class ZDistributions(Hyperprior):
     """A trained network, frozen, and the nets that code ẑ by the image's own distributions."""
@@ -196,9 +241,8 @@ class ZDistributions(Hyperprior):
 
     def z_hat(self, y: Tensor) -> Tensor:
         """ẑ's symbols (N, h, w) of y (M, 4h, 4w) times its gain, about the medians that weights hold."""
-        z = self.h_a((y.abs() if self.arch == "scale-hyperprior" else y)[None])[0].float()
-        medians = self.entropy_bottleneck.quantiles[:, 0, 1, None, None]
-        z_hat: Tensor = (z - torch.round(medians * Z_UNIT) / Z_UNIT).round()
+        z = self.hyper_latents(y[None])[0]
+        z_hat: Tensor = (z - torch.round(self.medians * Z_UNIT) / Z_UNIT).round()
         return z_hat
 
 
@@ -228,9 +272,11 @@ def initialize(model: Hyperprior, config: Config, images: Images) -> None:
         start.karhunen_loeve(model, images, config.train.seed)  # type: ignore[arg-type]
         gain = torch.tensor([5.7 * math.sqrt(lmbda / 0.013) for lmbda in model.lambdas])
         _set_gains(model, gain.log()[:, None].repeat(1, model.M))
+        _start_rate(model, images, config)
         return
     state, lambdas = start.read_state(init)
-    known = {k: v for k, v in model.state_dict().items() if not k.endswith((*_TABLES, "log_gain"))}
+    apart = (*_TABLES, "log_gain", "unit")
+    known = {k: v for k, v in model.state_dict().items() if not k.endswith(apart)}
     if isinstance(model, ZDistributions):
         if "entropy_bottleneck.quantiles" not in state:
             raise UsageError(f"train.init {init}: no trained {model.arch}")
@@ -243,6 +289,8 @@ def initialize(model: Hyperprior, config: Config, images: Images) -> None:
         known = {k: v for k, v in known.items() if k.startswith(("g_a.", "g_s."))}
         if model.arch != "attention" and model.M < len(state.get("g_a.6.bias", ())):
             state = _busiest(state, model, images, config.train.seed)
+    else:
+        state = _fit_bottlenecks(state, lambdas, model)
     for name, value in known.items():
         if name not in state or state[name].shape != value.shape:
             raise UsageError(f"train.init {init}: does not fit the model ({name})")
@@ -250,6 +298,47 @@ def initialize(model: Hyperprior, config: Config, images: Images) -> None:
     log_gain = start.fit_rates(gains, lambdas, model)["log_gain"]  # type: ignore[arg-type]
     model.load_state_dict({name: state[name].float() for name in known}, strict=False)
     _set_gains(model, log_gain.float())
+    if "entropy_bottleneck.quantiles" not in state:
+        _start_rate(model, images, config)
+    elif "unit" in state:
+        model.unit.copy_(state["unit"])
+
+
+def _fit_bottlenecks(
+    state: dict[str, Tensor], lambdas: tuple[float, ...], model: Hyperprior
+) -> dict[str, Tensor]:
+    """A bottleneck for each of the model's lambdas: that of the nearest known one."""
+    known = len(state["entropy_bottleneck.quantiles"]) // model.N
+    rates = torch.tensor(lambdas[:known] or (1.0,), dtype=torch.float64).log()
+    wanted = torch.tensor(model.lambdas, dtype=torch.float64).log()
+    nearest = (wanted[:, None] - rates).abs().argmin(1)
+    rows = (nearest[:, None] * model.N + torch.arange(model.N)).flatten()
+    return {
+        k: v[rows] if k.startswith("entropy_bottleneck.") and len(v) == known * model.N else v
+        for k, v in state.items()
+    }
+
+
+@torch.no_grad()
+def _start_rate(model: Hyperprior, images: Images, config: Config) -> None:
+    """Units and fresh nets that suit latents of known transforms, at the middle rate: Gaussians as wide as
+    each channel, and z that does not round to 0 throughout, which would tell h_s nothing."""
+    rng = np.random.default_rng(config.train.seed)
+    x = images.crops(rng, 16, config.data.patch).float().cpu() / 255
+    u = model.g_a(x) * model.log_gain[len(model.lambdas) // 2].exp()[:, None, None]
+    model.unit.copy_(u.std((0, 2, 3)).clamp(min=_LEAST_UNIT))
+    _tail(model).bias[: model.M].fill_(1.0)
+    last: Any = model.h_a[-1]
+    z = model.hyper_latents(u)
+    scale = _Z_SPREAD / z.std((0, 2, 3)).clamp(min=1e-6)
+    last.weight.mul_(scale[:, None, None, None])
+    last.bias.sub_(z.mean((0, 2, 3))).mul_(scale)
+
+
+def _tail(network: Any) -> Any:
+    """The convolution that scales and means come from."""
+    net = getattr(network, "entropy_parameters", network.h_s)
+    return [layer for layer in net.modules() if isinstance(layer, nn.Conv2d)][-1]
 
 
 @torch.no_grad()
@@ -288,17 +377,30 @@ def _set_gains(model: Hyperprior, log_gain: Tensor) -> None:
 
 
 def compressai_state(config: Config, ema: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The full state of CompressAI's own class, in float32, and log_gain (K, M) and lambdas (K,)."""
+    """The full state of CompressAI's own class, in float32, and log_gain (K, M) and lambdas (K,); with
+    several lambdas, the bottleneck has their K·N channels."""
     settings = config.model
     network = compressai_class(settings.arch, settings.N, settings.M)
-    state = {k: v for k, v in ema.items() if k != "log_gain"}
+    network.entropy_bottleneck = EntropyBottleneck(len(settings.lambdas) * settings.N)
+    state = {k: v for k, v in ema.items() if k not in ("log_gain", "unit")}
     _, unexpected = nn.Module.load_state_dict(network, state, strict=False)
     if unexpected:
         raise UsageError(f"the checkpoint holds {unexpected[0]}, which {settings.arch} has not")
+    _take_units(network, ema["unit"])
     _set_tails(network.entropy_bottleneck)
     network.update(force=True)
     lambdas = torch.tensor(settings.lambdas, dtype=torch.float64)
     return {**network.state_dict(), "log_gain": ema["log_gain"].float(), "lambdas": lambdas}
+
+
+@torch.no_grad()
+def _take_units(network: Any, unit: Tensor) -> None:
+    """Let h_a and the last layer before the Gaussians do what units (M,) did."""
+    network.h_a[0].weight.div_(unit[:, None, None])
+    tail = _tail(network)
+    rows = unit.repeat(len(tail.bias) // len(unit))
+    tail.weight.mul_(rows[:, None, None, None])
+    tail.bias.mul_(rows)
 
 
 @torch.no_grad()

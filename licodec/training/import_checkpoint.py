@@ -182,6 +182,8 @@ def weights_of(
     if log_gain.shape[1] != networks.M:
         raise ValueError(f"log_gain is for {log_gain.shape[1]} channels, not {networks.M}")
     z_prior, z_median = bottleneck_tables(checkpoint.state, networks.N)
+    if len(z_prior) not in (1, len(log_gain)):
+        raise ValueError(f"entropy bottleneck: for {len(z_prior)} rates, not {len(log_gain)}")
     tensors: dict[str, NDArray[Any]] = {
         k: v.half().numpy()
         for k, v in networks.state_dict().items()
@@ -209,10 +211,12 @@ def weights_of(
 def bottleneck_tables(
     state: Mapping[str, Tensor], N: int
 ) -> tuple[NDArray[np.int16], NDArray[np.int32]]:
-    """log2 tables (1, N, Z_BINS + 1) of ẑ's symbols, and medians (N,) in 1/Z_UNIT.
+    """log2 tables (K, N, Z_BINS + 1) of ẑ's symbols, K being 1 if all rates share them, and medians (N,)
+    in 1/Z_UNIT.
 
     Raises:
-        ValueError: the state holds no entropy bottleneck of N channels.
+        ValueError: the state holds no entropy bottleneck of N or K·N channels, or its medians differ
+            between rates.
     """
     prefix = "entropy_bottleneck."
     own = {
@@ -220,7 +224,9 @@ def bottleneck_tables(
         for k, v in state.items()
         if k.startswith(prefix) and not k.startswith(prefix + "_") and k != prefix + "target"
     }
-    bottleneck = EntropyBottleneck(N)
+    quantiles = own.get("quantiles", torch.empty(0))
+    K = max(1, quantiles.numel() // (3 * N))
+    bottleneck = EntropyBottleneck(K * N)
     try:
         missing, unexpected = bottleneck.load_state_dict(own, strict=False)
     except RuntimeError as error:
@@ -234,7 +240,10 @@ def bottleneck_tables(
         mass = bottleneck._likelihood(median / Z_UNIT + bins)[0][:, 0].double()
     escape = (1 - mass.sum(-1, keepdim=True)).clamp(min=2.0**-20)
     log2 = torch.cat([mass.clamp(min=2.0**-24), escape], -1).log2()
-    return log2_integers(log2[None]), median.flatten().int().numpy()
+    medians = median.reshape(K, N).int().numpy()
+    if (medians != medians[0]).any():
+        raise ValueError("entropy bottleneck: its medians differ between rates")
+    return log2_integers(log2.reshape(K, N, -1)), medians[0]
 
 
 @dataclass

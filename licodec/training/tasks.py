@@ -188,6 +188,7 @@ class Rate(Hyperpriors):
     def __init__(self, config: Config, images: Images, device: torch.device) -> None:
         super().__init__(config, images, device)
         precision = torch.bfloat16 if uses_bf16(config, device) else torch.float32
+        assert isinstance(self.model, KnownTransforms)
         self.latents = collect_latents(self.model, images.train, precision, device)
 
     def _start(self) -> Hyperprior:
@@ -199,13 +200,14 @@ class Rate(Hyperpriors):
     def loss(
         self, network: nn.Module, rng: np.random.Generator, progress: float
     ) -> tuple[Tensor, dict[str, Any]]:
-        data, lambdas = self.config.data, self.config.model.lambdas
+        data = self.config.data
+        lambdas = torch.tensor(self.config.model.lambdas, device=self.device)
         some = self.images.choose(rng, data.batch)
         y = torch.stack([window(self.latents[i][0], data.patch // STRIDE, rng) for i in some])
         y = y.to(self.device, torch.float32).contiguous(memory_format=self.layout)
         with self._precision():
             bpp = network(y).reshape(-1, len(lambdas)).mean(0)
-        scale = (torch.tensor(lambdas, device=self.device) / 0.013) ** -self.config.train.rate_balance
+        scale = (lambdas / 0.013) ** -self.config.train.rate_balance
         return (scale * bpp).mean(), {"bpp": _row(bpp.detach(), 3)}
 
 
