@@ -217,10 +217,18 @@ class KnownTransforms(Hyperprior):
         return self.bits(y * gain)[0] / (y.shape[2] * y.shape[3] * STRIDE**2)
 
     def conditional(self, u: Tensor, scales: Tensor, means: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Rounded as files are: latents that will not move need no noise, which makes small ones dear."""
-        y_hat = round_ste(u) if means is None else round_ste(u - means) + means
-        likelihoods = self.gaussian_conditional._likelihood(y_hat, scales, means)
-        return y_hat, self.gaussian_conditional.likelihood_lower_bound(likelihoods)
+        """Scales learn from rounded latents, as files have them: noise would make small ones dear. Means
+        learn from noisy ones: what rounds to 0 is reconstructed as its mean, at whatever rate."""
+        gaussians = self.gaussian_conditional
+        known = None if means is None else means.detach()
+        rounded = gaussians.quantize(u, "dequantize", known)
+        likelihoods = gaussians.likelihood_lower_bound(
+            gaussians._likelihood(rounded, scales, known)
+        )
+        if means is None:
+            return rounded, likelihoods
+        _, noisy = gaussians(u, scales.detach(), means=means)
+        return rounded, likelihoods * noisy / noisy.detach()
 
 
 class ZDistributions(Hyperprior):
