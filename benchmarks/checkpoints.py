@@ -23,8 +23,8 @@ from licodec.bench.provenance import provenance
 from licodec.errors import LicodecError
 from licodec.training import config as configs
 from licodec.training.checkpoint import load_checkpoint
+from licodec.training.data import central
 from licodec.training.hyperprior import Hyperprior
-from licodec.training.tasks import central
 from licodec.transforms import has_native_bf16
 
 Curve = dict[str, list[float]]

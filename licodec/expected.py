@@ -63,14 +63,14 @@ def check(weights: Weights) -> None:
 def _tensors(weights: Weights) -> Tensors:
     K, M = _sizes(weights, "log_gain", 2)
     own: Tensors = {"log_gain": ((K, M), _FLOATS)}
+    if "echo" in weights:
+        own["echo"] = ((K,), _FLOATS)
     arch = weights.metadata.get("arch")
     if arch is not None:
         return own | _hyperprior(weights, arch, K, M)
     (N,) = _sizes(weights, "g_a.0.bias", 1)
     own |= _module("g_a.", transforms.analysis(N, M)) | _module("g_s.", transforms.synthesis(N, M))
     own["prior"] = ((K, M, BINS + 1), _TABLES)
-    if "echo" in weights:
-        own["echo"] = ((K,), _FLOATS)
     return own | _adaptive(weights, K, M) if "z_prior" in weights else own
 
 

@@ -11,7 +11,7 @@ from conftest import noise
 from PIL import Image
 
 import licodec
-from licodec import models, weights
+from licodec import catalogue, models, weights
 from licodec.codec import Codec, is_precise, latents_crc32, open_codec, verify_latents
 from licodec.container import pack, unpack
 from licodec.distributions import BINS, PMF_TOTAL, information
@@ -206,10 +206,10 @@ def test_an_echo_is_worth_its_bits(monkeypatch):
 _TILES = """
 import numpy as np
 from skimage import data
-from licodec import transforms, weights
+from licodec import catalogue, transforms, weights
 
 image = np.ascontiguousarray(data.astronaut()[:301, :403])
-loaded = weights.load(weights.installed()[0])
+loaded = weights.load(catalogue.resolve(None)[1])
 gain = loaded.gain(loaded.position(150))
 whole, *tiled = (
     transforms.Pair(loaded.torch("g_a."), loaded.torch("g_s."), "cpu", "float32", tile)
@@ -297,7 +297,7 @@ def test_missing_weights_are_named(encoded):
 
 
 def test_altered_weights_are_refused(tmp_path):
-    path = weights.installed()[0]
+    path = catalogue.resolve(None)[1]
     altered = bytearray(path.read_bytes())
     altered[-1] ^= 1
     copy = tmp_path / path.name
@@ -345,7 +345,7 @@ def test_unknown_model(photo):
 
 
 def test_weights_without_side_tables_say_so(photo, tmp_path):
-    whole = weights.load(weights.installed()[0])
+    whole = weights.load(catalogue.resolve(None)[1])
     tensors = {k: v for k, v in whole.tensors("").items() if k != "z_prior"}
     path = write_weights(tmp_path, "partial", tensors, whole.metadata, {})
     with pytest.raises(UsageError, match="offers factorized, not adaptive"):

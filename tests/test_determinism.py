@@ -112,10 +112,10 @@ def test_integer_synthesis_is_exact_where_floats_are_not():
     import numpy as np
     import torch
 
-    from licodec import weights
+    from licodec import catalogue, weights
     from licodec.models import Adaptive
 
-    loaded = weights.load(weights.installed()[0])
+    loaded = weights.load(catalogue.resolve(None)[1])
     model = Adaptive(loaded)
     rng = np.random.default_rng(0)
     z = rng.integers(-9, 10, (model.Z, 32)).astype(np.int32)

@@ -178,3 +178,33 @@ def test_calibration_images(run, state, tmp_path):
     noise(90, 70, "RGB", 1).save(tmp_path / "images" / "b.png")
     made = run(*arguments, "--calibrate", tmp_path / "images")
     assert made.exit_code == 0 and "noise" not in made.stderr
+
+
+def test_an_echo_is_chosen_where_lambdas_are_told(run, state, tmp_path, monkeypatch):
+    from licodec.training import import_checkpoint
+
+    seen = []
+
+    def strengths(codec, lambdas, log_gain, x):
+        seen.append((lambdas, tuple(log_gain.shape), tuple(x.shape)))
+        return torch.tensor([0.0, 0.5])
+
+    monkeypatch.setattr(import_checkpoint, "strengths", strengths)
+    several = {"state_dict": state, "log_gain": torch.full((2, 24), 4.0), "lambdas": [0.01, 0.1]}
+    torch.save(several, tmp_path / "c.pt")
+    (tmp_path / "images").mkdir()
+    noise(300, 330, "RGB").save(tmp_path / "images" / "large.png")
+    noise(200, 130, "RGB").save(tmp_path / "images" / "small.png")
+    arguments = ["import", tmp_path / "c.pt", "--arch", "mbt2018-mean", "-o", tmp_path / "w"]
+    plain = run(*arguments).stdout.strip()
+    assert not seen and "echo" not in weights.load(tmp_path / "w" / plain.rsplit("/", 1)[-1])
+    made = run(*arguments, "--calibrate", tmp_path / "images").stdout.strip()
+    assert seen == [([0.01, 0.1], (2, 24), (1, 3, 256, 256))]
+    loaded = weights.load(tmp_path / "w" / made.rsplit("/", 1)[-1])
+    assert [loaded.echo(position) for position in (0, 128, 256)] == [0, 0.25, 0.5]
+    image = noise(64, 64, "RGB")
+    high, low = (licodec.encode(image, quality=q, weights=made) for q in (100, 0))
+    monkeypatch.setattr(weights.Weights, "echo", lambda self, position: 0.0)
+    assert high != licodec.encode(image, quality=100, weights=made)
+    assert low == licodec.encode(image, quality=0, weights=made)
+    assert licodec.decode(high, weights=made).size == (64, 64)

@@ -255,12 +255,12 @@ def test_two_processes(folder, tmp_path):
 def test_an_echo_is_added_where_quality_pays_for_it():
     """A g_a that sees half of everything: its echo makes up for it, in bits that only a high λ pays."""
     x = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) - 0.5
-    model = SimpleNamespace(
-        g_a=lambda x: x / 2, g_s=lambda y: y, lambdas=(1e-6, 10.0), log_gain=torch.full((2, 3), 4.0)
-    )
-    y, echo = echo_of(model, x)
+    codec = SimpleNamespace(g_a=lambda x: x / 2, g_s=lambda y: y)
+    y, echo = echo_of(codec, x)
     assert torch.allclose(echo, x / 4) and torch.allclose(y, x / 2)
-    assert strengths(model, x.clamp(min=0)).tolist() == [0, max(STRENGTHS)]
+    log_gain = torch.full((2, 3), 4.0)
+    chosen = strengths(codec, (1e-6, 10.0), log_gain, x.clamp(min=0))
+    assert chosen.tolist() == [0, max(STRENGTHS)]
 
 
 def test_fewer_images_are_spread_evenly(folder):

@@ -103,3 +103,10 @@ def window(image: Tensor, size: int, rng: np.random.Generator) -> Tensor:
     top = rng.integers(image.shape[1] - size + 1)
     left = rng.integers(image.shape[2] - size + 1)
     return image[:, top : top + size, left : left + size]
+
+
+def central(image: Tensor, size: int, multiple: int = 16) -> Tensor:
+    """The middle of an image (C, H, W): at most size a side, and a multiple of so much."""
+    height, width = (min(side, size) // multiple * multiple for side in image.shape[1:])
+    top, left = (image.shape[1] - height) // 2, (image.shape[2] - width) // 2
+    return image[:, top : top + height, left : left + width]

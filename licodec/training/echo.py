@@ -2,39 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any, Protocol
+
 import torch
 from torch import Tensor
 
-from licodec.training.model import Adaptive
+from licodec.training.data import central
 
 STRENGTHS = tuple(i / 8 for i in range(7))
+_IMAGES, _SIDE = 24, 256
 _WORTH = 0.015
 """What an echo must win of R + λD, for an encoder to take three times as long."""
 
 
-def echo_of(model: Adaptive, x: Tensor) -> tuple[Tensor, Tensor]:
+class Transforms(Protocol):
+    """A codec's g_a and g_s."""
+
+    g_a: Any
+    g_s: Any
+
+
+def middles(images: list[Tensor]) -> Tensor:
+    """Of some images (3, H, W) that are large enough: (B, 3, 256, 256)."""
+    large = [i for i in images if min(i.shape[1:]) >= _SIDE]
+    some = large[:: max(1, len(large) // _IMAGES)][:_IMAGES]
+    return torch.stack([central(i, _SIDE) for i in some]) if some else torch.empty(0)
+
+
+def echo_of(codec: Transforms, x: Tensor) -> tuple[Tensor, Tensor]:
     """y (B, M, H/16, W/16) of images x (B, 3, H, W), and y - g_a(g_s(y))."""
-    y = model.g_a(x)
-    heard = model.g_a(model.g_s(y).contiguous(memory_format=torch.channels_last))
+    y = codec.g_a(x)
+    heard = codec.g_a(codec.g_s(y).contiguous(memory_format=torch.channels_last))
     return y.float(), (y - heard).float()
 
 
 @torch.no_grad()
-def strengths(model: Adaptive, x: Tensor) -> Tensor:
+def strengths(codec: Transforms, lambdas: Iterable[float], log_gain: Tensor, x: Tensor) -> Tensor:
     """(K,) those of STRENGTHS with the least R + λD over images x (B, 3, H, W) together, 0 where that is
-    not worth the time.
+    not worth the time, or where there are no images.
 
-    R is the entropy of each channel's latents.
+    R is the entropy of each channel's latents. log_gain is (K, M), for K lambdas.
     """
-    y, echo = echo_of(model, x)
+    if not len(x):
+        return torch.zeros(len(log_gain))
+    y, echo = echo_of(codec, x.contiguous(memory_format=torch.channels_last))
     pixels = x.shape[0] * x.shape[2] * x.shape[3]
     chosen = []
-    for lmbda, log_gain in zip(model.lambdas, model.log_gain, strict=True):
-        gain = log_gain.exp()[:, None, None]
+    for lmbda, row in zip(lambdas, log_gain, strict=True):
+        gain = row.exp()[:, None, None]
         costs = []
         for strength in STRENGTHS:
             u = ((y + strength * echo) * gain).round()
-            x_hat = model.g_s((u / gain).contiguous(memory_format=torch.channels_last))
+            x_hat = codec.g_s((u / gain).contiguous(memory_format=torch.channels_last))
             mse = float(((x_hat.float().clamp(0, 1) - x) ** 2).mean())
             costs.append(_entropy(u) / pixels + lmbda * 255**2 * mse)
         worth = min(costs) < (1 - _WORTH) * costs[0]

@@ -35,10 +35,11 @@ from licodec.hyperprior import (
 )
 from licodec.integer_nets import FLOAT32_SUMS
 from licodec.training.compressai_layers import EntropyBottleneck
-from licodec.training.data import Images
+from licodec.training.data import Images, central
+from licodec.training.echo import middles, strengths
 from licodec.training.export import log2_integers, write_weights
 from licodec.training.quantize_nets import quantize_net
-from licodec.transforms import STRIDE
+from licodec.transforms import STRIDE, has_native_bf16
 from licodec.weights import ARITHMETIC, narrowed
 
 ACTIVATION_LIMIT = 2**9 - 1
@@ -78,7 +79,9 @@ def import_checkpoint(
         path: a state dict, as PyTorch or safetensors saves it (`licodec export` among them), or a dict
             that holds it as `state_dict`, `network` or `model_state_dict`; either may hold `log_gain`
             and `lambdas`.
-        calibrate: a folder of images on which activations are measured; without it, smooth noise.
+        calibrate: a folder of images on which activations are measured, and which choose the echo
+            (`transforms.Pair.analyze`) where the checkpoint tells its lambdas; without it, smooth noise
+            and no echo.
 
     Raises:
         UsageError: no checkpoint of that architecture, or its weights cannot be made integers.
@@ -87,6 +90,11 @@ def import_checkpoint(
     images = _images(calibrate)
     try:
         tensors = weights_of(checkpoint, arch, images)
+        if calibrate is not None and checkpoint.lambdas and checkpoint.log_gain is not None:
+            networks = HyperNetworks.from_state_dict(arch, checkpoint.state)
+            with torch.autocast("cpu", torch.bfloat16, enabled=has_native_bf16()):
+                echo = strengths(networks, checkpoint.lambdas, checkpoint.log_gain, middles(images))
+            tensors["echo"] = echo.numpy()
     except ValueError as error:
         raise UsageError(f"{path}: {error}") from error
     for weight in [k for k in tensors if re.fullmatch(r"integer\..*\.weight", k)]:
@@ -102,8 +110,21 @@ def import_checkpoint(
         "checkpoint_sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest(),
         "calibration": "smooth noise" if calibrate is None else Path(calibrate).name,
         "calibration_images": len(images),
+        **_stages(Path(path)),
     }
     return write_weights(folder, name, tensors, metadata, recipe)
+
+
+def _stages(path: Path) -> dict[str, Any]:
+    """What `licodec export` wrote beside a state of how it was trained."""
+    beside = path.with_suffix(".json")
+    if path.suffix != ".safetensors" or not beside.is_file():
+        return {}
+    try:
+        recipe = json.loads(beside.read_bytes())
+        return {"stages": recipe["stages"]}
+    except (ValueError, TypeError, LookupError):  # something else of that name
+        return {}
 
 
 def read(path: str | Path) -> Checkpoint:
@@ -324,9 +345,7 @@ def _images(folder: str | Path | None) -> list[Tensor]:
     step = max(1, len(found) // _CALIBRATION_IMAGES)
     out = []
     for image in found[::step][:_CALIBRATION_IMAGES]:
-        height, width = (min(s, _CALIBRATION_SIDE) // multiple * multiple for s in image.shape[1:])
-        top, left = (image.shape[1] - height) // 2, (image.shape[2] - width) // 2
-        out.append(image[:, top : top + height, left : left + width].float() / 255)
+        out.append(central(image, _CALIBRATION_SIDE, multiple).float() / 255)
     return out
 
 

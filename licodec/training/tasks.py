@@ -15,8 +15,8 @@ from licodec.training import contexts, distributed
 from licodec.training.config import Config
 from licodec.training.counts import Counts, best_average, collect, collect_z, log2_average
 from licodec.training.counts import latents as collect_latents
-from licodec.training.data import Images, window
-from licodec.training.echo import strengths
+from licodec.training.data import Images, central, window
+from licodec.training.echo import middles, strengths
 from licodec.training.hyperprior import Hyperprior, KnownTransforms, ZDistributions
 from licodec.training.hyperprior import initialize as initialize_hyperprior
 from licodec.training.model import (
@@ -30,9 +30,6 @@ from licodec.training.model import (
 from licodec.training.regularizer import Regularizer
 from licodec.training.start import initialize
 from licodec.transforms import STRIDE, has_native_bf16
-
-_ECHO_IMAGES, _ECHO_PATCH = 24, 256
-"""The images that tell how much echo serves, and their size."""
 
 
 class Task(Protocol):
@@ -245,16 +242,11 @@ class Distributions:
             model.class_prior.copy_(torch.stack([classes for _, classes in tables]))
 
     def _choose_echo(self, model: Adaptive, images: Images) -> None:
-        """By the middles of some of the training images."""
-        large = [i for i in images.train if min(i.shape[1:]) >= _ECHO_PATCH]
-        some = large[:: max(1, len(large) // _ECHO_IMAGES)][:_ECHO_IMAGES]
-        if some:
-            x = torch.stack([central(i, _ECHO_PATCH) for i in some]).float() / 255
-            with torch.autocast(
-                self.device.type, torch.bfloat16, enabled=uses_bf16(self.config, self.device)
-            ):
-                x = x.contiguous(memory_format=torch.channels_last)
-                model.echo.copy_(strengths(model, x))
+        x = middles(images.train).float() / 255
+        with torch.autocast(
+            self.device.type, torch.bfloat16, enabled=uses_bf16(self.config, self.device)
+        ):
+            model.echo.copy_(strengths(model, model.lambdas, model.log_gain, x))
         distributed.share([model.echo])
 
     def _latents(
@@ -415,13 +407,6 @@ class Joint(Distributions):
                 config.train.histogram_kernel,
             )  # fmt: skip
         return loss, {"bpp": _row(bpp, 3), "psnr": _row(-10 * torch.log10(mse), 2)}
-
-
-def central(image: Tensor, size: int) -> Tensor:
-    """The middle of an image (3, H, W): at most size a side, a multiple of 16."""
-    height, width = (min(side, size) // 16 * 16 for side in image.shape[1:])
-    top, left = (image.shape[1] - height) // 2, (image.shape[2] - width) // 2
-    return image[:, top : top + height, left : left + width]
 
 
 def _row(values: Any, digits: int) -> list[float]:
