@@ -4,7 +4,8 @@
 
 EXPORT is what `licodec export` made of a run with a hyperprior, WEIGHTS what `licodec import` made of EXPORT.
 The floats are CompressAI's forward pass, which counts bits without coding any. A file's bytes are all of
-it: header, tables of 64 scales, the range coder's end.
+it: header, tables of 64 scales, the range coder's end. The encoder's echo is left out, and
+transforms run in float32 on both sides.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,7 @@ from licodec.bench import datasets, metrics
 from licodec.bench.bdrate import bd_rate
 from licodec.bench.provenance import provenance
 from licodec.catalogue import ARCHITECTURES
+from licodec.training.export import write_weights
 from licodec.training.hyperprior import Hyperprior
 from licodec.training.start import read_state
 from licodec.weights import Weights
@@ -33,17 +36,45 @@ def floats(export: Path, arch: str) -> Hyperprior:
     state, lambdas = read_state(str(export))
     N, M = len(state["g_a.0.weight"]), state["log_gain"].shape[1]
     model = Hyperprior(arch, N, M, lambdas)
-    own = {name: state[name].float() for name in model.state_dict() if name in state}
+    # All but the tables that CompressAI's coder would use.
+    own = {n: state[n].float() for n, v in model.state_dict().items() if n in state and v.numel()}
     model.load_state_dict(own, strict=False)
     return model.eval()
 
 
+def without_echo(weights: Weights, folder: str) -> Path:
+    """A copy of a weights file."""
+    tensors = {name: tensor for name, tensor in weights.tensors("").items() if name != "echo"}
+    return write_weights(folder, "plain", tensors, weights.metadata, {})
+
+
 def coded(image: Image.Image, quality: float, weights: Path) -> tuple[float, float]:
     """bpp and PSNR in dB of a file."""
-    data = licodec.encode(image, quality=quality, weights=weights)
-    decoded = licodec.decode(data, weights=weights)
+    data = licodec.encode(image, quality=quality, weights=weights, precision="float32")
+    decoded = licodec.decode(data, weights=weights, precision="float32")
     psnr = metrics.psnr_rgb(np.asarray(image), np.asarray(decoded))
     return metrics.bpp(len(data), image.width, image.height), psnr
+
+
+def measure(model: Hyperprior, weights: Path, images: list[Image.Image]) -> list[dict[str, float]]:
+    """A row of figures for each lambda."""
+    last = len(model.lambdas) - 1
+    rows = []
+    for k, lmbda in enumerate(model.lambdas):
+        trained, real = [], []
+        for image in images:
+            x = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
+            bpp, mse = model.evaluate(x, k)
+            trained.append((float(bpp), -10 * float(torch.log10(mse))))
+            real.append(coded(image, 100 * k / max(1, last), weights))
+        row = {"lmbda": lmbda}
+        for name, pairs in (("floats", trained), ("files", real)):
+            bpp, psnr = (statistics.fmean(column) for column in zip(*pairs, strict=True))
+            row |= {f"{name}_bpp": round(bpp, 5), f"{name}_psnr": round(psnr, 4)}
+        row["bits_%"] = round(100 * (row["files_bpp"] / row["floats_bpp"] - 1), 3)
+        rows.append(row)
+        print(row, flush=True)
+    return rows
 
 
 def main() -> None:
@@ -53,24 +84,11 @@ def main() -> None:
     parser.add_argument("--images", required=True, type=Path)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    model = floats(arguments.export, ARCHITECTURES[Weights(arguments.weights).metadata["arch"]])
+    weights = Weights(arguments.weights)
+    model = floats(arguments.export, ARCHITECTURES[weights.metadata["arch"]])
     images = [datasets.load(path) for path in datasets.collect([arguments.images])]
-    last = len(model.lambdas) - 1
-    rows = []
-    for k, lmbda in enumerate(model.lambdas):
-        trained, real = [], []
-        for image in images:
-            x = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
-            bpp, mse = model.evaluate(x, k)
-            trained.append((float(bpp), -10 * float(torch.log10(mse))))
-            real.append(coded(image, 100 * k / max(1, last), arguments.weights))
-        row = {"lmbda": lmbda}
-        for name, pairs in (("floats", trained), ("files", real)):
-            bpp, psnr = (statistics.fmean(column) for column in zip(*pairs, strict=True))
-            row |= {f"{name}_bpp": round(bpp, 5), f"{name}_psnr": round(psnr, 4)}
-        row["bits_%"] = round(100 * (row["files_bpp"] / row["floats_bpp"] - 1), 3)
-        rows.append(row)
-        print(row, flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        rows = measure(model, without_echo(weights, folder), images)
     curves = [
         tuple([row[f"{name}_{axis}"] for row in rows] for axis in ("bpp", "psnr"))
         for name in ("floats", "files")
