@@ -12,6 +12,7 @@ from licodec.training.data import central
 
 STRENGTHS = tuple(i / 8 for i in range(7))
 _IMAGES, _SIDE = 24, 256
+"""The images that tell how much echo serves, and the pixels of a side."""
 _WORTH = 0.015
 """What an echo must win of R + λD, for an encoder to take three times as long."""
 
