@@ -11,6 +11,8 @@ All of it is integers, carried in float32 whose sums stay below 2^24 and so are 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -34,24 +36,29 @@ def bands(height: int, width: int) -> list[slice]:
     return [slice(top, min(top + rows, height)) for top in range(0, height, rows)]
 
 
-class Features:
-    """The magnitudes of the channels seen so far in one band, in pairs of rows (channels · 2, positions).
+def magnitudes(values: Integers) -> NDArray[np.uint32]:
+    """min(|values|, MAGNITUDE_LIMIT)."""
+    # The least int32 has no magnitude among them, but has one as an unsigned integer.
+    return np.minimum(np.abs(values).view(np.uint32), MAGNITUDE_LIMIT)
 
-    Row 2i holds min(|ŷ_i|, MAGNITUDE_LIMIT), row 2i + 1 its sums over 3x3 positions, the band being
-    continued by its border. `forecasts` is what all blocks of channels behind tell the present one.
+
+class Features:
+    """What the channels seen so far show in one band, in pairs of rows (channels · 2, positions).
+
+    Row 2i holds what channel i shows at each position, row 2i + 1 its sums over 3x3 positions, the band
+    being continued by its border. `forecasts` is what all blocks of channels behind tell the present one.
     """
 
     def __init__(self, channels: int, height: int, width: int) -> None:
         self.rows = np.empty((2 * channels, height * width), dtype=np.float32)
         self.forecasts = np.zeros((_BLOCK, height * width), dtype=np.float32)
 
-    def add(self, i: int, values: Integers) -> None:
-        """Take in the channels from the i-th on that values (channels, h, w) has."""
-        channels, height, width = values.shape
+    def add(self, i: int, planes: NDArray[Any]) -> None:
+        """Take in the channels from the i-th on, of which planes (channels, h, w) has integers."""
+        channels, height, width = planes.shape
         padded = np.empty((channels, height + 2, width + 2), dtype=np.float32)
         inner = padded[:, 1:-1, 1:-1]
-        # The least int32 has no magnitude among them, but has one as an unsigned integer.
-        np.minimum(np.abs(values).view(np.uint32), MAGNITUDE_LIMIT, out=inner, casting="unsafe")
+        inner[...] = planes
         padded[:, 0], padded[:, -1] = padded[:, 1], padded[:, -2]
         padded[..., 0], padded[..., -1] = padded[..., 1], padded[..., -2]
         columns = padded[:, :-2] + padded[:, 1:-1]
@@ -62,7 +69,30 @@ class Features:
         pairs[:, 1] += columns[..., 2:]
 
 
-class Contexts:
+class Forecasts:
+    """Weighted sums of what channels before show, for one channel after another.
+
+    Args:
+        weights: (M, 2M) integers; row i is zero from column 2i on.
+    """
+
+    def __init__(self, weights: NDArray[Any]) -> None:
+        self.weights = weights.astype(np.float32)
+
+    def forecast(self, i: int, features: Features) -> NDArray[np.float32]:
+        """(positions,) sums of the i-th channel, once the features of all before it are in."""
+        row = i % _BLOCK
+        first = i - row
+        if row == 0:  # one product of matrices a block, in place of long ones of vectors
+            behind = self.weights[i : i + _BLOCK, : 2 * i]
+            np.matmul(behind, features.rows[: 2 * i], out=features.forecasts[: len(behind)])
+        recent = slice(2 * first, 2 * i)
+        own: NDArray[np.float32] = self.weights[i, recent] @ features.rows[recent]
+        own += features.forecasts[row]
+        return own
+
+
+class Contexts(Forecasts):
     """The classes of all channels, at any rate.
 
     Args:
@@ -76,8 +106,8 @@ class Contexts:
         self, order: NDArray[np.int16], weights: NDArray[np.int16],
         thresholds: NDArray[np.int32], steps: int,
     ) -> None:  # fmt: skip
+        super().__init__(weights)
         self.order = order.tolist()
-        self.weights = weights.astype(np.float32)
         self.thresholds = thresholds
         self.steps = steps
 
@@ -90,14 +120,7 @@ class Contexts:
         out = np.zeros(features.rows.shape[1], dtype=np.uint8)
         if thresholds.shape[1] == 0:
             return out
-        row = i % _BLOCK
-        first = i - row
-        if row == 0:  # one product of matrices a block, in place of long ones of vectors
-            behind = self.weights[i : i + _BLOCK, : 2 * i]
-            np.matmul(behind, features.rows[: 2 * i], out=features.forecasts[: len(behind)])
-        recent = slice(2 * first, 2 * i)
-        forecast = self.weights[i, recent] @ features.rows[recent]
-        forecast += features.forecasts[row]
+        forecast = self.forecast(i, features)
         # Thresholds rise: the class is the number of them that the forecast reaches.
         for threshold in thresholds[i]:
             out += forecast >= threshold
@@ -112,7 +135,7 @@ class Contexts:
         out = np.zeros((count, y[0].size), dtype=np.uint8)
         if thresholds.shape[1] and count:
             features = Features(count, *y.shape[1:])
-            features.add(0, y[self.order])
+            features.add(0, magnitudes(y[self.order]))
             for top in range(0, count, _ROWS):  # none looks at a later one
                 rows = slice(top, top + _ROWS)
                 behind = 2 * min(top + _ROWS, count)
@@ -164,13 +187,13 @@ class Contexts:
         )  # fmt: skip
 
 
-def check_exact(weights: NDArray[np.int16]) -> None:
-    """Refuse weights whose forecasts float32 might round.
+def check_exact(weights: NDArray[np.int16], limit: int = MAGNITUDE_LIMIT) -> None:
+    """Refuse weights whose forecasts float32 might round, of features that no more than 3x3 limits reach.
 
     Raises:
         ValueError: a sum could reach 2^24, or a channel looks at itself or later ones.
     """
-    largest = MAGNITUDE_LIMIT * np.tile([1, 9], weights.shape[1] // 2)
+    largest = limit * np.tile([1, 9], weights.shape[1] // 2)
     if (np.abs(weights.astype(np.int64)) * largest).sum(1).max() >= _EXACT:
         raise ValueError("context weights too large for exact sums")
     channels = np.arange(weights.shape[1]) // 2

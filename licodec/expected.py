@@ -14,11 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from licodec import transforms
+from licodec import surprises, transforms
 from licodec.catalogue import Z_DISTRIBUTIONS
-from licodec.contexts import check_exact
+from licodec.contexts import MAGNITUDE_LIMIT, check_exact
 from licodec.distributions import BINS
 from licodec.errors import ModelMissingError
+from licodec.gaussian import MIXTURE_TOTAL
 from licodec.hyper_networks import CONTEXT, HyperNetworks, MaskedConv
 from licodec.pdf_transform import SIDE_LENGTH, PdfAnalysis, PdfSynthesis
 from licodec.weights import Weights
@@ -121,6 +122,13 @@ def _hyperprior(weights: Weights, arch: str, K: int, M: int) -> Tensors:
     if arch in CONTEXT:
         own |= _integer_net("integer.context", networks.context_prediction)
         own |= _integer_net("integer.parameters", networks.entropy_parameters)
+    elif "surprises.order" in weights:
+        own |= {
+            "surprises.order": ((M,), _TABLES),
+            "surprises.weights": ((M, 2 * M), _TABLES),
+            "surprises.table": ((scales, surprises.REACH), _TABLES),
+            "surprises.mixture": ((scales, scales), _TABLES),
+        }
     if f"{Z_DISTRIBUTIONS}prior" in weights:
         groups = N // _sizes(weights, f"{Z_DISTRIBUTIONS}h_a.layers.0.weight", 3)[1]
         own |= _distributions(weights, Z_DISTRIBUTIONS, K, N, groups)
@@ -185,10 +193,19 @@ def _values(weights: Weights, tensors: Tensors) -> Iterator[tuple[str, bool]]:
                     and np.abs(values.astype(np.int64)).max() <= _LARGEST_LIMIT
                 ),
             )
-    if "context.order" in tensors:
-        order = weights.numpy("context.order")
-        yield "context.order", np.array_equal(np.sort(order), np.arange(len(order)))
-        check_exact(weights.numpy("context.weights"))
+    for part, limit in (("context", MAGNITUDE_LIMIT), ("surprises", surprises.LARGEST)):
+        if f"{part}.order" in tensors:
+            order = weights.numpy(f"{part}.order")
+            yield f"{part}.order", np.array_equal(np.sort(order), np.arange(len(order)))
+            check_exact(weights.numpy(f"{part}.weights"), limit)
+    if "surprises.mixture" in tensors:
+        table, mixture = weights.numpy("surprises.table"), weights.numpy("surprises.mixture")
+        yield "surprises.table", bool((np.abs(table.astype(np.int64)) <= surprises.LARGEST).all())
+        shares = mixture.astype(np.int64)
+        yield (
+            "surprises.mixture",
+            bool((shares >= 0).all() and (shares.sum(1) == MIXTURE_TOTAL).all()),
+        )
 
 
 def _rises(values: NDArray[Any]) -> bool:

@@ -123,17 +123,29 @@ class _Width:
         ).astype(np.float64)
 
 
+MIXTURE_TOTAL = 2**14
+"""What the shares of a mixture add up to."""
+
+
 class Gaussians:
     """The tables of all scales and means within a step.
 
     Args:
         scales: (64,) rising, in 1/SCALE_UNIT of a step.
+        mixture: (64, 64) shares of MIXTURE_TOTAL: what is coded about its mean with scale i has the
+            distribution of scale j in mixture[i, j] of all cases. A scale is a forecast, which may err.
     """
 
-    def __init__(self, scales: NDArray[Any]) -> None:
+    def __init__(self, scales: NDArray[Any], mixture: NDArray[Any] | None = None) -> None:
+        scales = scales.astype(np.int64)
         bins = [bins_of(int(scale)) for scale in scales]
         widths = sorted(set(bins))
-        self.widths = [_Width(w, scales[np.array(bins) == w].astype(np.int64)) for w in widths]
+        self.widths = [_Width(w, scales[np.array(bins) == w]) for w in widths]
+        if mixture is not None:
+            for width in self.widths:
+                shares = mixture[np.array(bins) == width.bins].astype(np.int64)
+                of_all = frequencies(width.bins, scales, np.zeros_like(scales))
+                width.centred = shares @ of_all // MIXTURE_TOTAL
         self.width_of = np.array([widths.index(b) for b in bins], dtype=np.uint8)
         self.place_of = np.array([i - bins.index(b) for i, b in enumerate(bins)], dtype=np.int64)
 

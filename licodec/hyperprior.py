@@ -3,6 +3,7 @@
     y ─ h_a ─► z ─ round ─► ẑ ─ coder                         h_a floats: it decides no probability
                             └ counts ─► tables of ẑ            the image's own, where it is asked for
     ẑ ─ h_s ─► scales (and means) ─► Gaussians ─► coder of y   integers from here on
+         ├──── + surprises of channels before ──────┤          where the weights have them
          └──── + context of ŷ ─ entropy parameters ─┘          mbt2018, cheng2020-attn
 
 Everything is an integer: ŷ in 1/64 of a step (MEAN_UNIT), ẑ in quarters. With a context, positions
@@ -40,6 +41,7 @@ from licodec.image_distributions import ImageDistributions
 from licodec.integer_nets import IntegerNet, Shape, exact_products
 from licodec.progress import track
 from licodec.rangecoder import Coder, Encoder, Pmf
+from licodec.surprises import Surprises
 from licodec.transforms import cut, tiles
 from licodec.weights import STEPS, Weights
 
@@ -104,7 +106,14 @@ class Hyperprior:
             self.parameters = IntegerNet(
                 tensors, "integer.parameters", PARAMETERS, max(self.h_s.limit, self.context.limit)
             )
-        self.gaussians = Gaussians(weights.numpy("scales"))
+        self.surprises = None
+        mixture = None
+        if "surprises.order" in weights:
+            self.surprises = Surprises(
+                *(weights.numpy(f"surprises.{part}") for part in ("order", "weights", "table"))
+            )
+            mixture = weights.numpy("surprises.mixture")
+        self.gaussians = Gaussians(weights.numpy("scales"), mixture)
         self.thresholds = torch.from_numpy(weights.numpy("scale_thresholds")).float()
         self.z_prior = weights.numpy("z_prior")
         self.z_median = weights.numpy("z_median").astype(np.int32)
@@ -183,9 +192,17 @@ class Hyperprior:
         y_hat = np.empty((h * w, self.M), dtype=np.int32)
         for places, outputs in self._synthesized(z, h, w):
             index, mean = self._decide(outputs)
-            values = None if y is None else _to_steps(y[places] - mean).ravel()
-            steps = self.gaussians.code(coder, values, index.ravel(), None)
-            y_hat[places] = steps.reshape(index.shape) * MEAN_UNIT + mean
+            values = None if y is None else _to_steps(y[places] - mean)
+            if self.surprises is None:
+                known = None if values is None else values.ravel()
+                steps = self.gaussians.code(coder, known, index.ravel(), None).reshape(index.shape)
+            else:
+                height = int(places[-1] // w - places[0] // w) + 1
+                steps = self.surprises.code(
+                    coder, self.gaussians, None if values is None else values.T, index.T,
+                    height, len(places) // height,
+                ).T  # fmt: skip
+            y_hat[places] = steps * MEAN_UNIT + mean
         return y_hat
 
     def _code_fronts(

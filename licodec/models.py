@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from licodec.catalogue import ARCHITECTURES
-from licodec.contexts import Classes, Contexts, Features, bands
+from licodec.contexts import Classes, Contexts, Features, bands, magnitudes
 from licodec.distributions import BINS, PMF_TOTAL, code_values, integer_softmax, interpolate
 from licodec.hyperprior import Hyperprior
 from licodec.image_distributions import ImageDistributions
@@ -142,7 +142,7 @@ class Tabled(ABC):
                 for channel, plane in zip(channels, planes, strict=True):
                     out[channel, band] = plane
                 if side is None and C > 1:
-                    features.add(group.start, planes)
+                    features.add(group.start, magnitudes(planes))
         return out
 
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from licodec.codec import open_codec
-from licodec.contexts import MAGNITUDE_LIMIT, Contexts, Features, bands, check_exact
+from licodec.contexts import MAGNITUDE_LIMIT, Contexts, Features, bands, check_exact, magnitudes
 from licodec.distributions import BINS, count_values
 from licodec.rangecoder import Decoder, Encoder
 from licodec.training import contexts as learning
@@ -30,7 +30,7 @@ def test_features_are_magnitudes_and_their_sums_around():
     y = rng.integers(-5, 6, (4, 5)).astype(np.int32)
     y[1, 2] = -(2**31)
     features = Features(1, 4, 5)
-    features.add(0, y[None])
+    features.add(0, magnitudes(y[None]))
     a = np.minimum(np.abs(y.astype(np.int64)), MAGNITUDE_LIMIT)
     around = np.pad(a, 1, mode="edge")
     expected = [[around[i : i + 3, j : j + 3].sum() for j in range(5)] for i in range(4)]
@@ -54,7 +54,7 @@ def test_classes_are_those_of_integer_arithmetic():
         assert (got == expected).all()
         assert (contexts.all_classes(y, thresholds)[i] == expected).all()
         seen |= set(got.tolist())
-        features.add(i, y[c][None])
+        features.add(i, magnitudes(y[c][None]))
     assert seen == {0, 1, 2, 3}
 
 
@@ -94,7 +94,7 @@ def test_a_class_depends_on_earlier_channels_alone():
         features, rows = Features(12, 3, 4), []
         for i, c in enumerate(contexts.order):
             rows.append(contexts.classes(i, features, contexts.at(300)))
-            features.add(i, latents[c][None])
+            features.add(i, magnitudes(latents[c][None]))
         results.append(np.stack(rows))
     assert (results[0][:8] == results[1][:8]).all()
     assert (results[0][8:] != results[1][8:]).any()

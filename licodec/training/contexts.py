@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from licodec.contexts import MAGNITUDE_LIMIT, Features, check_exact
+from licodec.contexts import MAGNITUDE_LIMIT, Features, check_exact, magnitudes
 from licodec.transforms import quantize
 
 _IMAGES, _EACH = 600, 400
@@ -39,7 +39,7 @@ def sample(
         k = int(rng.integers(K))
         u = quantize(features, gains[k].numpy(), float(echo[k]) if len(features) > 1 else 0.0)
         seen = Features(M, *u.shape[1:])
-        seen.add(0, u[order])
+        seen.add(0, magnitudes(u[order]))
         positions = rng.integers(seen.rows.shape[1], size=_EACH)
         rows.append(seen.rows[:, positions])
         rates.append(np.full(_EACH, k))

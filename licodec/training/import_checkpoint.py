@@ -34,6 +34,7 @@ from licodec.hyperprior import (
     Z_UNIT,
 )
 from licodec.integer_nets import FLOAT32_SUMS
+from licodec.training import surprises
 from licodec.training.compressai_layers import EntropyBottleneck
 from licodec.training.data import Images, central
 from licodec.training.echo import middles, strengths
@@ -51,6 +52,7 @@ Z_BINS = 128
 SCALES = np.exp(np.linspace(np.log(0.11), np.log(256), 64))
 """The standard deviations of the tables, CompressAI's."""
 
+_IMAGES = 480
 _CALIBRATION_IMAGES = 24
 _CALIBRATION_SIDE = 384
 
@@ -80,21 +82,20 @@ def import_checkpoint(
             that holds it as `state_dict`, `network` or `model_state_dict`; either may hold `log_gain`
             and `lambdas`.
         calibrate: a folder of images on which activations are measured, and which choose the echo
-            (`transforms.Pair.analyze`) where the checkpoint tells its lambdas; without it, smooth noise
-            and no echo.
+            (`transforms.Pair.analyze`) where the checkpoint tells its lambdas, and from which
+            `surprises` are learnt where there is no context and they are enough; without it, smooth
+            noise, no echo and no surprises.
 
     Raises:
         UsageError: no checkpoint of that architecture, or its weights cannot be made integers.
     """
     checkpoint = read(path)
-    images = _images(calibrate)
+    photographs = _photographs(calibrate)
+    images = _middles(photographs)
     try:
         tensors = weights_of(checkpoint, arch, images)
-        if calibrate is not None and checkpoint.lambdas and checkpoint.log_gain is not None:
-            networks = HyperNetworks.from_state_dict(arch, checkpoint.state)
-            with torch.autocast("cpu", torch.bfloat16, enabled=has_native_bf16()):
-                echo = strengths(networks, checkpoint.lambdas, checkpoint.log_gain, middles(images))
-            tensors["echo"] = echo.numpy()
+        if photographs:
+            tensors |= _learnt(checkpoint, arch, tensors, images, photographs)
     except ValueError as error:
         raise UsageError(f"{path}: {error}") from error
     for weight in [k for k in tensors if re.fullmatch(r"integer\..*\.weight", k)]:
@@ -113,6 +114,24 @@ def import_checkpoint(
         **_stages(Path(path)),
     }
     return write_weights(folder, name, tensors, metadata, recipe)
+
+
+def _learnt(
+    checkpoint: Checkpoint, arch: str, tensors: dict[str, NDArray[Any]], images: list[Tensor],
+    photographs: list[Tensor],
+) -> dict[str, NDArray[Any]]:  # fmt: skip
+    """The tensors that only photographs tell."""
+    networks = HyperNetworks.from_state_dict(arch, checkpoint.state)
+    own: dict[str, NDArray[Any]] = {}
+    with torch.autocast("cpu", torch.bfloat16, enabled=has_native_bf16()):
+        if checkpoint.lambdas and checkpoint.log_gain is not None:
+            echo = strengths(networks, checkpoint.lambdas, checkpoint.log_gain, middles(images))
+            own["echo"] = echo.numpy()
+        if arch not in CONTEXT:
+            median = torch.from_numpy(tensors["z_median"]).float() / Z_UNIT
+            log_gain = torch.from_numpy(tensors["log_gain"])
+            own |= surprises.fit(networks, log_gain, median, photographs, SCALES)
+    return own
 
 
 def _stages(path: Path) -> dict[str, Any]:
@@ -336,17 +355,26 @@ def _over_columns(masked: MaskedConv) -> nn.Conv2d:
     return conv
 
 
-def _images(folder: str | Path | None) -> list[Tensor]:
-    """Central squares (3, H, W) in 0 … 1, sides multiples of 64."""
-    multiple = STRIDE * HYPER_STRIDE
+def _photographs(folder: str | Path | None) -> list[Tensor]:
+    """Images uint8 (3, H, W), evenly spread over those that a folder has."""
     if folder is None:
-        return [_smooth_noise(seed) for seed in range(8)]
-    found = Images(folder, 0, multiple, torch.device("cpu")).train
-    step = max(1, len(found) // _CALIBRATION_IMAGES)
-    out = []
-    for image in found[::step][:_CALIBRATION_IMAGES]:
-        out.append(central(image, _CALIBRATION_SIDE, multiple).float() / 255)
-    return out
+        return []
+    found = Images(folder, 0, STRIDE * HYPER_STRIDE, torch.device("cpu")).train
+    return _spread(found, _IMAGES)
+
+
+def _spread(images: list[Tensor], count: int) -> list[Tensor]:
+    return images[:: max(1, len(images) // count)][:count]
+
+
+def _middles(photographs: list[Tensor]) -> list[Tensor]:
+    """Squares (3, H, W) in 0 … 1 for calibration, sides multiples of 64; noise where there is no
+    photograph."""
+    some = _spread(photographs, _CALIBRATION_IMAGES)
+    multiple = STRIDE * HYPER_STRIDE
+    return [central(image, _CALIBRATION_SIDE, multiple).float() / 255 for image in some] or [
+        _smooth_noise(seed) for seed in range(8)
+    ]
 
 
 def _smooth_noise(seed: int) -> Tensor:
