@@ -187,14 +187,22 @@ class Contexts(Forecasts):
         )  # fmt: skip
 
 
-def check_exact(weights: NDArray[np.int16], limit: int = MAGNITUDE_LIMIT) -> None:
-    """Refuse weights whose forecasts float32 might round, of features that no more than 3x3 limits reach.
+def check_exact(
+    weights: NDArray[np.int16], limit: int = MAGNITUDE_LIMIT, near: NDArray[np.int16] | None = None
+) -> None:
+    """Refuse weights whose forecasts float32 might round.
+
+    Args:
+        limit: the largest magnitude of a feature at one position.
+        near: (M,) weights of a channel's own four neighbours, if it sees them.
 
     Raises:
         ValueError: a sum could reach 2^24, or a channel looks at itself or later ones.
     """
-    largest = limit * np.tile([1, 9], weights.shape[1] // 2)
-    if (np.abs(weights.astype(np.int64)) * largest).sum(1).max() >= _EXACT:
+    largest = (np.abs(weights.astype(np.int64)) * np.tile([1, 9], weights.shape[1] // 2)).sum(1)
+    if near is not None:
+        largest += 4 * np.abs(near.astype(np.int64))
+    if limit * largest.max() >= _EXACT:
         raise ValueError("context weights too large for exact sums")
     channels = np.arange(weights.shape[1]) // 2
     if weights[channels[None] >= np.arange(len(weights))[:, None]].any():

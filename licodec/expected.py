@@ -16,7 +16,7 @@ from torch import nn
 
 from licodec import surprises, transforms
 from licodec.catalogue import Z_DISTRIBUTIONS
-from licodec.contexts import MAGNITUDE_LIMIT, check_exact
+from licodec.contexts import check_exact
 from licodec.distributions import BINS
 from licodec.errors import ModelMissingError
 from licodec.gaussian import MIXTURE_TOTAL
@@ -27,7 +27,7 @@ from licodec.weights import Weights
 Tensors = dict[str, tuple[tuple[int, ...], str]]
 """Name to shape, and the type that its values must fit into."""
 
-_TABLES, _BIASES, _FLOATS = "int32", "int64", "float32"
+_NARROW, _TABLES, _BIASES, _FLOATS = "int16", "int32", "int64", "float32"
 _LARGEST_LOG_GAIN = 64
 _LARGEST_SCALE = 2**30
 _LARGEST_SHIFT = 127
@@ -126,6 +126,7 @@ def _hyperprior(weights: Weights, arch: str, K: int, M: int) -> Tensors:
         own |= {
             "surprises.order": ((M,), _TABLES),
             "surprises.weights": ((M, 2 * M), _TABLES),
+            "surprises.own": ((M, 2), _NARROW),
             "surprises.table": ((scales, surprises.REACH), _TABLES),
             "surprises.mixture": ((scales, scales), _TABLES),
         }
@@ -193,12 +194,18 @@ def _values(weights: Weights, tensors: Tensors) -> Iterator[tuple[str, bool]]:
                     and np.abs(values.astype(np.int64)).max() <= _LARGEST_LIMIT
                 ),
             )
-    for part, limit in (("context", MAGNITUDE_LIMIT), ("surprises", surprises.LARGEST)):
-        if f"{part}.order" in tensors:
-            order = weights.numpy(f"{part}.order")
-            yield f"{part}.order", np.array_equal(np.sort(order), np.arange(len(order)))
-            check_exact(weights.numpy(f"{part}.weights"), limit)
-    if "surprises.mixture" in tensors:
+    for name in ("context.order", "surprises.order"):
+        if name in tensors:
+            order = weights.numpy(name)
+            yield name, np.array_equal(np.sort(order), np.arange(len(order)))
+    if "context.order" in tensors:
+        check_exact(weights.numpy("context.weights"))
+    if "surprises.order" in tensors:
+        check_exact(
+            weights.numpy("surprises.weights"),
+            surprises.LARGEST,
+            weights.numpy("surprises.own")[:, 0],
+        )
         table, mixture = weights.numpy("surprises.table"), weights.numpy("surprises.mixture")
         yield "surprises.table", bool((np.abs(table.astype(np.int64)) <= surprises.LARGEST).all())
         shares = mixture.astype(np.int64)

@@ -98,6 +98,13 @@ def frequencies(bins: int, scale: Pmf, shift: Pmf) -> Pmf:
 MEAN_UNIT = 64
 """Means are integers in this fraction of a step."""
 
+
+def to_steps(y: Integers) -> Integers:
+    """The nearest whole steps of what is in 1/MEAN_UNIT, halves upwards."""
+    steps: Integers = (y + MEAN_UNIT // 2) // MEAN_UNIT
+    return steps
+
+
 _BATCH = 2**20
 """Frequencies that are gathered at once; bounds the memory."""
 

@@ -35,7 +35,7 @@ from licodec.distributions import (
     integer_softmax,
     interpolate,
 )
-from licodec.gaussian import MEAN_UNIT, Gaussians
+from licodec.gaussian import MEAN_UNIT, Gaussians, to_steps
 from licodec.hyper_networks import CONTEXT, HYPER_STRIDE, MaskedConv, hyper_analysis
 from licodec.image_distributions import ImageDistributions
 from licodec.integer_nets import IntegerNet, Shape, exact_products
@@ -100,7 +100,6 @@ class Hyperprior:
         tensors = weights.tensors("integer.")
         self.h_s = IntegerNet(tensors, "integer.h_s", SYNTHESIS[self.arch], Z_LIMIT)
         self.has_context = self.arch in CONTEXT
-        self.about_means = self.arch == "mbt2018-mean"
         if self.has_context:
             self.context = IntegerNet(tensors, "integer.context", PREDICTION, CONTEXT_LIMIT)
             self.parameters = IntegerNet(
@@ -110,9 +109,13 @@ class Hyperprior:
         mixture = None
         if "surprises.order" in weights:
             self.surprises = Surprises(
-                *(weights.numpy(f"surprises.{part}") for part in ("order", "weights", "table"))
+                *(
+                    weights.numpy(f"surprises.{part}")
+                    for part in ("order", "weights", "own", "table")
+                )
             )
             mixture = weights.numpy("surprises.mixture")
+        self.about_means = self.arch == "mbt2018-mean" or self.surprises is not None
         self.gaussians = Gaussians(weights.numpy("scales"), mixture)
         self.thresholds = torch.from_numpy(weights.numpy("scale_thresholds")).float()
         self.z_prior = weights.numpy("z_prior")
@@ -153,7 +156,7 @@ class Hyperprior:
     def quantize(self, y: Integers, position: int) -> Integers:
         """ŷ (M, h, w) that a decoder would get for y, both in 1/MEAN_UNIT."""
         if not self.about_means:
-            return _to_steps(y) * MEAN_UNIT
+            return to_steps(y) * MEAN_UNIT
         _, h, w = y.shape
         z = self.side_information(y, position)
         return self.code_latents(Encoder(), position, h, w, y, z)
@@ -192,17 +195,17 @@ class Hyperprior:
         y_hat = np.empty((h * w, self.M), dtype=np.int32)
         for places, outputs in self._synthesized(z, h, w):
             index, mean = self._decide(outputs)
-            values = None if y is None else _to_steps(y[places] - mean)
-            if self.surprises is None:
-                known = None if values is None else values.ravel()
-                steps = self.gaussians.code(coder, known, index.ravel(), None).reshape(index.shape)
-            else:
+            known = None if y is None else y[places]
+            if self.surprises is not None:
                 height = int(places[-1] // w - places[0] // w) + 1
-                steps = self.surprises.code(
-                    coder, self.gaussians, None if values is None else values.T, index.T,
+                y_hat[places] = self.surprises.code(
+                    coder, self.gaussians, None if known is None else known.T, index.T, mean.T,
                     height, len(places) // height,
                 ).T  # fmt: skip
-            y_hat[places] = steps * MEAN_UNIT + mean
+                continue
+            values = None if known is None else to_steps(known - mean).ravel()
+            steps = self.gaussians.code(coder, values, index.ravel(), None)
+            y_hat[places] = steps.reshape(index.shape) * MEAN_UNIT + mean
         return y_hat
 
     def _code_fronts(
@@ -214,7 +217,7 @@ class Hyperprior:
             hyper[torch.from_numpy(places)] = outputs.short()
         neighbours = _Neighbours(h, w, self.M)
         if y is not None:
-            steps = _to_steps(y)
+            steps = to_steps(y)
             neighbours.know(np.arange(h * w), steps)
             batches = np.split(np.arange(h * w), range(_BATCH, h * w, _BATCH))
             parts = [
@@ -296,12 +299,6 @@ class Hyperprior:
     def _z_counts(self, z: Integers, bins: int) -> NDArray[np.int64]:
         """How often each channel of ẑ (N, h, w) has each symbol: (N, bins + 1)."""
         return count_values(z.reshape(-1), np.repeat(np.arange(self.N), z[0].size), self.N, bins)
-
-
-def _to_steps(y: Integers) -> Integers:
-    """The nearest whole steps of what is in 1/MEAN_UNIT, halves upwards."""
-    steps: Integers = (y + MEAN_UNIT // 2) // MEAN_UNIT
-    return steps
 
 
 class _Neighbours:

@@ -1,4 +1,4 @@
-"""Scales that heed the channels before: where these surprised, later ones are coded under wider Gaussians.
+"""Scales that heed what is decoded: where the channels before surprised, later ones get wider Gaussians.
 
 h_s tells a scale for every latent from ẑ alone. What is decoded since tells more: a latent that is larger
 than its scale promised says that others around it will be, too, and a place that keeps still, that they
@@ -8,16 +8,22 @@ will not. Channels are coded one after another, in an order of their own:
                                                  └─ weights ─► so many scales further up or down for channel i
 
 A surprise is ∂ log p/∂ log σ of the latent under its Gaussian: above 0 where a larger scale would have suited
-it better. All of it is integers, carried in float32 whose sums stay below 2^24 and so are exact in any order.
+it better. Some channels are coded in two halves, as on a chessboard: the second sees the four neighbours
+of each of its latents in the first, whose surprises move its scale and whose values its mean.
+
+All of it is integers. Forecasts are carried in float32, whose sums stay below 2^24 and so are exact in any
+order.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from licodec.contexts import Features, Forecasts
-from licodec.gaussian import Gaussians
+from licodec.gaussian import MEAN_UNIT, Gaussians, to_steps
 from licodec.rangecoder import Coder
 
 Integers = NDArray[np.int32]
@@ -29,6 +35,11 @@ REACH = 128
 SHIFT_UNIT = 2**16
 """Forecasts are in this fraction of the way from one scale to the next."""
 
+NEAR_LIMIT = 15
+"""Neighbours' values count as no more than so many steps."""
+NEAR_BITS = 8
+"""Of the fraction that the weights of neighbours' values have."""
+
 
 class Surprises(Forecasts):
     """The corrections of one weights file.
@@ -36,35 +47,64 @@ class Surprises(Forecasts):
     Args:
         order: (M,) the channels in the order in which they are coded.
         weights: (M, 2M) integers, numbered by coding order; row i is zero from column 2i on.
+        own: (M, 2) integers, numbered likewise: what the surprises of a latent's four neighbours weigh, and
+            their values; both 0 where a channel is coded whole.
         table: (scales, REACH) the surprise at a magnitude, by the scale's index.
     """
 
     def __init__(
-        self, order: NDArray[np.int16], weights: NDArray[np.int16], table: NDArray[np.int8]
-    ) -> None:
+        self, order: NDArray[np.int16], weights: NDArray[np.int16], own: NDArray[np.int16],
+        table: NDArray[np.int8],
+    ) -> None:  # fmt: skip
         super().__init__(weights)
         self.order = order.tolist()
+        self.own = own.tolist()
         self.table = table
 
     def code(
-        self, coder: Coder, gaussians: Gaussians, values: Integers | None,
-        index: NDArray[np.uint8], height: int, width: int,
+        self, coder: Coder, gaussians: Gaussians, y: Integers | None,
+        index: NDArray[np.uint8], mean: Integers, height: int, width: int,
     ) -> Integers:  # fmt: skip
-        """Code integers (M, height · width), however large, about their means.
+        """Code y (M, height · width) in 1/MEAN_UNIT of a step, and return ŷ; all arrays are alike.
 
         Args:
-            values: or None when decoding.
-            index: (M, height · width) of the scales that h_s tells.
+            y: or None when decoding.
+            index: of the scales that h_s tells.
+            mean: that h_s tells, in 1/MEAN_UNIT.
         """
         features = Features(len(self.order), height, width)
-        result = np.empty(index.shape, dtype=np.int32)
+        y_hat = np.empty(index.shape, dtype=np.int32)
+        halves = chessboard(height, width)
         for i, channel in enumerate(self.order):
-            own = index[channel]
-            known = None if values is None else values[channel]
-            moved = self.moved(own, self.forecast(i, features))
-            result[channel] = coded = gaussians.code(coder, known, moved, None)
-            features.add(i, self.of(own, coded).reshape(1, height, width))
-        return result
+            forecast = self.forecast(i, features)
+            steps = np.zeros((height, width), dtype=np.int32)
+            shown = np.zeros((height, width), dtype=np.int8)
+            parts = halves if any(self.own[i]) else [np.arange(height * width)]
+            for part in parts:
+                own = index[channel, part]
+                seen, shift = self.nearby(i, forecast, shown, steps)
+                moved = self.moved(own, seen[part])
+                about = mean[channel, part] + shift[part]
+                known = None if y is None else to_steps(y[channel, part] - about)
+                coded = gaussians.code(coder, known, moved, None)
+                y_hat[channel, part] = coded * MEAN_UNIT + about
+                steps.flat[part] = coded
+                shown.flat[part] = self.of(own, coded)
+            features.add(i, shown[None])
+        return y_hat
+
+    def nearby(
+        self, i: int, forecast: NDArray[np.float32], shown: NDArray[np.int8], steps: Integers
+    ) -> tuple[NDArray[np.float32], Integers]:
+        """The i-th channel's forecasts, and shifts of its means in 1/MEAN_UNIT, by what half of it showed
+        (h, w); all (h · w,)."""
+        scale, mean = self.own[i]
+        if scale:
+            forecast = forecast + np.float32(scale) * four(shown).astype(np.float32)
+        shift = np.zeros(len(forecast), np.int32)
+        if mean:
+            shift = mean * four(steps.clip(-NEAR_LIMIT, NEAR_LIMIT)) >> NEAR_BITS
+        return forecast, shift
 
     def moved(self, index: NDArray[np.uint8], forecast: NDArray[np.float32]) -> NDArray[np.uint8]:
         """The indices that latents are coded with, of h_s's own and of forecasts, all of one shape."""
@@ -78,3 +118,16 @@ class Surprises(Forecasts):
         magnitude = np.minimum(np.abs(values).view(np.uint32), REACH - 1)
         found: NDArray[np.int8] = self.table[index, magnitude]
         return found
+
+
+def chessboard(height: int, width: int) -> list[NDArray[np.intp]]:
+    """The positions of a plane, row by row, whose row and column add up to an even number; and the others."""
+    odd = (np.arange(height)[:, None] + np.arange(width)).reshape(-1) % 2
+    return [np.flatnonzero(odd == half) for half in (0, 1)]
+
+
+def four(plane: NDArray[Any]) -> Integers:
+    """(h · w,) sums over each position's neighbours above, below, left and right; outside is 0."""
+    padded = np.pad(plane.astype(np.int32), 1)
+    sums: Integers = padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:]
+    return sums.reshape(-1)

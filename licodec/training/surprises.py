@@ -10,9 +10,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from licodec.contexts import Features, check_exact
-from licodec.gaussian import MIXTURE_TOTAL
+from licodec.gaussian import MEAN_UNIT, MIXTURE_TOTAL, to_steps
 from licodec.hyper_networks import HYPER_STRIDE, HyperNetworks
-from licodec.surprises import LARGEST, REACH, SHIFT_UNIT, Surprises
+from licodec.surprises import (
+    LARGEST,
+    NEAR_BITS,
+    NEAR_LIMIT,
+    REACH,
+    SHIFT_UNIT,
+    Surprises,
+    chessboard,
+    four,
+)
 from licodec.training.data import central
 from licodec.transforms import STRIDE
 
@@ -24,6 +33,9 @@ _UNIT = LARGEST / 4
 """Of surprises: one is this much."""
 _BINS = 512
 """Magnitudes that are told apart; the last stands for all beyond."""
+_FURTHEST = 2**15 - 1
+_HALVED = 64
+"""Channels that are coded in two halves: those with the most bits, for time's sake."""
 _STEPS, _BATCH, _RATE = 150, 4000, 0.02
 _ROUNDS = 100
 _DOUBT = 500
@@ -31,18 +43,29 @@ _DOUBT = 500
 
 
 class Samples(NamedTuple):
-    """Latents about their means at n positions of images and rates drawn at random."""
+    """Latents of n positions of images and rates drawn at random."""
 
-    magnitude: NDArray[np.int16]
-    """(M, n) below _BINS."""
+    residual: NDArray[np.int16]
+    """(M, n) what is left of them when the mean is taken off, in 1/MEAN_UNIT."""
     scale: NDArray[np.uint8]
-    """(M, n) indices of their scales."""
+    """(M, n) indices."""
     features: NDArray[np.int16]
-    """(M, 2, n) what each channel shows there, as `contexts.Features` has it."""
+    """(M, 2, n) what each channel shows, as `contexts.Features` has it."""
+    near: NDArray[np.int16]
+    """(M, 2, n) sums of the surprises of its four neighbours and of their values, where it is of a
+    chessboard's second half; else 0."""
 
     def ordered(self, order: NDArray[np.int16]) -> Samples:
         """The channels in that order."""
-        return Samples(self.magnitude[order], self.scale[order], self.features[order])
+        return Samples(
+            self.residual[order], self.scale[order], self.features[order], self.near[order]
+        )
+
+    def magnitude(self, own: NDArray[np.int64]) -> NDArray[np.int16]:
+        """(M, n) of the steps that are coded, below _BINS, when the values of neighbours weigh own (M,)."""
+        shift = own[:, None] * self.near[:, 1] >> NEAR_BITS
+        steps = to_steps((self.residual - shift).astype(np.int32))
+        return np.minimum(np.abs(steps), _BINS - 1).astype(np.int16)
 
 
 def fit(
@@ -59,23 +82,43 @@ def fit(
     """
     table, shapes = _surprises(scales), _shapes(scales)
     samples = _sample(networks, log_gain, median, images, scales, table)
-    if samples.scale.shape[1] < LEAST:
+    M, n = samples.scale.shape
+    if n < LEAST:
         return {}
-    spread = -np.log2(shapes)[samples.scale, samples.magnitude].mean(1)
-    order = np.argsort(-spread, kind="stable").astype(np.int16)
-    samples = samples.ordered(order)
-    bits = -np.log2(_mixture(samples.scale, samples.magnitude, shapes) / MIXTURE_TOTAL @ shapes)
-    model = Surprises(order, _weights(samples, bits), table)
+    whole = samples.magnitude(np.zeros(M, np.int64))
+    order = np.argsort(np.log2(shapes)[samples.scale, whole].mean(1), kind="stable")
+    samples = samples.ordered(order.astype(np.int16))
+    own = np.zeros((M, 2), np.int16)
+    own[:, 1] = _mean_weights(samples, scales)
+    magnitude = samples.magnitude(own[:, 1].astype(np.int64))
+    bits = -np.log2(_mixture(samples.scale, magnitude, shapes) / MIXTURE_TOTAL @ shapes)
+    weights, own[:, 0] = _weights(samples, magnitude, bits)
+    model = Surprises(order.astype(np.int16), weights, own, table)
+    rows = zip(samples.scale, model.weights, own[:, 0], samples.near[:, 0], strict=True)
+    flat = samples.features.reshape(2 * M, n)
     moved = [
-        model.moved(own, row @ samples.features.reshape(len(row), -1).astype(np.float32))
-        for own, row in zip(samples.scale, model.weights, strict=True)
+        model.moved(scale, row @ flat[: len(row)].astype(np.float32) + np.float32(weight) * near)
+        for scale, row, weight, near in rows
     ]
     return {
-        "surprises.order": order,
-        "surprises.weights": model.weights.astype(np.int16),
+        "surprises.order": order.astype(np.int16),
+        "surprises.weights": weights,
+        "surprises.own": own,
         "surprises.table": table,
-        "surprises.mixture": _mixture(np.stack(moved), samples.magnitude, shapes),
+        "surprises.mixture": _mixture(np.stack(moved), magnitude, shapes),
     }
+
+
+def _mean_weights(samples: Samples, scales: NDArray[np.float64]) -> NDArray[np.int16]:
+    """(M,) of neighbours' values, by least squares in units of each latent's scale; 0 for channels that are
+    coded whole."""
+    out = np.zeros(len(samples.scale), np.int16)
+    for i in range(min(_HALVED, len(out))):
+        worth = 1 / (scales[samples.scale[i]] ** 2 + 1 / 12)
+        near = samples.near[i, 1].astype(np.float64)
+        slope = (worth * near * samples.residual[i]).sum() / max((worth * near**2).sum(), 1e-9)
+        out[i] = np.rint(slope * 2**NEAR_BITS).clip(-(2**15), 2**15 - 1)
+    return out
 
 
 def _log_mass(scales: NDArray[np.float64], count: int) -> NDArray[np.float64]:
@@ -111,7 +154,8 @@ def _sample(
     scales: NDArray[np.float64], table: NDArray[np.int8],
 ) -> Samples:  # fmt: skip
     rng = np.random.default_rng(0)
-    model = Surprises(np.zeros(0, np.int16), np.zeros((0, 0), np.int16), table)
+    none = np.zeros((0, 2), np.int16)
+    model = Surprises(none[:, 0], none, none, table)
     thresholds = torch.from_numpy(np.sqrt(scales[:-1] * scales[1:])).float()
     offset = median[:, None, None]
     parts = []
@@ -122,16 +166,25 @@ def _sample(
             u = y * log_gain[k].exp()[:, None, None]
             z_hat = (networks.hyper_latents(u).float() - offset).round() + offset
             sigma, means = (part.float() for part in networks.parameters_of(z_hat, u))
-            values = (u - means).round().int()[0].numpy()
+            residual = (
+                ((u - means) * MEAN_UNIT).round().clamp(-_FURTHEST, _FURTHEST)[0].int().numpy()
+            )
+            steps = to_steps(residual)
             index = torch.bucketize(sigma[0].contiguous(), thresholds).byte().numpy()
-            seen = Features(len(values), *values.shape[1:])
-            seen.add(0, model.of(index, values))
-            some = rng.permutation(values[0].size)[:_EACH]
-            magnitude = np.minimum(np.abs(values), _BINS - 1).astype(np.int16)
+            shown = model.of(index, steps)
+            M, h, w = steps.shape
+            seen = Features(M, h, w)
+            seen.add(0, shown)
+            near = np.stack([
+                [four(shown[i]), four(steps[i].clip(-NEAR_LIMIT, NEAR_LIMIT))] for i in range(M)
+            ])  # fmt: skip
+            near[..., chessboard(h, w)[0]] = 0
+            some = rng.permutation(h * w)[:_EACH]
             parts.append((
-                magnitude.reshape(len(values), -1)[:, some],
-                index.reshape(len(values), -1)[:, some],
-                seen.rows[:, some].astype(np.int16).reshape(len(values), 2, -1),
+                residual.reshape(M, -1)[:, some].astype(np.int16),
+                index.reshape(M, -1)[:, some],
+                seen.rows.reshape(M, 2, -1)[..., some].astype(np.int16),
+                near[..., some].astype(np.int16),
             ))  # fmt: skip
     return Samples(*(np.concatenate(part, -1) for part in zip(*parts, strict=True)))
 
@@ -155,33 +208,45 @@ def _mixture(
     return whole
 
 
-def _weights(samples: Samples, bits: NDArray[np.float64]) -> NDArray[np.int16]:
-    """(M, 2M) weights, integers, by the bits (S, _BINS) that a latent costs with each index."""
+def _weights(
+    samples: Samples, magnitude: NDArray[np.int16], bits: NDArray[np.float64]
+) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
+    """(M, 2M) weights and (M,) of the four neighbours, integers, by the bits (S, _BINS) that a latent costs
+    with each index."""
     M, _, n = samples.features.shape
     cost = torch.from_numpy(bits).float()
     mask = torch.ones(M, M).tril(-1)[:, :, None].repeat(1, 1, 2).flatten(1)
+    halved = (torch.arange(M) < _HALVED).float()[:, None]
     unit = torch.tensor([1.0, 9.0]).repeat(M)[:, None] * _UNIT
     weight = torch.zeros(M, 2 * M, requires_grad=True)
-    optimizer = torch.optim.Adam([weight], lr=_RATE)
+    own = torch.zeros(M, 1, requires_grad=True)
+    optimizer = torch.optim.Adam([{"params": [weight]}, {"params": [own]}], lr=_RATE)
     rng = np.random.default_rng(0)
     for step in range(_STEPS):
-        optimizer.param_groups[0]["lr"] = _RATE * min(1, step / 10) * (1 - step / _STEPS)
+        for group, rate in zip(optimizer.param_groups, (_RATE, 2 * _RATE), strict=True):
+            group["lr"] = rate * min(1, step / 10) * (1 - step / _STEPS)
         some = rng.integers(n, size=_BATCH)
         x = torch.from_numpy(samples.features[:, :, some]).reshape(2 * M, -1).float() / unit
-        own, magnitude = (
-            torch.from_numpy(part[:, some]).long() for part in (samples.scale, samples.magnitude)
+        near = torch.from_numpy(samples.near[:, 0, some]) / (4 * _UNIT)
+        index, taken = (
+            torch.from_numpy(part[:, some]).long() for part in (samples.scale, magnitude)
         )
-        moved = (own + (weight * mask) @ x).clamp(0, len(bits) - 1.001)
+        moved = (index + (weight * mask) @ x + own * halved * near).clamp(0, len(bits) - 1.001)
         # Between two scales, what lies between their costs: the slope that steps have not.
         below = moved.detach().long()
-        low, high = cost[below, magnitude], cost[below + 1, magnitude]
+        low, high = cost[below, taken], cost[below + 1, taken]
         loss = (low + (high - low) * (moved - below)).mean()
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     row = (weight.detach() * mask / unit.T * SHIFT_UNIT).double().numpy()
-    largest = (np.abs(row) * LARGEST * np.tile([1, 9], M)).sum(1, keepdims=True)
-    row *= np.minimum(1, 2**23 / np.maximum(largest, 1))
-    integers: NDArray[np.int16] = np.rint(row).clip(-(2**15), 2**15 - 1).astype(np.int16)
-    check_exact(integers, LARGEST)
-    return integers
+    beside = (own.detach() * halved / (4 * _UNIT) * SHIFT_UNIT).double().numpy()
+    largest = LARGEST * (
+        (np.abs(row) * np.tile([1, 9], M)).sum(1, keepdims=True) + 4 * np.abs(beside)
+    )
+    fits = np.minimum(1, 2**23 / np.maximum(largest, 1))
+    integers, near_integers = (
+        np.rint(part * fits).clip(-(2**15), 2**15 - 1).astype(np.int16) for part in (row, beside)
+    )
+    check_exact(integers, LARGEST, near_integers[:, 0])
+    return integers, near_integers[:, 0]
