@@ -169,37 +169,42 @@ class Gaussians:
             index: (n,) of the scale, 0 … 63.
             mean: (n,) in 1/MEAN_UNIT of a step; None for 0 everywhere.
         """
-        whole = np.zeros(len(index), np.int32)
+        key = index if mean is None else self.width_of[index]
+        order = np.argsort(key, kind="stable")
+        inner, whole = None, np.zeros(len(index), np.int32)
         if mean is not None:
-            whole = (mean + MEAN_UNIT // 2) // MEAN_UNIT
-        result = np.empty(len(index), dtype=np.int32)
+            whole = to_steps(mean)
+            inner = (mean - whole * MEAN_UNIT + MEAN_UNIT // 2)[order]
+        known = None if values is None else (values - whole)[order]
+        coded = np.empty(len(index), dtype=np.int32)
         escaped = [np.empty(0, dtype=np.int64)]
-        for rows, bins, tables in self._groups(index, mean, whole):
+        for part, bins, tables in self._groups(key[order], index[order], inner):
             symbols = None
-            if values is not None:
-                symbols = values[rows] - whole[rows] + bins // 2
-                outside = (symbols < 0) | (symbols >= bins)
-                symbols = np.where(outside, bins, symbols).astype(np.int32)
+            if known is not None:
+                symbols = known[part] + bins // 2
+                symbols[symbols.view(np.uint32) >= bins] = bins  # negative ones look large
             if tables.ndim == 1:
-                symbols = coder.code(symbols, len(rows), tables)
+                symbols = coder.code(symbols, part.stop - part.start, tables)
             else:
                 symbols = coder.code_each(symbols, tables)
-            result[rows] = symbols - bins // 2 + whole[rows]
-            escaped.append(rows[symbols == bins])
+            coded[part] = symbols - bins // 2
+            beyond = symbols == bins
+            if beyond.any():
+                escaped.append(part.start + np.flatnonzero(beyond))
         rows = np.concatenate(escaped)
         if len(rows):
-            beyond = None if values is None else values[rows] - whole[rows]
-            widths = np.array([w.bins for w in self.widths])[self.width_of[index[rows]]]
-            result[rows] = code_outside(coder, beyond, len(rows), widths) + whole[rows]
-        return result
+            outside = None if known is None else known[rows]
+            widths = np.array([w.bins for w in self.widths])[self.width_of[index[order[rows]]]]
+            coded[rows] = code_outside(coder, outside, len(rows), widths)
+        result = np.empty(len(index), dtype=np.int32)
+        result[order] = coded
+        return result + whole
 
     def _groups(
-        self, index: NDArray[np.uint8], mean: Integers | None, whole: Integers
-    ) -> Iterator[tuple[NDArray[np.int64], int, Any]]:
-        """(rows, bins, their one table or a table each) of what is coded in one call."""
-        key = index if mean is None else self.width_of[index]
-        inner = None if mean is None else mean - whole * MEAN_UNIT + MEAN_UNIT // 2
-        order = np.argsort(key, kind="stable")
+        self, key: NDArray[np.uint8], index: NDArray[np.uint8], inner: Integers | None
+    ) -> Iterator[tuple[slice, int, Any]]:
+        """(part, bins, their one table or a table each) of what is coded in one call, of what is sorted by
+        rising key."""
         stop = 0
         for group, count in enumerate(np.bincount(key).tolist()):
             start, stop = stop, stop + count
@@ -207,12 +212,12 @@ class Gaussians:
                 continue
             if inner is None:
                 width = self.widths[self.width_of[group]]
-                yield order[start:stop], width.bins, width.centred[self.place_of[group]]
+                yield slice(start, stop), width.bins, width.centred[self.place_of[group]]
                 continue
             width = self.widths[group]
             batch = max(1, _BATCH // width.bins)
             for first in range(start, stop, batch):
-                rows = order[first : min(first + batch, stop)]
-                shift = inner[rows] * width.shifts // MEAN_UNIT
-                chosen = self.place_of[index[rows]] * width.shifts + shift
-                yield rows, width.bins, width.shifted.take(chosen, axis=0)
+                part = slice(first, min(first + batch, stop))
+                shift = inner[part] * width.shifts // MEAN_UNIT
+                chosen = self.place_of[index[part]] * width.shifts + shift
+                yield part, width.bins, width.shifted.take(chosen, axis=0)

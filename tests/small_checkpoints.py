@@ -9,9 +9,11 @@ from PIL import Image
 from licodec import weights
 from licodec.codec import Codec
 from licodec.distributions import BINS, count_values
-from licodec.gaussian import MEAN_UNIT
+from licodec.gaussian import MEAN_UNIT, MIXTURE_TOTAL
 from licodec.hyperprior import Hyperprior
+from licodec.training import surprises
 from licodec.training.export import write_weights, z_tensors
+from licodec.training.import_checkpoint import SCALES
 from licodec.training.model import DistributionNets
 from licodec.weights import STEPS
 
@@ -89,3 +91,23 @@ def with_z_distributions(path: Path, photo: Image.Image) -> Path:
             optimizer.step()
     tensors = loaded.tensors("") | z_tensors(nets)
     return write_weights(path.parent / "z", path.stem, tensors, loaded.metadata, {})
+
+
+def with_surprises(path: Path, folder: Path, name: str) -> Path:
+    """A weights file's tensors, and surprises of random weights, every third channel in halves."""
+    loaded = weights.load(path)
+    M, scales = loaded.numpy("log_gain").shape[1], len(loaded.numpy("scales"))
+    rng = np.random.default_rng(0)
+    behind = np.arange(2 * M) // 2 < np.arange(M)[:, None]
+    own = rng.integers(-1000, 3000, (M, 2))
+    own[np.arange(M) % 3 != 0] = 0
+    mixture = np.eye(scales, dtype=np.int16) * (MIXTURE_TOTAL - 2000)
+    mixture[:, rng.integers(scales)] += 2000
+    tensors = {
+        "surprises.order": rng.permutation(M).astype(np.int16),
+        "surprises.weights": (rng.integers(-300, 900, (M, 2 * M)) * behind).astype(np.int16),
+        "surprises.own": own.astype(np.int16),
+        "surprises.table": surprises.of_magnitudes(SCALES),
+        "surprises.mixture": mixture,
+    }
+    return write_weights(folder, name, loaded.tensors("") | tensors, loaded.metadata, {})

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from small_checkpoints import with_z_distributions
+from small_checkpoints import with_surprises, with_z_distributions
 
 import licodec
 
@@ -84,10 +84,12 @@ print(json.dumps(rows))
 
 @pytest.fixture(scope="module")
 def hyper_files(hyper_weights, photo):
-    """A file of each hyperprior codec, beside its weights; and one whose ẑ has tables of its own."""
+    """A file of each hyperprior codec, beside its weights; one whose ẑ has tables of its own, and one
+    whose channels surprise."""
     z_path = with_z_distributions(hyper_weights["mbt2018"], photo)
+    s_path = with_surprises(hyper_weights["mbt2018-mean"], z_path.parent, "surprising")
     paths = []
-    for path in (*hyper_weights.values(), z_path):
+    for path in (*hyper_weights.values(), z_path, s_path):
         z_distributions = "adaptive" if path == z_path else "static"
         lic = path.with_suffix(".lic")
         lic.write_bytes(licodec.encode(photo, 70, weights=path, z_distributions=z_distributions))
@@ -104,7 +106,7 @@ def test_latents_of_hyperpriors_do_not_either(hyper_files, environment, threads,
     assert done.returncode == 0, done.stderr
     expected = [[licodec.info(p.read_bytes())["latents_crc32"], True] for p in hyper_files]
     assert json.loads(done.stdout) == expected
-    assert len({crc for crc, _ in expected}) == 4
+    assert len({crc for crc, _ in expected}) == 5
 
 
 def test_integer_synthesis_is_exact_where_floats_are_not():

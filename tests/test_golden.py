@@ -49,8 +49,8 @@ def test_every_file_stands_in_the_readme():
 HYPERPRIOR = sorted((GOLDEN / "hyperprior").glob("*.lic"))
 
 
-def test_there_is_one_of_each_hyperprior_and_one_of_adaptive_z():
-    assert len(HYPERPRIOR) >= 5
+def test_there_is_one_of_each_hyperprior_and_of_adaptive_z_and_surprises():
+    assert len(HYPERPRIOR) >= 6
 
 
 @pytest.mark.parametrize("path", HYPERPRIOR, ids=lambda p: p.stem)

@@ -47,8 +47,8 @@ def encode(path):
         codec.model(codec.offers[0], adaptive_z=True)
 
 
-Z = "mbt2018-mean-z"
-KINDS = ["adaptive", "bmshj2018-hyperprior", "mbt2018-mean", "mbt2018", "cheng2020-attn", Z]
+Z, S = "mbt2018-mean-z", "mbt2018-mean-s"
+KINDS = ["adaptive", "bmshj2018-hyperprior", "mbt2018-mean", "mbt2018", "cheng2020-attn", Z, S]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -57,10 +57,13 @@ def test_every_tensor_is_checked(kind, originals, tmp_path):
     loaded = weights.load(originals[kind])
     encode(originals[kind])
     odd = weights.Weights(originals[kind])
-    tensors = loaded.tensors("z_distributions." if kind == Z else "")
-    for name, tensor in list(tensors.items())[:: 1 if kind in ("adaptive", Z) else 5]:
-        if (kind, name) in (("adaptive", "z_prior"), (Z, "z_distributions.prior")):
-            continue  # without it, the model is factorized, or ẑ coded with static tables
+    tensors = loaded.tensors({Z: "z_distributions.", S: "surprises."}.get(kind, ""))
+    for name, tensor in list(tensors.items())[:: 1 if kind in ("adaptive", Z, S) else 5]:
+        if name in ("z_distributions.prior", "surprises.order") or (kind, name) == (
+            "adaptive",
+            "z_prior",
+        ):
+            continue  # without it, the model is factorized, ẑ coded with static tables, or nothing surprises
         broken = [None, tensor[None], tensor[..., :-1], tensor.astype(np.complex64)]
         if name == "echo":
             del broken[0]  # weights may have none
@@ -88,6 +91,14 @@ def test_every_tensor_is_checked(kind, originals, tmp_path):
         ("adaptive", "h_s.4.bias", np.full(8, 2**31 - 1)),
         ("adaptive", "h_s.0.bias", np.full(16, -(2**31))),
         (Z, "z_distributions.h_s.4.bias", np.full(8, 2**31 - 1)),
+        (S, "surprises.order", np.zeros(12)),
+        (S, "surprises.weights", np.full((12, 24), 1)),
+        (S, "surprises.weights", np.tri(12, 24, -1) * 32767),
+        (S, "surprises.own", np.full((12, 2), 32768)),
+        (S, "surprises.table", np.full((64, 128), 65)),
+        (S, "surprises.table", np.zeros((64, 64))),
+        (S, "surprises.mixture", np.full((64, 64), 255)),
+        (S, "surprises.mixture", np.eye(64) * 2**15 - np.ones((64, 64)) * 2**8),
         ("mbt2018", "scales", np.arange(64) - 1),
         ("mbt2018", "scales", np.arange(64, 0, -1)),
         ("mbt2018", "scale_thresholds", np.arange(63, 0, -1)),

@@ -80,7 +80,7 @@ def fit(
         images: uint8 (3, H, W), sides at least 64.
         scales: (S,) standard deviations.
     """
-    table, shapes = _surprises(scales), _shapes(scales)
+    table, shapes = of_magnitudes(scales), _shapes(scales)
     samples = _sample(networks, log_gain, median, images, scales, table)
     M, n = samples.scale.shape
     if n < LEAST:
@@ -139,7 +139,7 @@ def _shapes(scales: NDArray[np.float64]) -> NDArray[np.float64]:
     return mass
 
 
-def _surprises(scales: NDArray[np.float64]) -> NDArray[np.int8]:
+def of_magnitudes(scales: NDArray[np.float64]) -> NDArray[np.int8]:
     """(S, REACH) ∂ log p/∂ log σ at each magnitude, in 1/_UNIT."""
     step = 0.02
     wider, narrower = (_log_mass(scales * np.exp(h), REACH) for h in (step, -step))

@@ -19,31 +19,40 @@ import licodec
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from small_checkpoints import ARCHES, checkpoint  # noqa: E402
+from small_checkpoints import ARCHES, checkpoint, with_surprises  # noqa: E402
 
 from licodec.training.import_checkpoint import import_checkpoint  # noqa: E402
 
 SMALL = {"cheng2020-attn": (12,)}
 
 
+FOLDER = HERE / "hyperprior"
+
+
 def main() -> None:
-    folder = HERE / "hyperprior"
-    folder.mkdir(exist_ok=True)
-    image = Image.fromarray(data.astronaut()[20:117, 180:311])
+    FOLDER.mkdir(exist_ok=True)
     expected = {}
     for arch in ARCHES:
         with tempfile.TemporaryDirectory() as temporary:
             path = Path(temporary) / "c.pt"
             checkpoint(arch, path, SMALL.get(arch, (8, 12)))
-            weights = import_checkpoint(path, arch, None, folder, arch)
-        weights.with_suffix(".json").unlink()
-        encoded = licodec.encode(image, 60, weights=weights, device="cpu", precision="float32")
-        weights.with_suffix(".lic").write_bytes(encoded)
-        licodec.decode(encoded, weights=weights, device="cpu", precision="float32").save(
-            weights.with_suffix(".png")
-        )
-        expected[weights.stem] = licodec.info(encoded)["latents_crc32"]
-    (folder / "latents_crc32.json").write_text(json.dumps(expected, indent=1) + "\n")
+            weights = import_checkpoint(path, arch, None, FOLDER, arch)
+        expected |= write(weights)
+        if arch == "mbt2018-mean":
+            expected |= write(with_surprises(weights, FOLDER, "mbt2018-mean-s"))
+    (FOLDER / "latents_crc32.json").write_text(json.dumps(expected, indent=1) + "\n")
+
+
+def write(weights: Path) -> dict[str, int]:
+    """The file and its picture beside its weights; the CRC-32 of its latents, by its name."""
+    image = Image.fromarray(data.astronaut()[20:117, 180:311])
+    weights.with_suffix(".json").unlink()
+    encoded = licodec.encode(image, 60, weights=weights, device="cpu", precision="float32")
+    weights.with_suffix(".lic").write_bytes(encoded)
+    licodec.decode(encoded, weights=weights, device="cpu", precision="float32").save(
+        weights.with_suffix(".png")
+    )
+    return {weights.stem: licodec.info(encoded)["latents_crc32"]}
 
 
 if __name__ == "__main__":
