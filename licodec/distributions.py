@@ -119,7 +119,7 @@ _LENGTHS = np.ones(25, dtype=np.int64)
 
 
 def code_outside(
-    coder: Coder, values: NDArray[np.int32] | None, count: int, bins: int | NDArray[np.int64]
+    coder: Coder, values: NDArray[np.int32] | None, count: int, bins: int | NDArray[np.int32]
 ) -> NDArray[np.int64]:
     """Values outside the bins: how far outside, folded with the sign, by Elias-gamma.
 

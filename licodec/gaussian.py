@@ -115,7 +115,6 @@ class _Width:
     Attributes:
         shifts: how many means within a step they tell apart; fewer for wide tables, where a shift
             of a small part of a scale makes no difference.
-        centred: (scales, bins + 1), for a mean of 0.
         shifted: (scales · shifts, bins + 1).
     """
 
@@ -124,7 +123,6 @@ class _Width:
         self.shifts = max(1, min(MEAN_UNIT, MEAN_UNIT * 16 // bins))
         width = MEAN_UNIT // self.shifts  # means that share a table, which stands for their middle
         middles = (np.arange(self.shifts) * 2 * width + width - 1 - MEAN_UNIT) * (SCALE_UNIT // 128)
-        self.centred = frequencies(bins, scales, np.zeros_like(scales))
         self.shifted: Frequencies = frequencies(
             bins, np.repeat(scales, self.shifts), np.tile(middles, len(scales))
         ).astype(np.float64)
@@ -141,6 +139,10 @@ class Gaussians:
         scales: (64,) rising, in 1/SCALE_UNIT of a step.
         mixture: (64, 64) shares of MIXTURE_TOTAL: what is coded about its mean with scale i has the
             distribution of scale j in mixture[i, j] of all cases. A scale is a forecast, which may err.
+
+    Attributes:
+        bins: (64,) of each scale's tables.
+        centred: the table of each scale for a mean of 0, (bins + 1,).
     """
 
     def __init__(self, scales: NDArray[Any], mixture: NDArray[Any] | None = None) -> None:
@@ -148,11 +150,13 @@ class Gaussians:
         bins = [bins_of(int(scale)) for scale in scales]
         widths = sorted(set(bins))
         self.widths = [_Width(w, scales[np.array(bins) == w]) for w in widths]
-        if mixture is not None:
-            for width in self.widths:
-                shares = mixture[np.array(bins) == width.bins].astype(np.int64)
-                of_all = frequencies(width.bins, scales, np.zeros_like(scales))
-                width.centred = shares @ of_all // MIXTURE_TOTAL
+        self.bins = np.array(bins, dtype=np.int32)
+        self.centred: list[Frequencies] = []
+        for width in widths:
+            tables = frequencies(width, scales, np.zeros_like(scales))
+            if mixture is not None:
+                tables = mixture.astype(np.int64) @ tables // MIXTURE_TOTAL
+            self.centred += [*tables[self.bins == width].astype(np.float64)]
         self.width_of = np.array([widths.index(b) for b in bins], dtype=np.uint8)
         self.place_of = np.array([i - bins.index(b) for i, b in enumerate(bins)], dtype=np.int64)
 
@@ -171,48 +175,46 @@ class Gaussians:
         """
         key = index if mean is None else self.width_of[index]
         order = np.argsort(key, kind="stable")
+        index = index[order]
         inner, whole = None, np.zeros(len(index), np.int32)
         if mean is not None:
             whole = to_steps(mean)
             inner = (mean - whole * MEAN_UNIT + MEAN_UNIT // 2)[order]
-        known = None if values is None else (values - whole)[order]
+        escape = self.bins[index]
+        half = escape // 2
+        known = symbols = None
+        if values is not None:
+            known = (values - whole)[order]
+            symbols = known + half
+            symbols = np.where(symbols.view(np.uint32) < escape, symbols, escape)  # < 0 is large
         coded = np.empty(len(index), dtype=np.int32)
-        escaped = [np.empty(0, dtype=np.int64)]
-        for part, bins, tables in self._groups(key[order], index[order], inner):
-            symbols = None
-            if known is not None:
-                symbols = known[part] + bins // 2
-                symbols[symbols.view(np.uint32) >= bins] = bins  # negative ones look large
+        for part, tables in self._groups(np.bincount(key).tolist(), index, inner):
+            some = None if symbols is None else symbols[part]
             if tables.ndim == 1:
-                symbols = coder.code(symbols, part.stop - part.start, tables)
+                coded[part] = coder.code(some, part.stop - part.start, tables)
             else:
-                symbols = coder.code_each(symbols, tables)
-            coded[part] = symbols - bins // 2
-            beyond = symbols == bins
-            if beyond.any():
-                escaped.append(part.start + np.flatnonzero(beyond))
-        rows = np.concatenate(escaped)
+                coded[part] = coder.code_each(some, tables)
+        rows = np.flatnonzero(coded == escape)
+        coded -= half
         if len(rows):
             outside = None if known is None else known[rows]
-            widths = np.array([w.bins for w in self.widths])[self.width_of[index[order[rows]]]]
-            coded[rows] = code_outside(coder, outside, len(rows), widths)
+            coded[rows] = code_outside(coder, outside, len(rows), escape[rows])
         result = np.empty(len(index), dtype=np.int32)
         result[order] = coded
         return result + whole
 
     def _groups(
-        self, key: NDArray[np.uint8], index: NDArray[np.uint8], inner: Integers | None
-    ) -> Iterator[tuple[slice, int, Any]]:
-        """(part, bins, their one table or a table each) of what is coded in one call, of what is sorted by
-        rising key."""
+        self, counts: list[int], index: NDArray[np.uint8], inner: Integers | None
+    ) -> Iterator[tuple[slice, Any]]:
+        """(part, its one table or a table each) of what is coded in one call, of what is sorted by rising
+        key, of which there are counts."""
         stop = 0
-        for group, count in enumerate(np.bincount(key).tolist()):
+        for group, count in enumerate(counts):
             start, stop = stop, stop + count
             if not count:
                 continue
             if inner is None:
-                width = self.widths[self.width_of[group]]
-                yield slice(start, stop), width.bins, width.centred[self.place_of[group]]
+                yield slice(start, stop), self.centred[group]
                 continue
             width = self.widths[group]
             batch = max(1, _BATCH // width.bins)
@@ -220,4 +222,4 @@ class Gaussians:
                 part = slice(first, min(first + batch, stop))
                 shift = inner[part] * width.shifts // MEAN_UNIT
                 chosen = self.place_of[index[part]] * width.shifts + shift
-                yield part, width.bins, width.shifted.take(chosen, axis=0)
+                yield part, width.shifted.take(chosen, axis=0)

@@ -38,7 +38,8 @@ def test_tables_never_change():
     """They are part of the format: another value here needs other weights."""
     crc = 0
     for width in GAUSSIANS.widths:
-        for table in (width.centred, width.shifted):
+        own = [t for t in GAUSSIANS.centred if len(t) == width.bins + 1]
+        for table in (np.array(own), width.shifted):
             crc = zlib.crc32(table.astype("<i4").tobytes(), crc)
     assert crc == 3987385312
 
