@@ -4,8 +4,8 @@
 
 EXPORT is what `licodec export` made of a run with a hyperprior, WEIGHTS what `licodec import` made of EXPORT.
 The floats are CompressAI's forward pass, which counts bits without coding any. A file's bytes are all of
-it: header, tables of 64 scales, the range coder's end. The encoder's echo is left out, and
-transforms run in float32 on both sides.
+it: header, tables of 64 scales, the range coder's end. The encoder's echo and the surprises are left out,
+and transforms run in float32 on both sides. Weights with surprises are measured with them as well.
 """
 
 from __future__ import annotations
@@ -42,10 +42,11 @@ def floats(export: Path, arch: str) -> Hyperprior:
     return model.eval()
 
 
-def without_echo(weights: Weights, folder: str) -> Path:
-    """A copy of a weights file."""
-    tensors = {name: tensor for name, tensor in weights.tensors("").items() if name != "echo"}
-    return write_weights(folder, "plain", tensors, weights.metadata, {})
+def without(weights: Weights, left_out: tuple[str, ...], folder: str, name: str) -> Path:
+    """A copy of a weights file, less the tensors whose names start so."""
+    every = weights.tensors("")
+    tensors = {k: tensor for k, tensor in every.items() if not k.startswith(left_out)}
+    return write_weights(folder, name, tensors, weights.metadata, {})
 
 
 def coded(image: Image.Image, quality: float, weights: Path) -> tuple[float, float]:
@@ -56,22 +57,26 @@ def coded(image: Image.Image, quality: float, weights: Path) -> tuple[float, flo
     return metrics.bpp(len(data), image.width, image.height), psnr
 
 
-def measure(model: Hyperprior, weights: Path, images: list[Image.Image]) -> list[dict[str, float]]:
-    """A row of figures for each lambda."""
+def measure(
+    model: Hyperprior, files: dict[str, Path], images: list[Image.Image]
+) -> list[dict[str, float]]:
+    """A row of figures for each lambda: of the floats, and of files by each of some weights."""
     last = len(model.lambdas) - 1
     rows = []
     for k, lmbda in enumerate(model.lambdas):
-        trained, real = [], []
+        found: dict[str, list[tuple[float, float]]] = {name: [] for name in ("floats", *files)}
         for image in images:
             x = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
             bpp, mse = model.evaluate(x, k)
-            trained.append((float(bpp), -10 * float(torch.log10(mse))))
-            real.append(coded(image, 100 * k / max(1, last), weights))
+            found["floats"].append((float(bpp), -10 * float(torch.log10(mse))))
+            for name, weights in files.items():
+                found[name].append(coded(image, 100 * k / max(1, last), weights))
         row = {"lmbda": lmbda}
-        for name, pairs in (("floats", trained), ("files", real)):
+        for name, pairs in found.items():
             bpp, psnr = (statistics.fmean(column) for column in zip(*pairs, strict=True))
             row |= {f"{name}_bpp": round(bpp, 5), f"{name}_psnr": round(psnr, 4)}
-        row["bits_%"] = round(100 * (row["files_bpp"] / row["floats_bpp"] - 1), 3)
+        for name in files:
+            row[f"{name}_%"] = round(100 * (row[f"{name}_bpp"] / row["floats_bpp"] - 1), 3)
         rows.append(row)
         print(row, flush=True)
     return rows
@@ -88,14 +93,18 @@ def main() -> None:
     model = floats(arguments.export, ARCHITECTURES[weights.metadata["arch"]])
     images = [datasets.load(path) for path in datasets.collect([arguments.images])]
     with tempfile.TemporaryDirectory() as folder:
-        rows = measure(model, without_echo(weights, folder), images)
-    curves = [
-        tuple([row[f"{name}_{axis}"] for row in rows] for axis in ("bpp", "psnr"))
-        for name in ("floats", "files")
-    ]
+        files = {"files": without(weights, ("echo", "surprises."), folder, "plain")}
+        if "surprises.order" in weights:
+            files["surprises"] = without(weights, ("echo",), folder, "surprises")
+        rows = measure(model, files, images)
+    curves = {
+        name: tuple([row[f"{name}_{axis}"] for row in rows] for axis in ("bpp", "psnr"))
+        for name in ("floats", *files)
+    }
+    rates = {name: round(bd_rate(curves["floats"], curves[name]), 3) for name in files}
     result = {"images": len(images), "weights": arguments.weights.name, "rates": rows,
-              "bd_rate_%": round(bd_rate(*curves), 3), "meta": provenance()}  # fmt: skip
-    print("BD-rate of the files", result["bd_rate_%"], "%")
+              "bd_rate_%": rates, "meta": provenance()}  # fmt: skip
+    print("BD-rate against the floats", rates)
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=1) + "\n")
 

@@ -73,38 +73,37 @@ class Surprises(Forecasts):
             mean: that h_s tells, in 1/MEAN_UNIT.
         """
         features = Features(len(self.order), height, width)
+        index, mean = np.ascontiguousarray(index), np.ascontiguousarray(mean)
         y_hat = np.empty(index.shape, dtype=np.int32)
         halves = chessboard(height, width)
         for i, channel in enumerate(self.order):
             forecast = self.forecast(i, features)
-            steps = np.zeros((height, width), dtype=np.int32)
-            shown = np.zeros((height, width), dtype=np.int8)
-            parts = halves if any(self.own[i]) else [np.arange(height * width)]
+            own, about = index[channel], mean[channel]
+            steps = np.zeros(height * width, dtype=np.int32)
+            shown = np.zeros(height * width, dtype=np.int8)
+            parts = halves if any(self.own[i]) else [slice(None)]
             for part in parts:
-                own = index[channel, part]
-                seen, shift = self.nearby(i, forecast, shown, steps)
-                moved = self.moved(own, seen[part])
-                about = mean[channel, part] + shift[part]
-                known = None if y is None else to_steps(y[channel, part] - about)
-                coded = gaussians.code(coder, known, moved, None)
-                y_hat[channel, part] = coded * MEAN_UNIT + about
-                steps.flat[part] = coded
-                shown.flat[part] = self.of(own, coded)
-            features.add(i, shown[None])
+                if part is halves[1]:
+                    plane = (height, width)
+                    forecast, about = self.nearby(
+                        i, forecast, about, shown.reshape(plane), steps.reshape(plane)
+                    )
+                moved = self.moved(own[part], forecast[part])
+                known = None if y is None else to_steps(y[channel, part] - about[part])
+                steps[part] = coded = gaussians.code(coder, known, moved, None)
+                shown[part] = self.of(own[part], coded)
+                y_hat[channel, part] = coded * MEAN_UNIT + about[part]
+            features.add(i, shown.reshape(1, height, width))
         return y_hat
 
     def nearby(
-        self, i: int, forecast: NDArray[np.float32], shown: NDArray[np.int8], steps: Integers
-    ) -> tuple[NDArray[np.float32], Integers]:
-        """The i-th channel's forecasts, and shifts of its means in 1/MEAN_UNIT, by what half of it showed
-        (h, w); all (h · w,)."""
-        scale, mean = self.own[i]
-        if scale:
-            forecast = forecast + np.float32(scale) * four(shown).astype(np.float32)
-        shift = np.zeros(len(forecast), np.int32)
-        if mean:
-            shift = mean * four(steps.clip(-NEAR_LIMIT, NEAR_LIMIT)) >> NEAR_BITS
-        return forecast, shift
+        self, i: int, forecast: NDArray[np.float32], mean: Integers,
+        shown: NDArray[np.int8], steps: Integers,
+    ) -> tuple[NDArray[np.float32], Integers]:  # fmt: skip
+        """The i-th channel's forecasts and means (h · w,), moved by what half of it showed (h, w)."""
+        scale, shift = self.own[i]
+        near = four(steps.clip(-NEAR_LIMIT, NEAR_LIMIT)).astype(np.int32)
+        return forecast + np.float32(scale) * four(shown), mean + (shift * near >> NEAR_BITS)
 
     def moved(self, index: NDArray[np.uint8], forecast: NDArray[np.float32]) -> NDArray[np.uint8]:
         """The indices that latents are coded with, of h_s's own and of forecasts, all of one shape."""
@@ -126,8 +125,11 @@ def chessboard(height: int, width: int) -> list[NDArray[np.intp]]:
     return [np.flatnonzero(odd == half) for half in (0, 1)]
 
 
-def four(plane: NDArray[Any]) -> Integers:
+def four(plane: NDArray[Any]) -> NDArray[np.int16]:
     """(h · w,) sums over each position's neighbours above, below, left and right; outside is 0."""
-    padded = np.pad(plane.astype(np.int32), 1)
-    sums: Integers = padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:]
+    sums = np.zeros(plane.shape, dtype=np.int16)
+    sums[1:] += plane[:-1]
+    sums[:-1] += plane[1:]
+    sums[:, 1:] += plane[:, :-1]
+    sums[:, :-1] += plane[:, 1:]
     return sums.reshape(-1)
