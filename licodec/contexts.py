@@ -69,30 +69,7 @@ class Features:
         pairs[:, 1] += columns[..., 2:]
 
 
-class Forecasts:
-    """Weighted sums of what channels before show, for one channel after another.
-
-    Args:
-        weights: (M, 2M) integers; row i is zero from column 2i on.
-    """
-
-    def __init__(self, weights: NDArray[Any]) -> None:
-        self.weights = weights.astype(np.float32)
-
-    def forecast(self, i: int, features: Features) -> NDArray[np.float32]:
-        """(positions,) sums of the i-th channel, once the features of all before it are in."""
-        row = i % _BLOCK
-        first = i - row
-        if row == 0:  # one product of matrices a block, in place of long ones of vectors
-            behind = self.weights[i : i + _BLOCK, : 2 * i]
-            np.matmul(behind, features.rows[: 2 * i], out=features.forecasts[: len(behind)])
-        recent = slice(2 * first, 2 * i)
-        own: NDArray[np.float32] = self.weights[i, recent] @ features.rows[recent]
-        own += features.forecasts[row]
-        return own
-
-
-class Contexts(Forecasts):
+class Contexts:
     """The classes of all channels, at any rate.
 
     Args:
@@ -106,8 +83,8 @@ class Contexts(Forecasts):
         self, order: NDArray[np.int16], weights: NDArray[np.int16],
         thresholds: NDArray[np.int32], steps: int,
     ) -> None:  # fmt: skip
-        super().__init__(weights)
         self.order = order.tolist()
+        self.weights = weights.astype(np.float32)
         self.thresholds = thresholds
         self.steps = steps
 
@@ -120,7 +97,14 @@ class Contexts(Forecasts):
         out = np.zeros(features.rows.shape[1], dtype=np.uint8)
         if thresholds.shape[1] == 0:
             return out
-        forecast = self.forecast(i, features)
+        row = i % _BLOCK
+        first = i - row
+        if row == 0:  # one product of matrices a block, in place of long ones of vectors
+            behind = self.weights[i : i + _BLOCK, : 2 * i]
+            np.matmul(behind, features.rows[: 2 * i], out=features.forecasts[: len(behind)])
+        recent = slice(2 * first, 2 * i)
+        forecast = self.weights[i, recent] @ features.rows[recent]
+        forecast += features.forecasts[row]
         # Thresholds rise: the class is the number of them that the forecast reaches.
         for threshold in thresholds[i]:
             out += forecast >= threshold
@@ -188,16 +172,18 @@ class Contexts(Forecasts):
 
 
 def check_exact(
-    weights: NDArray[np.int16], limit: int = MAGNITUDE_LIMIT, near: NDArray[np.int16] | None = None
-) -> None:
+    weights: NDArray[np.int16], limit: int = MAGNITUDE_LIMIT,
+    near: NDArray[np.int16] | None = None, starts: NDArray[np.int64] | None = None,
+) -> None:  # fmt: skip
     """Refuse weights whose forecasts float32 might round.
 
     Args:
         limit: the largest magnitude of a feature at one position.
         near: (M,) weights of a channel's own four neighbours, if it sees them.
+        starts: (M,) the first channel that one does not see; by default itself.
 
     Raises:
-        ValueError: a sum could reach 2^24, or a channel looks at itself or later ones.
+        ValueError: a sum could reach 2^24, or a channel looks at what is not decoded yet.
     """
     largest = (np.abs(weights.astype(np.int64)) * np.tile([1, 9], weights.shape[1] // 2)).sum(1)
     if near is not None:
@@ -205,5 +191,6 @@ def check_exact(
     if limit * largest.max() >= _EXACT:
         raise ValueError("context weights too large for exact sums")
     channels = np.arange(weights.shape[1]) // 2
-    if weights[channels[None] >= np.arange(len(weights))[:, None]].any():
+    unseen = np.arange(len(weights)) if starts is None else starts
+    if weights[channels[None] >= unseen[:, None]].any():
         raise ValueError("a context looks at what is not decoded yet")

@@ -126,6 +126,7 @@ def _hyperprior(weights: Weights, arch: str, K: int, M: int) -> Tensors:
         own |= {
             "surprises.order": ((M,), _TABLES),
             "surprises.weights": ((M, 2 * M), _TABLES),
+            "surprises.blocks": (_sizes(weights, "surprises.blocks", 1), _TABLES),
             "surprises.own": ((M, 2), _NARROW),
             "surprises.table": ((scales, surprises.REACH), _TABLES),
             "surprises.mixture": ((scales, scales), _TABLES),
@@ -201,11 +202,10 @@ def _values(weights: Weights, tensors: Tensors) -> Iterator[tuple[str, bool]]:
     if "context.order" in tensors:
         check_exact(weights.numpy("context.weights"))
     if "surprises.order" in tensors:
-        check_exact(
-            weights.numpy("surprises.weights"),
-            surprises.LARGEST,
-            weights.numpy("surprises.own")[:, 0],
-        )
+        sizes, near = weights.numpy("surprises.blocks"), weights.numpy("surprises.own")[:, 0]
+        yield "surprises.blocks", sizes.min() > 0 and sizes.sum(dtype=np.int64) == len(near)
+        starts = np.repeat(np.cumsum(sizes) - sizes, sizes)
+        check_exact(weights.numpy("surprises.weights"), surprises.LARGEST, near, starts)
         table, mixture = weights.numpy("surprises.table"), weights.numpy("surprises.mixture")
         yield "surprises.table", bool((np.abs(table.astype(np.int64)) <= surprises.LARGEST).all())
         shares = mixture.astype(np.int64)

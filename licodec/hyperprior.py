@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from licodec import surprises
 from licodec.catalogue import Z_DISTRIBUTIONS
 from licodec.distributions import (
     BINS,
@@ -56,6 +57,8 @@ CONTEXT_LIMIT = 2**8 - 1
 """The context sees ŷ clamped to ± this many steps."""
 OUTPUT_LIMIT = 2**20 - 1
 """Scales and means are clamped to ± this many of their units."""
+_OUTPUT_LIMIT = 2**20
+"""No weights file may ask for larger ones."""
 SCALE_THRESHOLD_UNIT = 2**10
 """Predicted scales are integers in this fraction of a step."""
 
@@ -108,16 +111,12 @@ class Hyperprior:
         self.surprises = None
         mixture = None
         if "surprises.order" in weights:
-            self.surprises = Surprises(
-                *(
-                    weights.numpy(f"surprises.{part}")
-                    for part in ("order", "weights", "own", "table")
-                )
-            )
+            parts = (weights.numpy(f"surprises.{part}") for part in surprises.PARTS)
+            self.surprises = Surprises(*parts)
             mixture = weights.numpy("surprises.mixture")
         self.about_means = self.arch == "mbt2018-mean" or self.surprises is not None
         self.gaussians = Gaussians(weights.numpy("scales"), mixture)
-        self.thresholds = torch.from_numpy(weights.numpy("scale_thresholds")).float()
+        self.index_of = _indices(weights.numpy("scale_thresholds"))
         self.z_prior = weights.numpy("z_prior")
         self.z_median = weights.numpy("z_median").astype(np.int32)
         self.N, self.M = len(self.z_median), weights.numpy("log_gain").shape[1]
@@ -266,10 +265,11 @@ class Hyperprior:
 
     def _decide(self, outputs: Tensor) -> tuple[NDArray[np.uint8], Integers]:
         """Scale indices and means (n, M) from (n, 2M), or (n, M) where there are no means."""
-        index = torch.bucketize(outputs[:, : self.M].contiguous(), self.thresholds)
-        if outputs.shape[1] == self.M:
-            return index.byte().numpy(), np.zeros(index.shape, dtype=np.int32)
-        return index.byte().numpy(), outputs[:, self.M :].int().numpy()
+        integers = outputs.int().numpy()
+        index = self.index_of[integers[:, : self.M] + _OUTPUT_LIMIT]
+        if integers.shape[1] == self.M:
+            return index, np.zeros(index.shape, dtype=np.int32)
+        return index, integers[:, self.M :]
 
     def _synthesized(
         self, z: Integers, h: int, w: int
@@ -299,6 +299,14 @@ class Hyperprior:
     def _z_counts(self, z: Integers, bins: int) -> NDArray[np.int64]:
         """How often each channel of ẑ (N, h, w) has each symbol: (N, bins + 1)."""
         return count_values(z.reshape(-1), np.repeat(np.arange(self.N), z[0].size), self.N, bins)
+
+
+def _indices(thresholds: NDArray[np.int32]) -> NDArray[np.uint8]:
+    """How many thresholds lie below each integer of ±_OUTPUT_LIMIT: a look instead of a search."""
+    above = np.clip(thresholds.astype(np.int64) + 1 + _OUTPUT_LIMIT, 0, 2 * _OUTPUT_LIMIT + 1)
+    found = np.bincount(above, minlength=2 * _OUTPUT_LIMIT + 2).cumsum(dtype=np.uint8)
+    indices: NDArray[np.uint8] = found[:-1]
+    return indices
 
 
 class _Neighbours:

@@ -2,13 +2,13 @@
 
 h_s tells a scale for every latent from ẑ alone. What is decoded since tells more: a latent that is larger
 than its scale promised says that others around it will be, too, and a place that keeps still, that they
-will not. Channels are coded one after another, in an order of their own:
+will not. Channels are coded block by block, in an order of their own, the busiest alone:
 
-    scale's index, latent of channels 0 … i-1 ─ table ─► surprise, at the place and over 3x3 around it
-                                                 └─ weights ─► so many scales further up or down for channel i
+    scale's index, latent of earlier blocks ─ table ─► surprise, at the place and over 3x3 around it
+                                                └─ weights ─► so many scales further up or down for a channel
 
 A surprise is ∂ log p/∂ log σ of the latent under its Gaussian: above 0 where a larger scale would have suited
-it better. Some channels are coded in two halves, as on a chessboard: the second sees the four neighbours
+it better. Some blocks are coded in two halves, as on a chessboard: the second sees the four neighbours
 of each of its latents in the first, whose surprises move its scale and whose values its mean.
 
 All of it is integers. Forecasts are carried in float32, whose sums stay below 2^24 and so are exact in any
@@ -22,12 +22,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from licodec.contexts import Features, Forecasts
+from licodec.contexts import Features
 from licodec.gaussian import MEAN_UNIT, Gaussians, to_steps
 from licodec.rangecoder import Coder
 
 Integers = NDArray[np.int32]
 
+PARTS = ("order", "blocks", "weights", "own", "table")
+"""The tensors of `Surprises`, in the order of its arguments."""
 LARGEST = 64
 """No surprise is larger, to either side."""
 REACH = 128
@@ -41,24 +43,27 @@ NEAR_BITS = 8
 """Of the fraction that the weights of neighbours' values have."""
 
 
-class Surprises(Forecasts):
+class Surprises:
     """The corrections of one weights file.
 
     Args:
         order: (M,) the channels in the order in which they are coded.
-        weights: (M, 2M) integers, numbered by coding order; row i is zero from column 2i on.
+        blocks: (B,) how many of them are coded together; M in all.
+        weights: (M, 2M) integers, numbered by coding order; zero from the first channel of a row's own
+            block on.
         own: (M, 2) integers, numbered likewise: what the surprises of a latent's four neighbours weigh, and
-            their values; both 0 where a channel is coded whole.
+            their values; all 0 where a block is coded whole.
         table: (scales, REACH) the surprise at a magnitude, by the scale's index.
     """
 
     def __init__(
-        self, order: NDArray[np.int16], weights: NDArray[np.int16], own: NDArray[np.int16],
-        table: NDArray[np.int8],
+        self, order: NDArray[np.int16], blocks: NDArray[np.int16], weights: NDArray[np.int16],
+        own: NDArray[np.int16], table: NDArray[np.int8],
     ) -> None:  # fmt: skip
-        super().__init__(weights)
-        self.order = order.tolist()
-        self.own = own.tolist()
+        self.order = order.astype(np.intp)
+        self.blocks = blocks.tolist()
+        self.weights = weights.astype(np.float32)
+        self.own = own.astype(np.int32)
         self.table = table
 
     def code(
@@ -73,37 +78,33 @@ class Surprises(Forecasts):
             mean: that h_s tells, in 1/MEAN_UNIT.
         """
         features = Features(len(self.order), height, width)
-        index, mean = np.ascontiguousarray(index), np.ascontiguousarray(mean)
         y_hat = np.empty(index.shape, dtype=np.int32)
         halves = chessboard(height, width)
-        for i, channel in enumerate(self.order):
-            forecast = self.forecast(i, features)
-            own, about = index[channel], mean[channel]
-            steps = np.zeros(height * width, dtype=np.int32)
-            shown = np.zeros(height * width, dtype=np.int8)
-            parts = halves if any(self.own[i]) else [slice(None)]
-            for part in parts:
-                if part is halves[1]:
-                    plane = (height, width)
-                    forecast, about = self.nearby(
-                        i, forecast, about, shown.reshape(plane), steps.reshape(plane)
-                    )
-                moved = self.moved(own[part], forecast[part])
-                known = None if y is None else to_steps(y[channel, part] - about[part])
-                steps[part] = coded = gaussians.code(coder, known, moved, None)
-                shown[part] = self.of(own[part], coded)
-                y_hat[channel, part] = coded * MEAN_UNIT + about[part]
-            features.add(i, shown.reshape(1, height, width))
+        stop = 0
+        for size in self.blocks:
+            start, stop = stop, stop + size
+            channels, plane = self.order[start:stop], (size, height, width)
+            forecast = self.weights[start:stop, : 2 * start] @ features.rows[: 2 * start]
+            own, about = index[channels], mean[channels]
+            known = None if y is None else y[channels]
+            steps = np.zeros(own.shape, dtype=np.int32)
+            shown = np.zeros(own.shape, dtype=np.int8)
+            for part in halves if self.own[start:stop].any() else [slice(None)]:
+                if part is halves[1]:  # the first has no neighbours that are known, and so no sums
+                    scale, shift = self.own[start:stop].T[:, :, None]
+                    near = four(steps.clip(-NEAR_LIMIT, NEAR_LIMIT).reshape(plane))
+                    forecast += scale.astype(np.float32) * four(shown.reshape(plane))
+                    about = about + (shift * near >> NEAR_BITS)
+                moved = self.moved(own[:, part], forecast[:, part])
+                values = (
+                    None if known is None else to_steps(known[:, part] - about[:, part]).ravel()
+                )
+                coded = gaussians.code(coder, values, moved.ravel(), None)
+                steps[:, part] = coded.reshape(moved.shape)
+                shown[:, part] = self.of(own[:, part], steps[:, part])
+            y_hat[channels] = steps * MEAN_UNIT + about
+            features.add(start, shown.reshape(plane))
         return y_hat
-
-    def nearby(
-        self, i: int, forecast: NDArray[np.float32], mean: Integers,
-        shown: NDArray[np.int8], steps: Integers,
-    ) -> tuple[NDArray[np.float32], Integers]:  # fmt: skip
-        """The i-th channel's forecasts and means (h · w,), moved by what half of it showed (h, w)."""
-        scale, shift = self.own[i]
-        near = four(steps.clip(-NEAR_LIMIT, NEAR_LIMIT)).astype(np.int32)
-        return forecast + np.float32(scale) * four(shown), mean + (shift * near >> NEAR_BITS)
 
     def moved(self, index: NDArray[np.uint8], forecast: NDArray[np.float32]) -> NDArray[np.uint8]:
         """The indices that latents are coded with, of h_s's own and of forecasts, all of one shape."""
@@ -125,11 +126,12 @@ def chessboard(height: int, width: int) -> list[NDArray[np.intp]]:
     return [np.flatnonzero(odd == half) for half in (0, 1)]
 
 
-def four(plane: NDArray[Any]) -> NDArray[np.int16]:
-    """(h · w,) sums over each position's neighbours above, below, left and right; outside is 0."""
-    sums = np.zeros(plane.shape, dtype=np.int16)
-    sums[1:] += plane[:-1]
-    sums[:-1] += plane[1:]
-    sums[:, 1:] += plane[:, :-1]
-    sums[:, :-1] += plane[:, 1:]
-    return sums.reshape(-1)
+def four(planes: NDArray[Any]) -> Integers:
+    """(C, h · w) sums over each position's neighbours above, below, left and right, of planes (C, h, w);
+    outside is 0."""
+    sums = np.zeros(planes.shape, dtype=np.int32)
+    sums[:, 1:] += planes[:, :-1]
+    sums[:, :-1] += planes[:, 1:]
+    sums[:, :, 1:] += planes[:, :, :-1]
+    sums[:, :, :-1] += planes[:, :, 1:]
+    return sums.reshape(len(planes), -1)

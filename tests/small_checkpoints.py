@@ -94,17 +94,20 @@ def with_z_distributions(path: Path, photo: Image.Image) -> Path:
 
 
 def with_surprises(path: Path, folder: Path, name: str) -> Path:
-    """A weights file's tensors, and surprises of random weights, every third channel in halves."""
+    """A weights file's tensors, and surprises of random weights, some blocks in halves."""
     loaded = weights.load(path)
     M, scales = loaded.numpy("log_gain").shape[1], len(loaded.numpy("scales"))
     rng = np.random.default_rng(0)
-    behind = np.arange(2 * M) // 2 < np.arange(M)[:, None]
+    blocks = np.array([1, 1, 1, *[3] * ((M - 3) // 3)], np.int16)
+    starts = np.repeat(np.cumsum(blocks) - blocks, blocks)
+    behind = np.arange(2 * M) // 2 < starts[:, None]
     own = rng.integers(-1000, 3000, (M, 2))
-    own[np.arange(M) % 3 != 0] = 0
+    own[np.arange(M) % 5 != 0] = 0
     mixture = np.eye(scales, dtype=np.int16) * (MIXTURE_TOTAL - 2000)
     mixture[:, rng.integers(scales)] += 2000
     tensors = {
         "surprises.order": rng.permutation(M).astype(np.int16),
+        "surprises.blocks": blocks,
         "surprises.weights": (rng.integers(-300, 900, (M, 2 * M)) * behind).astype(np.int16),
         "surprises.own": own.astype(np.int16),
         "surprises.table": surprises.of_magnitudes(SCALES),

@@ -34,8 +34,9 @@ _UNIT = LARGEST / 4
 _BINS = 512
 """Magnitudes that are told apart; the last stands for all beyond."""
 _FURTHEST = 2**15 - 1
-_HALVED = 64
-"""Channels that are coded in two halves: those with the most bits, for time's sake."""
+_ALONE, _TOGETHER = 64, 8
+"""Channels that are coded alone, in two halves: those with the most bits; and how many of the others
+are at once, for time's sake."""
 _STEPS, _BATCH, _RATE = 150, 4000, 0.02
 _ROUNDS = 100
 _DOUBT = 500
@@ -92,8 +93,9 @@ def fit(
     own[:, 1] = _mean_weights(samples, scales)
     magnitude = samples.magnitude(own[:, 1].astype(np.int64))
     bits = -np.log2(_mixture(samples.scale, magnitude, shapes) / MIXTURE_TOTAL @ shapes)
-    weights, own[:, 0] = _weights(samples, magnitude, bits)
-    model = Surprises(order.astype(np.int16), weights, own, table)
+    blocks = block_sizes(M)
+    weights, own[:, 0] = _weights(samples, magnitude, bits, blocks)
+    model = Surprises(order.astype(np.int16), blocks, weights, own, table)
     rows = zip(samples.scale, model.weights, own[:, 0], samples.near[:, 0], strict=True)
     flat = samples.features.reshape(2 * M, n)
     moved = [
@@ -102,6 +104,7 @@ def fit(
     ]
     return {
         "surprises.order": order.astype(np.int16),
+        "surprises.blocks": blocks,
         "surprises.weights": weights,
         "surprises.own": own,
         "surprises.table": table,
@@ -109,11 +112,18 @@ def fit(
     }
 
 
+def block_sizes(M: int) -> NDArray[np.int16]:
+    """(B,) the busiest channels alone, the others by eights."""
+    alone = min(_ALONE, M)
+    eights, others = divmod(M - alone, _TOGETHER)
+    return np.array([1] * alone + [_TOGETHER] * eights + [others] * (others > 0), np.int16)
+
+
 def _mean_weights(samples: Samples, scales: NDArray[np.float64]) -> NDArray[np.int16]:
     """(M,) of neighbours' values, by least squares in units of each latent's scale; 0 for channels that are
     coded whole."""
     out = np.zeros(len(samples.scale), np.int16)
-    for i in range(min(_HALVED, len(out))):
+    for i in range(min(_ALONE, len(out))):
         worth = 1 / (scales[samples.scale[i]] ** 2 + 1 / 12)
         near = samples.near[i, 1].astype(np.float64)
         slope = (worth * near * samples.residual[i]).sum() / max((worth * near**2).sum(), 1e-9)
@@ -155,7 +165,7 @@ def _sample(
 ) -> Samples:  # fmt: skip
     rng = np.random.default_rng(0)
     none = np.zeros((0, 2), np.int16)
-    model = Surprises(none[:, 0], none, none, table)
+    model = Surprises(none[:, 0], none[:, 0], none, none, table)
     thresholds = torch.from_numpy(np.sqrt(scales[:-1] * scales[1:])).float()
     offset = median[:, None, None]
     parts = []
@@ -175,9 +185,7 @@ def _sample(
             M, h, w = steps.shape
             seen = Features(M, h, w)
             seen.add(0, shown)
-            near = np.stack([
-                [four(shown[i]), four(steps[i].clip(-NEAR_LIMIT, NEAR_LIMIT))] for i in range(M)
-            ])  # fmt: skip
+            near = np.stack([four(shown), four(steps.clip(-NEAR_LIMIT, NEAR_LIMIT))], 1)
             near[..., chessboard(h, w)[0]] = 0
             some = rng.permutation(h * w)[:_EACH]
             parts.append((
@@ -209,14 +217,16 @@ def _mixture(
 
 
 def _weights(
-    samples: Samples, magnitude: NDArray[np.int16], bits: NDArray[np.float64]
-) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
+    samples: Samples, magnitude: NDArray[np.int16], bits: NDArray[np.float64],
+    blocks: NDArray[np.int16],
+) -> tuple[NDArray[np.int16], NDArray[np.int16]]:  # fmt: skip
     """(M, 2M) weights and (M,) of the four neighbours, integers, by the bits (S, _BINS) that a latent costs
     with each index."""
     M, _, n = samples.features.shape
     cost = torch.from_numpy(bits).float()
-    mask = torch.ones(M, M).tril(-1)[:, :, None].repeat(1, 1, 2).flatten(1)
-    halved = (torch.arange(M) < _HALVED).float()[:, None]
+    starts = np.repeat(np.cumsum(blocks) - blocks, blocks)
+    mask = torch.from_numpy(np.arange(2 * M) // 2 < starts[:, None]).float()
+    halved = (torch.arange(M) < _ALONE).float()[:, None]
     unit = torch.tensor([1.0, 9.0]).repeat(M)[:, None] * _UNIT
     weight = torch.zeros(M, 2 * M, requires_grad=True)
     own = torch.zeros(M, 1, requires_grad=True)
@@ -248,5 +258,5 @@ def _weights(
     integers, near_integers = (
         np.rint(part * fits).clip(-(2**15), 2**15 - 1).astype(np.int16) for part in (row, beside)
     )
-    check_exact(integers, LARGEST, near_integers[:, 0])
+    check_exact(integers, LARGEST, near_integers[:, 0], starts)
     return integers, near_integers[:, 0]
