@@ -209,7 +209,7 @@ from skimage import data
 from licodec import catalogue, transforms, weights
 
 image = np.ascontiguousarray(data.astronaut()[:301, :403])
-loaded = weights.load(catalogue.resolve(None)[1])
+loaded = weights.load(catalogue.resolve("adaptive")[1])
 gain = loaded.gain(loaded.position(150))
 whole, *tiled = (
     transforms.Pair(loaded.torch("g_a."), loaded.torch("g_s."), "cpu", "float32", tile)
@@ -297,7 +297,7 @@ def test_missing_weights_are_named(encoded):
 
 
 def test_altered_weights_are_refused(tmp_path):
-    path = catalogue.resolve(None)[1]
+    path = catalogue.resolve("adaptive")[1]
     altered = bytearray(path.read_bytes())
     altered[-1] ^= 1
     copy = tmp_path / path.name
@@ -345,7 +345,7 @@ def test_unknown_model(photo):
 
 
 def test_weights_without_side_tables_say_so(photo, tmp_path):
-    whole = weights.load(catalogue.resolve(None)[1])
+    whole = weights.load(catalogue.resolve("adaptive")[1])
     tensors = {k: v for k, v in whole.tensors("").items() if k != "z_prior"}
     path = write_weights(tmp_path, "partial", tensors, whole.metadata, {})
     with pytest.raises(UsageError, match="offers factorized, not adaptive"):

@@ -117,7 +117,7 @@ def test_integer_synthesis_is_exact_where_floats_are_not():
     from licodec import catalogue, weights
     from licodec.models import Adaptive
 
-    loaded = weights.load(catalogue.resolve(None)[1])
+    loaded = weights.load(catalogue.resolve("adaptive")[1])
     model = Adaptive(loaded)
     rng = np.random.default_rng(0)
     z = rng.integers(-9, 10, (model.Z, 32)).astype(np.int32)

@@ -260,7 +260,7 @@ def test_junk_among_the_weights_is_passed_over(tmp_path, monkeypatch):
 
 
 def test_damaged_weights_that_are_asked_for_are_refused(originals, tmp_path, monkeypatch):
-    shipped = catalogue.resolve(None)[1]
+    shipped = catalogue.resolve("adaptive")[1]
     encoded = licodec.encode(noise(20, 20, "RGB"))
     monkeypatch.setenv("LICODEC_WEIGHTS", str(tmp_path))
     damaged = tmp_path / shipped.name
