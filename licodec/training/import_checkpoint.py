@@ -111,6 +111,7 @@ def import_checkpoint(
         "checkpoint_sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest(),
         "calibration": "smooth noise" if calibrate is None else Path(calibrate).name,
         "calibration_images": len(images),
+        "photographs": len(photographs),
         **_stages(Path(path)),
     }
     return write_weights(folder, name, tensors, metadata, recipe)
