@@ -110,7 +110,7 @@ class Hyperprior:
             )
         self.surprises = None
         mixture = None
-        if "surprises.order" in weights:
+        if "surprises.order" in weights and not self.has_context:
             parts = (weights.numpy(f"surprises.{part}") for part in surprises.PARTS)
             self.surprises = Surprises(*parts)
             mixture = weights.numpy("surprises.mixture")

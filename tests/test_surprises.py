@@ -52,6 +52,14 @@ def test_surprises_change_what_is_coded(hyper_weights, surprising, photo, arch):
     assert without != with_them
 
 
+def test_a_codec_with_a_context_has_none(hyper_weights, tmp_path):
+    path = with_surprises(hyper_weights["mbt2018"], tmp_path, "odd")
+    image = noise(40, 50, "RGB")
+    with_them = licodec.encode(image, 60, weights=path)
+    without = licodec.encode(image, 60, weights=hyper_weights["mbt2018"])
+    assert unpack(with_them).payload == unpack(without).payload
+
+
 @every_arch
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (17, 16), (1100, 30)])
 def test_any_size(surprising, arch, size):

@@ -96,19 +96,18 @@ def fit(
     blocks = block_sizes(M)
     weights, own[:, 0] = _weights(samples, magnitude, bits, blocks)
     model = Surprises(order.astype(np.int16), blocks, weights, own, table)
-    rows = zip(samples.scale, model.weights, own[:, 0], samples.near[:, 0], strict=True)
-    flat = samples.features.reshape(2 * M, n)
-    moved = [
-        model.moved(scale, row @ flat[: len(row)].astype(np.float32) + np.float32(weight) * near)
-        for scale, row, weight, near in rows
-    ]
+    moved = []
+    for part in np.array_split(np.arange(n), -(-n // _BATCH)):
+        forecast = model.weights @ samples.features[..., part].reshape(2 * M, -1).astype(np.float32)
+        forecast += own[:, :1].astype(np.float32) * samples.near[:, 0, part]
+        moved.append(model.moved(samples.scale[:, part], forecast))
     return {
         "surprises.order": order.astype(np.int16),
         "surprises.blocks": blocks,
         "surprises.weights": weights,
         "surprises.own": own,
         "surprises.table": table,
-        "surprises.mixture": _mixture(np.stack(moved), magnitude, shapes),
+        "surprises.mixture": _mixture(np.concatenate(moved, 1), magnitude, shapes),
     }
 
 
