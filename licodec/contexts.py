@@ -36,10 +36,11 @@ def bands(height: int, width: int) -> list[slice]:
     return [slice(top, min(top + rows, height)) for top in range(0, height, rows)]
 
 
-def magnitudes(values: Integers) -> NDArray[np.uint32]:
-    """min(|values|, MAGNITUDE_LIMIT)."""
+def magnitudes(values: Integers, limit: int = MAGNITUDE_LIMIT) -> NDArray[np.uint32]:
+    """min(|values|, limit)."""
     # The least int32 has no magnitude among them, but has one as an unsigned integer.
-    return np.minimum(np.abs(values).view(np.uint32), MAGNITUDE_LIMIT)
+    found = np.abs(values).view(np.uint32)
+    return np.minimum(found, limit, out=found)
 
 
 class Features:

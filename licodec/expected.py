@@ -31,7 +31,8 @@ _NARROW, _TABLES, _BIASES, _FLOATS = "int16", "int32", "int64", "float32"
 _LARGEST_LOG_GAIN = 64
 _LARGEST_SCALE = 2**30
 _LARGEST_SHIFT = 127
-_LARGEST_LIMIT = 2**20
+LARGEST_LIMIT = 2**20
+"""Of a layer's outputs."""
 
 
 def check(weights: Weights) -> None:
@@ -192,7 +193,7 @@ def _values(weights: Weights, tensors: Tensors) -> Iterator[tuple[str, bool]]:
                 name,
                 bool(
                     values[0] <= values[1]
-                    and np.abs(values.astype(np.int64)).max() <= _LARGEST_LIMIT
+                    and np.abs(values.astype(np.int64)).max() <= LARGEST_LIMIT
                 ),
             )
     for name in ("context.order", "surprises.order"):
@@ -204,8 +205,8 @@ def _values(weights: Weights, tensors: Tensors) -> Iterator[tuple[str, bool]]:
     if "surprises.order" in tensors:
         sizes, near = weights.numpy("surprises.blocks"), weights.numpy("surprises.own")[:, 0]
         yield "surprises.blocks", sizes.min() > 0 and sizes.sum(dtype=np.int64) == len(near)
-        starts = np.repeat(np.cumsum(sizes) - sizes, sizes)
-        check_exact(weights.numpy("surprises.weights"), surprises.LARGEST, near, starts)
+        first = surprises.starts(sizes)
+        check_exact(weights.numpy("surprises.weights"), surprises.LARGEST, near, first)
         table, mixture = weights.numpy("surprises.table"), weights.numpy("surprises.mixture")
         yield "surprises.table", bool((np.abs(table.astype(np.int64)) <= surprises.LARGEST).all())
         shares = mixture.astype(np.int64)

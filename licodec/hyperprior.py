@@ -26,7 +26,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from licodec import surprises
 from licodec.catalogue import Z_DISTRIBUTIONS
 from licodec.distributions import (
     BINS,
@@ -36,13 +35,14 @@ from licodec.distributions import (
     integer_softmax,
     interpolate,
 )
+from licodec.expected import LARGEST_LIMIT
 from licodec.gaussian import MEAN_UNIT, Gaussians, to_steps
 from licodec.hyper_networks import CONTEXT, HYPER_STRIDE, MaskedConv, hyper_analysis
 from licodec.image_distributions import ImageDistributions
 from licodec.integer_nets import IntegerNet, Shape, exact_products
 from licodec.progress import track
 from licodec.rangecoder import Coder, Encoder, Pmf
-from licodec.surprises import Surprises
+from licodec.surprises import PARTS, Surprises
 from licodec.transforms import cut, tiles
 from licodec.weights import STEPS, Weights
 
@@ -57,8 +57,6 @@ CONTEXT_LIMIT = 2**8 - 1
 """The context sees ŷ clamped to ± this many steps."""
 OUTPUT_LIMIT = 2**20 - 1
 """Scales and means are clamped to ± this many of their units."""
-_OUTPUT_LIMIT = 2**20
-"""No weights file may ask for larger ones."""
 SCALE_THRESHOLD_UNIT = 2**10
 """Predicted scales are integers in this fraction of a step."""
 
@@ -111,7 +109,7 @@ class Hyperprior:
         self.surprises = None
         mixture = None
         if "surprises.order" in weights and not self.has_context:
-            parts = (weights.numpy(f"surprises.{part}") for part in surprises.PARTS)
+            parts = (weights.numpy(f"surprises.{part}") for part in PARTS)
             self.surprises = Surprises(*parts)
             mixture = weights.numpy("surprises.mixture")
         self.about_means = self.arch == "mbt2018-mean" or self.surprises is not None
@@ -266,7 +264,7 @@ class Hyperprior:
     def _decide(self, outputs: Tensor) -> tuple[NDArray[np.uint8], Integers]:
         """Scale indices and means (n, M) from (n, 2M), or (n, M) where there are no means."""
         integers = outputs.int().numpy()
-        index = self.index_of[integers[:, : self.M] + _OUTPUT_LIMIT]
+        index = self.index_of[integers[:, : self.M] + LARGEST_LIMIT]
         if integers.shape[1] == self.M:
             return index, np.zeros(index.shape, dtype=np.int32)
         return index, integers[:, self.M :]
@@ -302,9 +300,9 @@ class Hyperprior:
 
 
 def _indices(thresholds: NDArray[np.int32]) -> NDArray[np.uint8]:
-    """How many thresholds lie below each integer of ±_OUTPUT_LIMIT: a look instead of a search."""
-    above = np.clip(thresholds.astype(np.int64) + 1 + _OUTPUT_LIMIT, 0, 2 * _OUTPUT_LIMIT + 1)
-    found = np.bincount(above, minlength=2 * _OUTPUT_LIMIT + 2).cumsum(dtype=np.uint8)
+    """How many thresholds lie below each integer of ±LARGEST_LIMIT: a look instead of a search."""
+    above = np.clip(thresholds.astype(np.int64) + 1 + LARGEST_LIMIT, 0, 2 * LARGEST_LIMIT + 1)
+    found = np.bincount(above, minlength=2 * LARGEST_LIMIT + 2).cumsum(dtype=np.uint8)
     indices: NDArray[np.uint8] = found[:-1]
     return indices
 

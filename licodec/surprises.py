@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from licodec.contexts import Features
+from licodec.contexts import Features, magnitudes
 from licodec.gaussian import MEAN_UNIT, Gaussians, to_steps
 from licodec.rangecoder import Coder
 
@@ -95,29 +95,39 @@ class Surprises:
                     near = four(steps.clip(-NEAR_LIMIT, NEAR_LIMIT).reshape(plane))
                     forecast += scale.astype(np.float32) * four(shown.reshape(plane))
                     about = about + (shift * near >> NEAR_BITS)
-                moved = self.moved(own[:, part], forecast[:, part])
+                scale_index = moved(own[:, part], forecast[:, part], len(self.table))
                 values = (
                     None if known is None else to_steps(known[:, part] - about[:, part]).ravel()
                 )
-                coded = gaussians.code(coder, values, moved.ravel(), None)
-                steps[:, part] = coded.reshape(moved.shape)
-                shown[:, part] = self.of(own[:, part], steps[:, part])
+                coded = gaussians.code(coder, values, scale_index.ravel(), None)
+                steps[:, part] = coded.reshape(scale_index.shape)
+                shown[:, part] = surprise(self.table, own[:, part], steps[:, part])
             y_hat[channels] = steps * MEAN_UNIT + about
             features.add(start, shown.reshape(plane))
         return y_hat
 
-    def moved(self, index: NDArray[np.uint8], forecast: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """The indices that latents are coded with, of h_s's own and of forecasts, all of one shape."""
-        further = np.floor(forecast / SHIFT_UNIT + 0.5)
-        moved: NDArray[np.uint8] = (index + further).clip(0, len(self.table) - 1).astype(np.uint8)
-        return moved
 
-    def of(self, index: NDArray[np.uint8], values: Integers) -> NDArray[np.int8]:
-        """The surprise at each of values, of the shape of both."""
-        # The least int32 has no magnitude among them, but has one as an unsigned integer.
-        magnitude = np.minimum(np.abs(values).view(np.uint32), REACH - 1)
-        found: NDArray[np.int8] = self.table[index, magnitude]
-        return found
+def surprise(
+    table: NDArray[np.int8], index: NDArray[np.uint8], values: Integers
+) -> NDArray[np.int8]:
+    """What each of values shows under its scale, by the table (scales, REACH); of the shape of both."""
+    found: NDArray[np.int8] = table[index, magnitudes(values, REACH - 1)]
+    return found
+
+
+def moved(
+    index: NDArray[np.uint8], forecast: NDArray[np.float32], scales: int
+) -> NDArray[np.uint8]:
+    """The indices that latents are coded with, of h_s's own and of forecasts, all of one shape."""
+    further = np.floor(forecast / SHIFT_UNIT + 0.5)
+    found: NDArray[np.uint8] = (index + further).clip(0, scales - 1).astype(np.uint8)
+    return found
+
+
+def starts(blocks: NDArray[np.int16]) -> NDArray[np.int64]:
+    """(M,) the first channel of each channel's block."""
+    first: NDArray[np.int64] = np.repeat(np.cumsum(blocks) - blocks, blocks)
+    return first
 
 
 def chessboard(height: int, width: int) -> list[NDArray[np.intp]]:

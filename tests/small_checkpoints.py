@@ -7,10 +7,11 @@ import torch
 from PIL import Image
 
 from licodec import weights
-from licodec.codec import Codec
+from licodec.codec import Codec, is_precise, open_codec
 from licodec.distributions import BINS, count_values
 from licodec.gaussian import MEAN_UNIT, MIXTURE_TOTAL
 from licodec.hyperprior import Hyperprior
+from licodec.surprises import starts
 from licodec.training import surprises
 from licodec.training.export import write_weights, z_tensors
 from licodec.training.import_checkpoint import SCALES
@@ -93,14 +94,23 @@ def with_z_distributions(path: Path, photo: Image.Image) -> Path:
     return write_weights(path.parent / "z", path.stem, tensors, loaded.metadata, {})
 
 
+def analyzed(path: Path, photo: Image.Image, quality: float) -> tuple[Codec, int, np.ndarray]:
+    """The codec of a weights file, a quality's position, and y (M, h, w) of a photograph there, in
+    1/MEAN_UNIT."""
+    codec, _ = open_codec(None, "cpu", file=path)
+    step = round(2 * quality)
+    position = codec.weights.position(step)
+    gain = codec.weights.gain(position) * np.float32(MEAN_UNIT)
+    return codec, position, codec.transforms.analyze(np.asarray(photo), gain, is_precise(step))
+
+
 def with_surprises(path: Path, folder: Path, name: str) -> Path:
     """A weights file's tensors, and surprises of random weights, some blocks in halves."""
     loaded = weights.load(path)
     M, scales = loaded.numpy("log_gain").shape[1], len(loaded.numpy("scales"))
     rng = np.random.default_rng(0)
     blocks = np.array([1, 1, 1, *[3] * ((M - 3) // 3)], np.int16)
-    starts = np.repeat(np.cumsum(blocks) - blocks, blocks)
-    behind = np.arange(2 * M) // 2 < starts[:, None]
+    behind = np.arange(2 * M) // 2 < starts(blocks)[:, None]
     own = rng.integers(-1000, 3000, (M, 2))
     own[np.arange(M) % 5 != 0] = 0
     mixture = np.eye(scales, dtype=np.int16) * (MIXTURE_TOTAL - 2000)

@@ -7,13 +7,13 @@ import torch
 from click.testing import CliRunner
 from conftest import noise
 from PIL import Image
-from small_checkpoints import ARCHES
+from small_checkpoints import ARCHES, analyzed
 
 import licodec
 from licodec import weights
 from licodec.catalogue import ARCHITECTURES
 from licodec.cli import main
-from licodec.codec import is_precise, latents_crc32, open_codec, psnr_db
+from licodec.codec import latents_crc32, open_codec, psnr_db
 from licodec.container import pack, unpack
 from licodec.errors import DamagedFileError, LicodecError
 from licodec.gaussian import MEAN_UNIT
@@ -44,10 +44,7 @@ def latents(model, h, w, seed=0, spread=2.0):
 @pytest.mark.parametrize("quality", [0, 50, 100])
 def test_round_trip(hyper_weights, photo, arch, quality):
     path = hyper_weights[arch]
-    codec, _ = open_codec(None, "cpu", file=path)
-    position = codec.weights.position(2 * quality)
-    gain = codec.weights.gain(position) * np.float32(MEAN_UNIT)
-    y = codec.transforms.analyze(np.asarray(photo), gain, is_precise(2 * quality))
+    codec, _, y = analyzed(path, photo, quality)
     data = licodec.encode(photo, quality, weights=path, device="cpu")
     container = unpack(data)
     y_hat = codec.decode_latents(container)

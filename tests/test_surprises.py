@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import noise
-from small_checkpoints import with_surprises
+from small_checkpoints import analyzed, with_surprises
 
 import licodec
 from licodec import weights
-from licodec.codec import is_precise, latents_crc32, open_codec
+from licodec.codec import latents_crc32, open_codec
 from licodec.container import unpack
 from licodec.expected import check
 from licodec.gaussian import MEAN_UNIT, MIXTURE_TOTAL, Gaussians
@@ -30,10 +30,7 @@ def surprising(hyper_weights, tmp_path_factory):
 @pytest.mark.parametrize("quality", [0, 60, 100])
 def test_round_trip(surprising, photo, arch, quality):
     path = surprising[arch]
-    codec, _ = open_codec(None, "cpu", file=path)
-    position = codec.weights.position(2 * quality)
-    gain = codec.weights.gain(position) * np.float32(MEAN_UNIT)
-    y = codec.transforms.analyze(np.asarray(photo), gain, is_precise(2 * quality))
+    codec, position, y = analyzed(path, photo, quality)
     container = unpack(licodec.encode(photo, quality, weights=path, device="cpu"))
     y_hat = codec.decode_latents(container)
     assert latents_crc32(y_hat) == container.latents_crc32

@@ -18,9 +18,11 @@ from licodec.surprises import (
     NEAR_LIMIT,
     REACH,
     SHIFT_UNIT,
-    Surprises,
     chessboard,
     four,
+    moved,
+    starts,
+    surprise,
 )
 from licodec.training.data import central
 from licodec.transforms import STRIDE
@@ -87,27 +89,28 @@ def fit(
     if n < LEAST:
         return {}
     whole = samples.magnitude(np.zeros(M, np.int64))
-    order = np.argsort(np.log2(shapes)[samples.scale, whole].mean(1), kind="stable")
-    samples = samples.ordered(order.astype(np.int16))
+    spread = -np.log2(shapes)[samples.scale, whole].mean(1)
+    order = np.argsort(-spread, kind="stable").astype(np.int16)
+    samples = samples.ordered(order)
     own = np.zeros((M, 2), np.int16)
     own[:, 1] = _mean_weights(samples, scales)
     magnitude = samples.magnitude(own[:, 1].astype(np.int64))
     bits = -np.log2(_mixture(samples.scale, magnitude, shapes) / MIXTURE_TOTAL @ shapes)
     blocks = block_sizes(M)
     weights, own[:, 0] = _weights(samples, magnitude, bits, blocks)
-    model = Surprises(order.astype(np.int16), blocks, weights, own, table)
-    moved = []
+    indices = []
     for part in np.array_split(np.arange(n), -(-n // _BATCH)):
-        forecast = model.weights @ samples.features[..., part].reshape(2 * M, -1).astype(np.float32)
+        x = samples.features[..., part].reshape(2 * M, -1).astype(np.float32)
+        forecast = weights.astype(np.float32) @ x
         forecast += own[:, :1].astype(np.float32) * samples.near[:, 0, part]
-        moved.append(model.moved(samples.scale[:, part], forecast))
+        indices.append(moved(samples.scale[:, part], forecast, len(scales)))
     return {
-        "surprises.order": order.astype(np.int16),
+        "surprises.order": order,
         "surprises.blocks": blocks,
         "surprises.weights": weights,
         "surprises.own": own,
         "surprises.table": table,
-        "surprises.mixture": _mixture(np.concatenate(moved, 1), magnitude, shapes),
+        "surprises.mixture": _mixture(np.concatenate(indices, 1), magnitude, shapes),
     }
 
 
@@ -163,8 +166,6 @@ def _sample(
     scales: NDArray[np.float64], table: NDArray[np.int8],
 ) -> Samples:  # fmt: skip
     rng = np.random.default_rng(0)
-    none = np.zeros((0, 2), np.int16)
-    model = Surprises(none[:, 0], none[:, 0], none, none, table)
     thresholds = torch.from_numpy(np.sqrt(scales[:-1] * scales[1:])).float()
     offset = median[:, None, None]
     parts = []
@@ -180,7 +181,7 @@ def _sample(
             )
             steps = to_steps(residual)
             index = torch.bucketize(sigma[0].contiguous(), thresholds).byte().numpy()
-            shown = model.of(index, steps)
+            shown = surprise(table, index, steps)
             M, h, w = steps.shape
             seen = Features(M, h, w)
             seen.add(0, shown)
@@ -223,8 +224,8 @@ def _weights(
     with each index."""
     M, _, n = samples.features.shape
     cost = torch.from_numpy(bits).float()
-    starts = np.repeat(np.cumsum(blocks) - blocks, blocks)
-    mask = torch.from_numpy(np.arange(2 * M) // 2 < starts[:, None]).float()
+    first = starts(blocks)
+    mask = torch.from_numpy(np.arange(2 * M) // 2 < first[:, None]).float()
     halved = (torch.arange(M) < _ALONE).float()[:, None]
     unit = torch.tensor([1.0, 9.0]).repeat(M)[:, None] * _UNIT
     weight = torch.zeros(M, 2 * M, requires_grad=True)
@@ -240,11 +241,11 @@ def _weights(
         index, taken = (
             torch.from_numpy(part[:, some]).long() for part in (samples.scale, magnitude)
         )
-        moved = (index + (weight * mask) @ x + own * halved * near).clamp(0, len(bits) - 1.001)
+        position = (index + (weight * mask) @ x + own * halved * near).clamp(0, len(bits) - 1.001)
         # Between two scales, what lies between their costs: the slope that steps have not.
-        below = moved.detach().long()
+        below = position.detach().long()
         low, high = cost[below, taken], cost[below + 1, taken]
-        loss = (low + (high - low) * (moved - below)).mean()
+        loss = (low + (high - low) * (position - below)).mean()
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -257,5 +258,5 @@ def _weights(
     integers, near_integers = (
         np.rint(part * fits).clip(-(2**15), 2**15 - 1).astype(np.int16) for part in (row, beside)
     )
-    check_exact(integers, LARGEST, near_integers[:, 0], starts)
+    check_exact(integers, LARGEST, near_integers[:, 0], first)
     return integers, near_integers[:, 0]
