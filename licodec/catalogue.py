@@ -26,6 +26,11 @@ ARCHITECTURES = {
 
 NAMES = ("adaptive", "factorized", *ARCHITECTURES.values())
 
+SEARCHED = ("hyperprior", "scale-hyperprior")
+"""Models whose latents an encoder can search for."""
+DEFAULT_EFFORT, MAX_EFFORT = 5, 20
+"""Rounds of the search."""
+
 Z_DISTRIBUTIONS = "z_distributions."
 """How the names start of what codes ẑ by the image's own distributions."""
 
@@ -105,6 +110,31 @@ def adaptive_z(z_distributions: str, model: str | None, file: Path | None) -> bo
     if f"{Z_DISTRIBUTIONS}prior" not in header(path):
         raise UsageError(f"{path.name} offers no --z-distributions but static")
     return True
+
+
+def effort(wanted: int | None, model: str | None, file: Path | None) -> int:
+    """The rounds of search for better latents (`refine`); model and file as `resolve` takes them.
+
+    Args:
+        wanted: 0 … MAX_EFFORT; None for what is usual: DEFAULT_EFFORT where the model can, else 0.
+
+    Raises:
+        UsageError: more than 0 for a model that cannot: only with a hyperprior and without a context is it
+            known beforehand what latents cost, and only some weights tell their lambdas.
+        ModelMissingError: as `resolve`.
+    """
+    if wanted is not None and not (type(wanted) is int and 0 <= wanted <= MAX_EFFORT):
+        raise UsageError(f"effort is a whole number of 0 … {MAX_EFFORT}, not {wanted!r}")
+    if wanted == 0:
+        return 0
+    name, path = resolve(model, file)
+    can = name in SEARCHED and header(path)["__metadata__"].get("lambdas", "[]") != "[]"
+    if wanted is None:
+        return DEFAULT_EFFORT if can else 0
+    if not can:
+        why = "tells no lambdas" if name in SEARCHED else f"offers {name}, which has no search"
+        raise UsageError(f"no effort but 0: {path.name} {why}")
+    return wanted
 
 
 def by_hash(model_hash: bytes) -> Path | None:

@@ -1,6 +1,6 @@
 """encode(image) → bytes, decode(bytes) → image: the whole path.
 
-image.from_pillow ─► transforms.analyze ─► Model.code_latents ─► container.pack
+image.from_pillow ─► transforms.analyze (─► refine) ─► Model.code_latents ─► container.pack
 image.to_pillow ◄─ transforms.synthesize ◄─ Model.code_latents ◄─ container.unpack
 """
 
@@ -12,6 +12,7 @@ import threading
 import zlib
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,6 +45,7 @@ from licodec.info import checked_bytes
 from licodec.models import MODELS, Model
 from licodec.rangecoder import LATENTS_PER_BYTE, Decoder, Encoder
 from licodec.rate import Target, highest_within_size, lowest_with_psnr, rate_control
+from licodec.refine import refine
 from licodec.transforms import STRIDE
 from licodec.weights import Weights
 
@@ -123,18 +125,36 @@ class Codec:
         return self.model(name, adaptive_z)
 
     def encode(
-        self, picture: Picture, quality: float, model: str, adaptive_z: bool = False
-    ) -> bytes:
-        """A picture to the bytes of a .lic file; quality 0 … 100, in halves."""
+        self, picture: Picture, quality: float, model: str, adaptive_z: bool = False,
+        effort: int = 0,
+    ) -> bytes:  # fmt: skip
+        """A picture to the bytes of a .lic file; quality 0 … 100, in halves; effort as
+        `catalogue.effort` has it."""
         step = round(quality * QUALITY_STEPS / 100)
         y = self.transforms.analyze(
             picture.color, self._gain(step), is_precise(step), self._echo(step)
         )
-        return pack(self.container(picture, y, step, model, _chunks(picture), adaptive_z))
+        y, side = self._searched(picture, y, step, self.model(model, adaptive_z), effort)
+        return pack(self.container(picture, y, step, model, _chunks(picture), adaptive_z, side))
+
+    def _searched(
+        self, picture: Picture, y: Latents, step: int, model: Model, effort: int
+    ) -> tuple[Latents, Any]:
+        """y after so much effort, and the side information that goes with it."""
+        position = self.weights.position(step)
+        side = model.side_information(y, position, self.seen(picture.alpha))
+        if effort:
+            assert isinstance(model, Hyperprior)
+            y = refine(
+                self.transforms, y, self.weights.gain(position), model.forecast(y, side),
+                self.weights.lmbda(position), picture.color, picture.alpha, effort, is_precise(step),
+            )  # fmt: skip
+        return y, side
 
     def encode_to(
-        self, picture: Picture, target: Target, model: str, adaptive_z: bool = False
-    ) -> bytes:
+        self, picture: Picture, target: Target, model: str, adaptive_z: bool = False,
+        effort: int = 0,
+    ) -> bytes:  # fmt: skip
         """A picture to the .lic file whose quality serves a target best; the features are made once for
         all that have no echo, and once for all that have one.
 
@@ -150,19 +170,23 @@ class Codec:
             return self.transforms.features(picture.color, not reduced, echo)
 
         @lru_cache(maxsize=1)
-        def latents(step: int) -> Latents:
+        def latents(step: int) -> tuple[Latents, Any]:
             reduced, echo = self.transforms.is_reduced(is_precise(step)), self._echo(step)
-            return transforms.quantize(features(reduced, echo > 0), self._gain(step), echo)
+            y = transforms.quantize(features(reduced, echo > 0), self._gain(step), echo)
+            return self._searched(picture, y, step, self.model(model, adaptive_z), effort)
+
+        def container(step: int, chunks: dict[bytes, bytes]) -> Container:
+            y, side = latents(step)
+            return self.container(picture, y, step, model, chunks, adaptive_z, side)
 
         @cache
         def size(step: int) -> int:
-            container = self.container(picture, latents(step), step, model, {}, adaptive_z)
-            return len(pack(container)) + chunk_bytes
+            return len(pack(container(step, {}))) + chunk_bytes
 
         @cache
         def psnr(step: int) -> float:
             position = self.weights.position(step)
-            y_hat = self.model(model).quantize(latents(step), position)
+            y_hat = self.model(model).quantize(*latents(step), position)
             decoded = self.synthesize(y_hat, height, width, picture.mode, step)
             return psnr_db(picture, decoded)
 
@@ -172,7 +196,7 @@ class Codec:
             step = lowest_with_psnr(psnr, target.psnr)
         else:
             step = highest_within_size(size, wanted)
-        return pack(self.container(picture, latents(step), step, model, chunks, adaptive_z))
+        return pack(container(step, chunks))
 
     def _gain(self, step: int) -> NDArray[np.float32]:
         return self.weights.gain(self.weights.position(step)) * np.float32(self.unit)
@@ -182,14 +206,16 @@ class Codec:
 
     def container(
         self, picture: Picture, y: Latents, step: int, model: str, chunks: dict[bytes, bytes],
-        adaptive_z: bool = False,
+        adaptive_z: bool = False, side: Any = None,
     ) -> Container:  # fmt: skip
-        """The file of a picture whose latents y (M, h, w) are known, in 1/unit, at quality step / 2."""
+        """The file of a picture whose latents y (M, h, w) are known, in 1/unit, at quality step / 2, and
+        maybe their side information."""
         position = self.weights.position(step)
         height, width = picture.color.shape[:2]
         seen = self.seen(picture.alpha)
         entropy_model = self.model(model, adaptive_z)
-        side = entropy_model.side_information(y, position, seen)
+        if side is None:
+            side = entropy_model.side_information(y, position, seen)
         encoder = Encoder()
         _, h, w = y.shape
         y_hat = entropy_model.code_latents(encoder, position, h, w, y, side, seen)
@@ -342,6 +368,7 @@ def encode(
     strip: bool = False,
     max_pixels: int = MAX_PIXELS,
     z_distributions: str = "static",
+    effort: int | None = None,
 ) -> bytes:
     """Encode an image.
 
@@ -360,6 +387,8 @@ def encode(
         max_pixels: refuse larger images; a side under 16 pixels counts as 16.
         z_distributions: static or adaptive: whether ẑ of a hyperprior is coded by the same tables in
             all images, or by the image's own distributions, which the weights must be made for.
+        effort: 0 … 20 rounds in which better latents are searched for; by default 5 where the model
+            can, and 0 elsewhere. Decoding takes no longer.
 
     Returns:
         The bytes of a .lic file.
@@ -375,14 +404,15 @@ def encode(
         )
     refuse_large(image.width, image.height, max_pixels)
     adaptive_z = catalogue.adaptive_z(z_distributions, model, _weights_path(weights))
+    rounds = catalogue.effort(effort, model, _weights_path(weights))
     picture = from_pillow(image, strip)
-    return encode_picture(picture, rate, model, device, precision, weights, adaptive_z)
+    return encode_picture(picture, rate, model, device, precision, weights, adaptive_z, rounds)
 
 
 def encode_picture(
     picture: Picture, rate: float | Target, model: str | None = None,
     device: str = "auto", precision: str = "auto", weights: str | Path | None = None,
-    adaptive_z: bool = False,
+    adaptive_z: bool = False, effort: int = 0,
 ) -> bytes:  # fmt: skip
     """`encode` for a picture already read, to a quality or a target."""
     if isinstance(model, bytes):
@@ -390,8 +420,8 @@ def encode_picture(
     codec, name = open_codec(model, device, precision, weights)
     with one_family():
         if isinstance(rate, Target):
-            return codec.encode_to(picture, rate, name, adaptive_z)
-        return codec.encode(picture, rate, name, adaptive_z)
+            return codec.encode_to(picture, rate, name, adaptive_z, effort)
+        return codec.encode(picture, rate, name, adaptive_z, effort)
 
 
 def decode(

@@ -81,17 +81,24 @@ def shared(command: Callable[..., Any]) -> Callable[..., Any]:
     show_default=True,
     help="Tables of a hyperprior's ẑ: the same for all images, or the image's own.",
 )  # fmt: skip
+@click.option(
+    "-e", "--effort", type=click.IntRange(0, catalogue.MAX_EFFORT), metavar="N",
+    help="Rounds of search for better latents: smaller files, slower encoding."
+    f"  [default: {catalogue.DEFAULT_EFFORT} with hyperprior and scale-hyperprior, else 0]",
+)  # fmt: skip
 def encode(
     inputs: tuple[str, ...], output: str | None, output_dir: str | None, recursive: bool,
     jobs: int, force: bool, device: str, precision: str, max_pixels: int, strip: bool,
     weights: str | None, quiet: bool, quality: float | None, target_size: str | None,
     target_bpp: float | None, target_psnr: float | None, model: str | None, z_distributions: str,
+    effort: int | None,
 ) -> None:  # fmt: skip
     """Encode images to .lic files; - is standard input or output."""
     size = None if target_size is None else rate.parse_size(target_size)
     wanted = rate.rate_control(quality, size, target_bpp, target_psnr)
     file = None if weights is None else Path(weights)
     adaptive_z = catalogue.adaptive_z(z_distributions, model, file)
+    rounds = catalogue.effort(effort, model, file)
     name, _ = catalogue.resolve(model, file)
 
     def work(job: batch.Job) -> batch.Result:
@@ -100,7 +107,9 @@ def encode(
 
         picture = _picture(job.source, max_pixels, strip)
         began = time.perf_counter()
-        data = encode_picture(picture, wanted, model, device, precision, weights, adaptive_z)
+        data = encode_picture(
+            picture, wanted, model, device, precision, weights, adaptive_z, rounds
+        )
         seconds = time.perf_counter() - began
         height, width = picture.color.shape[:2]
         made = info(data, max_pixels)

@@ -177,6 +177,9 @@ def _z_bins(weights: Weights, prefix: str) -> int:
 def _values(weights: Weights, tensors: Tensors) -> Iterator[tuple[str, bool]]:
     """(tensor's name, whether its values do), once the shapes are right."""
     yield "log_gain", bool((np.abs(weights.numpy("log_gain")) <= _LARGEST_LOG_GAIN).all())
+    lambdas = weights.lambdas
+    known = len(lambdas) in (0, len(weights.numpy("log_gain")))
+    yield "lambdas", known and all(0 < lmbda < np.inf for lmbda in lambdas)
     if "echo" in tensors:
         echo = weights.numpy("echo")
         yield "echo", bool(((echo >= 0) & (echo <= 1)).all())

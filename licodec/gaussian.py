@@ -7,7 +7,7 @@ a table of the normal distribution's upper tail that big integers build: no libm
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,6 +126,20 @@ class _Width:
         self.shifted: Frequencies = frequencies(
             bins, np.repeat(scales, self.shifts), np.tile(middles, len(scales))
         ).astype(np.float64)
+
+
+class Forecast(NamedTuple):
+    """The Gaussians that latents (M, h, w) would be coded with.
+
+    Attributes:
+        indices: of their scales.
+        means: in 1/MEAN_UNIT of a step.
+        scales: standard deviations by index, in steps.
+    """
+
+    indices: NDArray[np.uint8]
+    means: Integers
+    scales: NDArray[np.float32]
 
 
 MIXTURE_TOTAL = 2**14

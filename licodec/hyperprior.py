@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import groupby
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -36,7 +37,7 @@ from licodec.distributions import (
     interpolate,
 )
 from licodec.expected import LARGEST_LIMIT
-from licodec.gaussian import MEAN_UNIT, Gaussians, to_steps
+from licodec.gaussian import MEAN_UNIT, SCALE_UNIT, Forecast, Gaussians, to_steps
 from licodec.hyper_networks import CONTEXT, HYPER_STRIDE, MaskedConv, hyper_analysis
 from licodec.image_distributions import ImageDistributions
 from licodec.integer_nets import IntegerNet, Shape, exact_products
@@ -48,6 +49,7 @@ from licodec.weights import STEPS, Weights
 
 Integers = NDArray[np.int32]
 Mask = NDArray[np.bool_]
+T = TypeVar("T", bound=np.generic)
 
 Z_UNIT = 4
 """ẑ lies on quarters of a step, where its medians can be."""
@@ -114,6 +116,7 @@ class Hyperprior:
             mixture = weights.numpy("surprises.mixture")
         self.about_means = self.arch == "mbt2018-mean" or self.surprises is not None
         self.gaussians = Gaussians(weights.numpy("scales"), mixture)
+        self.scales = (weights.numpy("scales") / SCALE_UNIT).astype(np.float32)
         self.index_of = _indices(weights.numpy("scale_thresholds"))
         self.z_prior = weights.numpy("z_prior")
         self.z_median = weights.numpy("z_median").astype(np.int32)
@@ -150,13 +153,25 @@ class Hyperprior:
         tables = integer_softmax(interpolate(self.z_prior, position, STEPS))
         return information(self._z_counts(z, tables.shape[1] - 1), tables)
 
-    def quantize(self, y: Integers, position: int) -> Integers:
-        """ŷ (M, h, w) that a decoder would get for y, both in 1/MEAN_UNIT."""
+    def quantize(self, y: Integers, side: Integers, position: int) -> Integers:
+        """ŷ (M, h, w) that a decoder would get for y and ẑ's symbols, both in 1/MEAN_UNIT."""
         if not self.about_means:
             return to_steps(y) * MEAN_UNIT
         _, h, w = y.shape
-        z = self.side_information(y, position)
-        return self.code_latents(Encoder(), position, h, w, y, z)
+        return self.code_latents(Encoder(), position, h, w, y, side)
+
+    def forecast(self, y: Integers, side: Integers) -> Forecast:
+        """What y (M, h, w) would be coded with, ẑ's symbols given; only where there is no context."""
+        M, h, w = y.shape
+        rows = self._rows(y)
+        index, mean = np.empty((h * w, M), np.uint8), np.empty((h * w, M), np.int32)
+        with exact_products():
+            for places, outputs in self._synthesized(side, h, w):
+                told = self._decide(outputs)
+                if self.surprises is not None:
+                    self._surprised(Encoder(), rows[places], *told, places, w, keep=True)
+                index[places], mean[places] = told
+        return Forecast(self._planes(index, h, w), self._planes(mean, h, w), self.scales)
 
     def code_latents(
         self, coder: Coder, position: int, h: int, w: int,
@@ -177,13 +192,21 @@ class Hyperprior:
         counts = np.full(self.N, hz * wz)
         tables = self._code_z_tables(coder, position, z)
         z = code_values(coder, flat, counts, tables).reshape(self.N, hz, wz)
-        rows = None if y is None else np.ascontiguousarray(y.reshape(self.M, -1).T)
+        rows = None if y is None else self._rows(y)
         with exact_products():
             if self.has_context:
                 y_hat = self._code_fronts(coder, z, h, w, rows)
             else:
                 y_hat = self._code_tiles(coder, z, h, w, rows)
-        return np.ascontiguousarray(y_hat.T).reshape(self.M, h, w)
+        return self._planes(y_hat, h, w)
+
+    def _rows(self, y: Integers) -> Integers:
+        """(h·w, M) of y (M, h, w)."""
+        return np.ascontiguousarray(y.reshape(self.M, -1).T)
+
+    def _planes(self, rows: NDArray[T], h: int, w: int) -> NDArray[T]:
+        """(M, h, w) of rows (h·w, M)."""
+        return np.ascontiguousarray(rows.T).reshape(self.M, h, w)
 
     def _code_tiles(
         self, coder: Coder, z: Integers, h: int, w: int, y: Integers | None
@@ -194,16 +217,25 @@ class Hyperprior:
             index, mean = self._decide(outputs)
             known = None if y is None else y[places]
             if self.surprises is not None:
-                height = int(places[-1] // w - places[0] // w) + 1
-                y_hat[places] = self.surprises.code(
-                    coder, self.gaussians, None if known is None else known.T, index.T, mean.T,
-                    height, len(places) // height,
-                ).T  # fmt: skip
+                y_hat[places] = self._surprised(coder, known, index, mean, places, w)
                 continue
             values = None if known is None else to_steps(known - mean).ravel()
             steps = self.gaussians.code(coder, values, index.ravel(), None)
             y_hat[places] = steps.reshape(index.shape) * MEAN_UNIT + mean
         return y_hat
+
+    def _surprised(
+        self, coder: Coder, y: Integers | None, index: NDArray[np.uint8], mean: Integers,
+        places: NDArray[np.int64], w: int, keep: bool = False,
+    ) -> Integers:  # fmt: skip
+        """ŷ (n, M) at the places of a tile, as `Surprises.code` has it."""
+        assert self.surprises is not None
+        height = int(places[-1] // w - places[0] // w) + 1
+        known = None if y is None else y.T
+        shape = height, len(places) // height
+        return self.surprises.code(
+            coder, self.gaussians, known, index.T, mean.T, *shape, keep
+        ).T  # fmt: skip
 
     def _code_fronts(
         self, coder: Coder, z: Integers, h: int, w: int, y: Integers | None

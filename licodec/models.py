@@ -48,8 +48,8 @@ class Model(Protocol):
     def side_bits(self, side: Any, position: int) -> float:
         """Information of the side stream under its tables."""
 
-    def quantize(self, y: Integers, position: int) -> Integers:
-        """ŷ as a decoder would get it for y."""
+    def quantize(self, y: Integers, side: Any, position: int) -> Integers:
+        """ŷ as a decoder would get it for y and its side information."""
 
     def code_latents(
         self, coder: Coder, position: int, h: int, w: int,
@@ -93,7 +93,7 @@ class Tabled(ABC):
     def side_bits(self, side: Side, position: int) -> float:
         """As in Model."""
 
-    def quantize(self, y: Integers, position: int) -> Integers:
+    def quantize(self, y: Integers, side: Side, position: int) -> Integers:
         return y
 
     def code_latents(

@@ -68,7 +68,7 @@ class Surprises:
 
     def code(
         self, coder: Coder, gaussians: Gaussians, y: Integers | None,
-        index: NDArray[np.uint8], mean: Integers, height: int, width: int,
+        index: NDArray[np.uint8], mean: Integers, height: int, width: int, keep: bool = False,
     ) -> Integers:  # fmt: skip
         """Code y (M, height · width) in 1/MEAN_UNIT of a step, and return ŷ; all arrays are alike.
 
@@ -76,6 +76,7 @@ class Surprises:
             y: or None when decoding.
             index: of the scales that h_s tells.
             mean: that h_s tells, in 1/MEAN_UNIT.
+            keep: whether index and mean are to become those that the latents are coded with.
         """
         features = Features(len(self.order), height, width)
         y_hat = np.empty(index.shape, dtype=np.int32)
@@ -102,6 +103,9 @@ class Surprises:
                 coded = gaussians.code(coder, values, scale_index.ravel(), None)
                 steps[:, part] = coded.reshape(scale_index.shape)
                 shown[:, part] = surprise(self.table, own[:, part], steps[:, part])
+                if keep:
+                    places = channels[:, None], np.arange(height * width)[part]
+                    index[places], mean[places] = scale_index, about[:, part]
             y_hat[channels] = steps * MEAN_UNIT + about
             features.add(start, shown.reshape(plane))
         return y_hat

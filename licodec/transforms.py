@@ -200,17 +200,21 @@ class Pair:
         """g_a or g_s, ready to run; its convolutions have the precision that they are to run in."""
         reduced = self.is_reduced(precise)
         if (name, reduced) not in self._made:
-            net = self._make[name]()
-            net.load_state_dict(self._states[name])
-            if isinstance(net[-1], nn.ConvTranspose2d):
-                net[-1] = as_subpixel(net[-1])
-            for layer in net.modules():
-                if reduced and isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
-                    layer.to(self.dtype)
-            net.to(self.device)
-            net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            self._made[name, reduced] = net.eval()
+            with torch.inference_mode(False):  # else `slope` could not go back through it
+                self._made[name, reduced] = self._ready(name, reduced)
         return self._made[name, reduced]
+
+    def _ready(self, name: str, reduced: bool) -> nn.Sequential:
+        net = self._make[name]()
+        net.load_state_dict(self._states[name])
+        if isinstance(net[-1], nn.ConvTranspose2d):
+            net[-1] = as_subpixel(net[-1])
+        for layer in net.modules():
+            if reduced and isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+                layer.to(self.dtype)
+        net.to(self.device)
+        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return net.eval().requires_grad_(False)
 
     def _run(self, name: str, x: Tensor, precise: bool) -> Tensor:
         with torch.autocast(self.device.type, self.dtype, enabled=self.is_reduced(precise)):
@@ -274,6 +278,23 @@ class Pair:
                     heard = self._run("g_a", self._run("g_s", y, precise), precise)
                     y = torch.cat([y, y - heard])
             yield inner, cut(y.float(), inner, outer, 1).cpu().numpy()
+
+    def slope(self, y: Tensor, x: Tensor, weight: Tensor, precise: bool) -> Tensor:
+        """How Σ weight · (x̂ - x)² changes with y, likewise (M, h, w): its gradient, x̂ being clamped.
+
+        Args:
+            y: latents as g_s takes them.
+            x: (1 or 3, 16h, 16w) in 0 … 1; one channel is the mean of three.
+            weight: (16h, 16w).
+        """
+        with torch.enable_grad():
+            y = y.detach().to(self.device).requires_grad_(True)
+            x_hat = self._run("g_s", y[None], precise)[0].float()
+            x_hat = x_hat.mean(0, keepdim=True) if len(x) == 1 else x_hat
+            # Clamped, but for the way back: an overflow that shows has to find a way down.
+            error = x_hat.detach().clamp(0, 1) - x.to(self.device)
+            (found,) = torch.autograd.grad(x_hat, y, 2 * weight.to(self.device) * error)
+        return found.cpu()
 
     @torch.inference_mode()
     def synthesize(

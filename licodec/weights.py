@@ -7,6 +7,7 @@ A file is `NAME-HASH8.safetensors`, HASH8 being the first 8 hex digits of the SH
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from functools import lru_cache
 from pathlib import Path
@@ -99,6 +100,26 @@ class Weights:
             return 0.0
         echo = self._tensors["echo"]
         return float(np.interp(position / STEPS, np.arange(len(echo)), echo))
+
+    @property
+    def lambdas(self) -> list[float]:
+        """Those of the anchors, as far as the file tells.
+
+        Raises:
+            ValueError: it tells something else.
+        """
+        found = json.loads(self.metadata.get("lambdas", "[]"))
+        if not isinstance(found, list) or not all(type(v) in (int, float) for v in found):
+            raise ValueError("lambdas is no list of numbers")
+        return [float(v) for v in found]
+
+    def lmbda(self, position: int) -> float:
+        """λ of R + λ·255²·mse, R in bits per pixel, that a rate was trained for, between anchors linear in
+        log; 0 where that is not known."""
+        if not self.lambdas:
+            return 0.0
+        rates = np.arange(len(self.lambdas))
+        return float(np.exp(np.interp(position / STEPS, rates, np.log(self.lambdas))))
 
     def gain(self, position: int) -> NDArray[np.float32]:
         """(M,) what y is multiplied by before rounding; linear in log between anchors."""

@@ -12,7 +12,7 @@ ORDER = [
     "process", "errors", "progress", "threads", "container", "catalogue", "info", "rate", "rangecoder",
     "distributions", "gaussian", "weights", "histogram", "pdf_transform", "transforms",
     "attention_transforms",
-    "hyper_networks", "integer_nets", "contexts", "surprises", "expected",
+    "refine", "hyper_networks", "integer_nets", "contexts", "surprises", "expected",
     "image_distributions", "hyperprior", "models",
     "alpha", "bitdepth", "metadata", "image", "output", "files", "codec", "pillow_plugin", "", "batch",
     "coding", "training", "bench", "cli", "__main__",
