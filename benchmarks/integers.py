@@ -50,8 +50,8 @@ def without(weights: Weights, left_out: tuple[str, ...], folder: str, name: str)
 
 
 def coded(image: Image.Image, quality: float, weights: Path) -> tuple[float, float]:
-    """bpp and PSNR in dB of a file."""
-    data = licodec.encode(image, quality=quality, weights=weights, precision="float32")
+    """bpp and PSNR in dB of a file, whose latents are g_a's own."""
+    data = licodec.encode(image, quality, weights=weights, precision="float32", effort=0)
     decoded = licodec.decode(data, weights=weights, precision="float32")
     psnr = metrics.psnr_rgb(np.asarray(image), np.asarray(decoded))
     return metrics.bpp(len(data), image.width, image.height), psnr

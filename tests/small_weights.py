@@ -20,4 +20,5 @@ def small_weights(folder: Path) -> Path:
         for name, tensor in shipped.tensors("").items()
     }
     tensors["context.order"] = np.arange(8, dtype=np.int16)
-    return write_weights(folder, "small", tensors, {**shipped.metadata, "groups": "1"}, {})
+    told = {**shipped.metadata, "groups": "1", "lambdas": "[0.01, 0.1]"}
+    return write_weights(folder, "small", tensors, told, {})

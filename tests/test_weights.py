@@ -271,3 +271,26 @@ def test_damaged_weights_that_are_asked_for_are_refused(originals, tmp_path, mon
             licodec.decode(encoded)
         with pytest.raises(ModelMissingError, match=str(damaged)):
             licodec.encode(noise(20, 20, "RGB"), model=f"adaptive@{shipped.stem[-8:]}")
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "[0.01]",
+        "[0.01, 0]",
+        "[0.01, -1]",
+        "[0.01, NaN]",
+        "[1e999, 1]",
+        '["a", "b"]',
+        "[true, 1]",
+        "{}",
+        "3",
+        "",
+        "[[",
+    ],
+)
+def test_odd_lambdas(originals, tmp_path, told):
+    path = changed(originals["mbt2018-mean"], tmp_path, metadata={"lambdas": told})
+    with pytest.raises(ModelMissingError) as caught:
+        encode(path)
+    assert "\n" not in str(caught.value) and str(path) in str(caught.value)
