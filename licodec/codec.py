@@ -131,18 +131,11 @@ class Codec:
         """A picture to the bytes of a .lic file; quality 0 … 100, in halves; effort as
         `catalogue.effort` has it."""
         step = round(quality * QUALITY_STEPS / 100)
-        y, side = self.latents(picture, step, self.model(model, adaptive_z), effort)
-        return pack(self.container(picture, y, step, model, _chunks(picture), adaptive_z, side))
-
-    def latents(
-        self, picture: Picture, step: int, model: Model, effort: int
-    ) -> tuple[Latents, Any]:
-        """y (M, h, w) of a picture in 1/unit at quality step / 2, after so much effort, and the side
-        information that goes with it."""
         y = self.transforms.analyze(
             picture.color, self._gain(step), is_precise(step), self._echo(step)
         )
-        return self._searched(picture, y, step, model, effort)
+        y, side = self._searched(picture, y, step, self.model(model, adaptive_z), effort)
+        return pack(self.container(picture, y, step, model, _chunks(picture), adaptive_z, side))
 
     def _searched(
         self, picture: Picture, y: Latents, step: int, model: Model, effort: int

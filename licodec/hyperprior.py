@@ -160,19 +160,15 @@ class Hyperprior:
         _, h, w = y.shape
         return self.code_latents(Encoder(), position, h, w, y, side)
 
-    def forecast(self, y: Integers, side: Integers, surprised: bool = True) -> Forecast:
-        """What y (M, h, w) would be coded with, ẑ's symbols given; only where there is no context.
-
-        Args:
-            surprised: as surprises have it, rather than h_s alone.
-        """
+    def forecast(self, y: Integers, side: Integers) -> Forecast:
+        """What y (M, h, w) would be coded with, ẑ's symbols given; only where there is no context."""
         M, h, w = y.shape
         rows = self._rows(y)
         index, mean = np.empty((h * w, M), np.uint8), np.empty((h * w, M), np.int32)
         with exact_products():
             for places, outputs in self._synthesized(side, h, w):
                 told = self._decide(outputs)
-                if surprised and self.surprises is not None:
+                if self.surprises is not None:
                     self._surprised(Encoder(), rows[places], *told, places, w, keep=True)
                 index[places], mean[places] = told
         return Forecast(self._planes(index, h, w), self._planes(mean, h, w), self.scales)

@@ -10,7 +10,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -20,9 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from licodec import weights
 from licodec.catalogue import Z_DISTRIBUTIONS
-from licodec.codec import Codec
 from licodec.errors import UsageError
 from licodec.gaussian import MEAN_UNIT, SCALE_UNIT
 from licodec.hyper_networks import CONTEXT, HYPER_STRIDE, HyperNetworks, MaskedConv
@@ -56,8 +53,6 @@ SCALES = np.exp(np.linspace(np.log(0.11), np.log(256), 64))
 """The standard deviations of the tables, CompressAI's."""
 
 _IMAGES = 480
-_SEARCHED = 100
-"""Photographs whose latents are searched for, which takes a second each and rate."""
 _CALIBRATION_IMAGES = 24
 _CALIBRATION_SIDE = 384
 
@@ -97,20 +92,20 @@ def import_checkpoint(
     checkpoint = read(path)
     photographs = _photographs(calibrate)
     images = _middles(photographs)
+    try:
+        tensors = weights_of(checkpoint, arch, images)
+        if photographs:
+            tensors |= _learnt(checkpoint, arch, tensors, images, photographs)
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}") from error
+    for weight in [k for k in tensors if re.fullmatch(r"integer\..*\.weight", k)]:
+        tensors |= narrowed(weight, tensors.pop(weight))
     metadata = {
         "name": name,
         "arithmetic": ARITHMETIC,
         "arch": arch,
         "lambdas": json.dumps(checkpoint.lambdas),
     }
-    try:
-        tensors = weights_of(checkpoint, arch, images)
-        if photographs:
-            tensors |= _learnt(checkpoint, arch, tensors, images, photographs, metadata)
-    except ValueError as error:
-        raise UsageError(f"{path}: {error}") from error
-    for weight in [k for k in tensors if re.fullmatch(r"integer\..*\.weight", k)]:
-        tensors |= narrowed(weight, tensors.pop(weight))
     recipe = {
         "checkpoint": Path(path).name,
         "checkpoint_sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest(),
@@ -124,10 +119,9 @@ def import_checkpoint(
 
 def _learnt(
     checkpoint: Checkpoint, arch: str, tensors: dict[str, NDArray[Any]], images: list[Tensor],
-    photographs: list[Tensor], metadata: dict[str, str],
+    photographs: list[Tensor],
 ) -> dict[str, NDArray[Any]]:  # fmt: skip
-    """The tensors that only photographs tell. Surprises are learnt twice: from what g_a makes, and from what
-    an encoder's search, which goes by the first, makes of that."""
+    """The tensors that only photographs tell."""
     networks = HyperNetworks.from_state_dict(arch, checkpoint.state)
     own: dict[str, NDArray[Any]] = {}
     with torch.autocast("cpu", torch.bfloat16, enabled=has_native_bf16()):
@@ -137,14 +131,7 @@ def _learnt(
         if arch not in CONTEXT:
             median = torch.from_numpy(tensors["z_median"]).float() / Z_UNIT
             log_gain = torch.from_numpy(tensors["log_gain"])
-            samples = surprises.sample(networks, log_gain, median, photographs, SCALES)
-            own |= surprises.fit(samples, SCALES)
-    if "surprises.order" in own and checkpoint.lambdas:
-        with TemporaryDirectory() as folder:
-            path = write_weights(folder, "first", tensors | own, metadata, {})
-            codec = Codec(weights.load(path), "cpu")
-        some = _spread(photographs, _SEARCHED)
-        own |= surprises.fit(surprises.sample_searched(codec, some, SCALES), SCALES)
+            own |= surprises.fit(networks, log_gain, median, photographs, SCALES)
     return own
 
 

@@ -9,14 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from licodec.catalogue import DEFAULT_EFFORT
-from licodec.codec import Codec
-from licodec.container import QUALITY_STEPS
 from licodec.contexts import Features, check_exact
 from licodec.gaussian import MEAN_UNIT, MIXTURE_TOTAL, to_steps
 from licodec.hyper_networks import HYPER_STRIDE, HyperNetworks
-from licodec.hyperprior import Hyperprior
-from licodec.image import Picture
 from licodec.surprises import (
     LARGEST,
     NEAR_BITS,
@@ -76,13 +71,20 @@ class Samples(NamedTuple):
         return np.minimum(np.abs(steps), _BINS - 1).astype(np.int16)
 
 
-def fit(samples: Samples, scales: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
-    """The tensors `surprises.…` of a weights file; none if the samples are too few.
+def fit(
+    networks: HyperNetworks, log_gain: Tensor, median: Tensor, images: list[Tensor],
+    scales: NDArray[np.float64],
+) -> dict[str, NDArray[Any]]:  # fmt: skip
+    """The tensors `surprises.…` of a weights file; none if the images are too few.
 
     Args:
+        log_gain: (K, M).
+        median: (N,) what z is rounded about.
+        images: uint8 (3, H, W), sides at least 64.
         scales: (S,) standard deviations.
     """
     table, shapes = of_magnitudes(scales), _shapes(scales)
+    samples = _sample(networks, log_gain, median, images, scales, table)
     M, n = samples.scale.shape
     if n < LEAST:
         return {}
@@ -159,20 +161,11 @@ def of_magnitudes(scales: NDArray[np.float64]) -> NDArray[np.int8]:
 
 
 @torch.inference_mode()
-def sample(
+def _sample(
     networks: HyperNetworks, log_gain: Tensor, median: Tensor, images: list[Tensor],
-    scales: NDArray[np.float64],
+    scales: NDArray[np.float64], table: NDArray[np.int8],
 ) -> Samples:  # fmt: skip
-    """What g_a makes of images.
-
-    Args:
-        log_gain: (K, M).
-        median: (N,) what z is rounded about.
-        images: uint8 (3, H, W), sides at least 64.
-        scales: (S,) standard deviations.
-    """
     rng = np.random.default_rng(0)
-    table = of_magnitudes(scales)
     thresholds = torch.from_numpy(np.sqrt(scales[:-1] * scales[1:])).float()
     offset = median[:, None, None]
     parts = []
@@ -186,54 +179,22 @@ def sample(
             residual = (
                 ((u - means) * MEAN_UNIT).round().clamp(-_FURTHEST, _FURTHEST)[0].int().numpy()
             )
+            steps = to_steps(residual)
             index = torch.bucketize(sigma[0].contiguous(), thresholds).byte().numpy()
-            parts.append(_drawn(residual, index, table, rng))
+            shown = surprise(table, index, steps)
+            M, h, w = steps.shape
+            seen = Features(M, h, w)
+            seen.add(0, shown)
+            near = np.stack([four(shown), four(steps.clip(-NEAR_LIMIT, NEAR_LIMIT))], 1)
+            near[..., chessboard(h, w)[0]] = 0
+            some = rng.permutation(h * w)[:_EACH]
+            parts.append((
+                residual.reshape(M, -1)[:, some].astype(np.int16),
+                index.reshape(M, -1)[:, some],
+                seen.rows.reshape(M, 2, -1)[..., some].astype(np.int16),
+                near[..., some].astype(np.int16),
+            ))  # fmt: skip
     return Samples(*(np.concatenate(part, -1) for part in zip(*parts, strict=True)))
-
-
-def sample_searched(codec: Codec, images: list[Tensor], scales: NDArray[np.float64]) -> Samples:
-    """What an encoder that has surprises already finds by its search (`licodec.refine`).
-
-    Args:
-        images, scales: as `sample` has them.
-    """
-    rng = np.random.default_rng(0)
-    table = of_magnitudes(scales)
-    model = codec.model(codec.offers[0])
-    assert isinstance(model, Hyperprior)
-    K = len(codec.weights.lambdas)
-    parts = []
-    for image in images:
-        x = central(image, _SIDE, STRIDE * HYPER_STRIDE).permute(1, 2, 0).contiguous().numpy()
-        picture = Picture("RGB", x, None, {})
-        for k in rng.choice(K, size=min(_RATES, K), replace=False):
-            step = round(QUALITY_STEPS * k / max(1, K - 1))
-            y, z = codec.latents(picture, step, model, DEFAULT_EFFORT)
-            forecast = model.forecast(y, z, surprised=False)
-            residual = (y - forecast.means).clip(-_FURTHEST, _FURTHEST)
-            parts.append(_drawn(residual, forecast.indices, table, rng))
-    return Samples(*(np.concatenate(part, -1) for part in zip(*parts, strict=True)))
-
-
-def _drawn(
-    residual: NDArray[np.int32], index: NDArray[np.uint8], table: NDArray[np.int8],
-    rng: np.random.Generator,
-) -> tuple[NDArray[Any], ...]:  # fmt: skip
-    """The fields of `Samples` for some positions of one image, drawn of what is (M, h, w)."""
-    steps = to_steps(residual)
-    M, h, w = steps.shape
-    shown = surprise(table, index, steps)
-    seen = Features(M, h, w)
-    seen.add(0, shown)
-    near = np.stack([four(shown), four(steps.clip(-NEAR_LIMIT, NEAR_LIMIT))], 1)
-    near[..., chessboard(h, w)[0]] = 0
-    some = rng.permutation(h * w)[:_EACH]
-    return (
-        residual.reshape(M, -1)[:, some].astype(np.int16),
-        index.reshape(M, -1)[:, some],
-        seen.rows.reshape(M, 2, -1)[..., some].astype(np.int16),
-        near[..., some].astype(np.int16),
-    )
 
 
 def _mixture(
