@@ -5,7 +5,7 @@ on R + λD moves them, D by its gradient through g_s, R by the Gaussians that th
 is softened, less with each round, so that latents end where rounding them changes little.
 
 Campos et al. 2019, "Content adaptive optimization for neural image compression"; the soft rounding
-is that of Agustsson and Theis 2020, "Universally quantized neural compression", equation 13.
+is that of Agustsson and Theis 2020, "Universally quantized neural compression".
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def refine(
         weight *= lmbda * 255**2 / len(x)
         d = torch.from_numpy(y[box]).float() / MEAN_UNIT - mean
         for i, _ in zip(range(rounds), ticks, strict=False):
-            sharpness = float(np.interp(i, (0, rounds - 1), _SHARPNESS))
+            sharpness = float(np.interp(i / max(1, rounds - 1), (0, 1), _SHARPNESS))
             v, slope_of_v = soft_round(d, sharpness)
             slope = pair.slope((v + mean) / step, x, weight, precise) / step
             slope += rate_slope(v, sigma)
