@@ -32,7 +32,7 @@ _SHARPNESS = (1.0, 8.0)
 """Of the soft rounding, in the first round and in the last."""
 _CURVATURE = 12.0
 """Of λD over a latent, in bits by a square step: gains make it much the same for all channels and rates (7
-to 20, where high-rate theory has 6/ln 2 · 2 = 17)."""
+to 25, where high-rate theory has 6/ln 2 · 2 = 17)."""
 _LEAST_VARIANCE = 0.02
 _LEAST_MASS = 1e-30
 
