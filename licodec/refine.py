@@ -37,6 +37,7 @@ _LEAST_VARIANCE = 0.02
 _LEAST_MASS = 1e-30
 
 
+@torch.inference_mode(False)  # a caller's own would leave no way back through g_s
 def refine(
     pair: Pair, y: Integers, gain: NDArray[np.float32], forecast: Forecast, lmbda: float,
     color: NDArray[np.uint8], opacity: NDArray[np.uint8] | None, rounds: int, precise: bool,

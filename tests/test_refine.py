@@ -60,6 +60,13 @@ def test_the_usual_effort(crop):
     assert licodec.encode(crop) == licodec.encode(crop, effort=0)
 
 
+def test_within_a_program_that_needs_no_gradients(photo):
+    expected = licodec.encode(photo, model="hyperprior")
+    for context in (torch.no_grad(), torch.inference_mode()):
+        with context:
+            assert licodec.encode(photo, model="hyperprior") == expected
+
+
 def test_tiles_are_nearly_as_good(shipped, crop):
     whole, tiled = (Codec(weights.load(shipped), "cpu") for _ in range(2))
     tiled.transforms.tile = 4
