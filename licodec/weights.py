@@ -109,7 +109,9 @@ class Weights:
             ValueError: it tells something else.
         """
         found = json.loads(self.metadata.get("lambdas", "[]"))
-        if not isinstance(found, list) or not all(type(v) in (int, float) for v in found):
+        if not isinstance(found, list) or not all(
+            type(v) in (int, float) and abs(v) < 2**64 for v in found
+        ):
             raise ValueError("lambdas is no list of numbers")
         return [float(v) for v in found]
 

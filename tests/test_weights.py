@@ -281,6 +281,7 @@ def test_damaged_weights_that_are_asked_for_are_refused(originals, tmp_path, mon
         "[0.01, -1]",
         "[0.01, NaN]",
         "[1e999, 1]",
+        f"[{10**400}, 1]",
         '["a", "b"]',
         "[true, 1]",
         "{}",
