@@ -140,15 +140,16 @@ class Codec:
     def _searched(
         self, picture: Picture, y: Latents, step: int, model: Model, effort: int
     ) -> tuple[Latents, Any]:
-        """y after so much effort, and the side information that goes with it."""
+        """y after so much effort, and the side information that it was spent for; None without."""
+        if not effort:
+            return y, None
+        assert isinstance(model, Hyperprior)
         position = self.weights.position(step)
-        side = model.side_information(y, position, self.seen(picture.alpha))
-        if effort:
-            assert isinstance(model, Hyperprior)
-            y = refine(
-                self.transforms, y, self.weights.gain(position), model.forecast(y, side),
-                self.weights.lmbda(position), picture.color, picture.alpha, effort, is_precise(step),
-            )  # fmt: skip
+        side = model.side_information(y, position)
+        y = refine(
+            self.transforms, y, self.weights.gain(position), model.forecast(y, side),
+            self.weights.lmbda(position), picture.color, picture.alpha, effort, is_precise(step),
+        )  # fmt: skip
         return y, side
 
     def encode_to(

@@ -153,11 +153,12 @@ class Hyperprior:
         tables = integer_softmax(interpolate(self.z_prior, position, STEPS))
         return information(self._z_counts(z, tables.shape[1] - 1), tables)
 
-    def quantize(self, y: Integers, side: Integers, position: int) -> Integers:
+    def quantize(self, y: Integers, side: Integers | None, position: int) -> Integers:
         """ŷ (M, h, w) that a decoder would get for y and ẑ's symbols, both in 1/MEAN_UNIT."""
         if not self.about_means:
             return to_steps(y) * MEAN_UNIT
         _, h, w = y.shape
+        side = self.side_information(y, position) if side is None else side
         return self.code_latents(Encoder(), position, h, w, y, side)
 
     def forecast(self, y: Integers, side: Integers) -> Forecast:

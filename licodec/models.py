@@ -49,7 +49,7 @@ class Model(Protocol):
         """Information of the side stream under its tables."""
 
     def quantize(self, y: Integers, side: Any, position: int) -> Integers:
-        """ŷ as a decoder would get it for y and its side information."""
+        """ŷ as a decoder would get it for y and its side information, which is found out where it is None."""
 
     def code_latents(
         self, coder: Coder, position: int, h: int, w: int,
@@ -93,7 +93,7 @@ class Tabled(ABC):
     def side_bits(self, side: Side, position: int) -> float:
         """As in Model."""
 
-    def quantize(self, y: Integers, side: Side, position: int) -> Integers:
+    def quantize(self, y: Integers, side: Side | None, position: int) -> Integers:
         return y
 
     def code_latents(
