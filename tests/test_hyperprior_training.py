@@ -14,7 +14,7 @@ from licodec.container import unpack
 from licodec.errors import UsageError
 from licodec.training import config as configs
 from licodec.training import hyperprior
-from licodec.training.checkpoint import load_checkpoint
+from licodec.training.checkpoint import load_checkpoint, stages_beside
 from licodec.training.data import Images
 from licodec.training.export import export
 from licodec.training.hyperprior import CLASSES, Hyperprior, KnownTransforms, compressai_class
@@ -247,7 +247,10 @@ def test_every_rate_has_its_own_tables_of_z(folder, tmp_path):
     path = import_checkpoint(state, "mbt2018-mean", folder, tmp_path, "two")
     (stage,) = json.loads(path.with_suffix(".json").read_text())["stages"]
     assert stage["steps"] == 10
-    state.with_suffix(".json").write_text("[]")
+    beside = state.with_suffix(".json")
+    for odd in ("[]", '{"stages": [1]}', '{"stages": [{"steps": 3}]}', '{"stages": 3}'):
+        beside.write_text(odd)
+        assert stages_beside(state) == []
     assert import_checkpoint(state, "mbt2018-mean", folder, tmp_path, "two") == path
     assert "stages" not in json.loads(path.with_suffix(".json").read_text())
     tables = Weights(path).numpy("z_prior")
@@ -261,6 +264,50 @@ def test_every_rate_has_its_own_tables_of_z(folder, tmp_path):
     save_file(odd, tmp_path / "odd.safetensors")
     with pytest.raises(UsageError, match="medians differ"):
         import_checkpoint(tmp_path / "odd.safetensors", "mbt2018-mean", folder, tmp_path, "odd")
+
+
+@pytest.mark.parametrize("arch", ARCHES)
+def test_released_weights_can_be_trained_on(folder, tmp_path, arch):
+    """Their integers as floats: what they say of an image is what the run said that they are from."""
+    lambdas = (0.002, 0.05)
+    run = train(settings(folder, tmp_path / "run", arch, lambdas, steps=30, lr=3e-3))
+    path = import_checkpoint(export(run, None, "two"), CLASSES[arch][0], folder, tmp_path, arch)
+    config = settings(folder, tmp_path / "on", arch, lambdas, init=str(path), steps=1, lr=0.0,
+                      bottleneck_lr=0.0)  # fmt: skip
+    images = Images(folder, 2, 64, torch.device("cpu"))
+    ema = load_checkpoint(run)["ema"]
+    was = Hyperprior(arch, N, latents(arch), lambdas)
+    was.load_state_dict({k: v for k, v in ema.items() if not k.endswith(TABLES)}, strict=False)
+    now = make_task(config, images, torch.device("cpu")).model
+    assert (now.unit != 1).any()
+    sizes = [float(m.weight.detach().std()) for m in now.h_s.modules() if hasattr(m, "weight")]
+    np.testing.assert_allclose(sizes, sizes[0], rtol=1e-3)
+    x = images.validation[0][None, :, :128, :128].float() / 255
+    for k in range(2):
+        expected, found = (model.eval().evaluate(x, k) for model in (was, now))
+        torch.testing.assert_close(found[0], expected[0], rtol=0.01, atol=1e-3)
+        torch.testing.assert_close(found[1], expected[1], rtol=0.01, atol=1e-5)
+    recipe = json.loads(export(train(config), None, "on").with_suffix(".json").read_text())
+    assert [stage["steps"] for stage in recipe["stages"]] == [30, 1]
+    other = "hyperprior" if arch == "autoregressive" else "autoregressive"
+    if arch != "attention":  # of another architecture, the transforms alone
+        config = settings(folder, tmp_path / "t", other, lambdas, init=str(path))
+        model = make_task(config, images, torch.device("cpu")).model
+        torch.testing.assert_close(model.g_a[0].weight, now.g_a[0].weight)
+        assert not torch.equal(model.h_a[0].weight, now.h_a[0].weight)
+
+
+def test_weights_without_lambdas_start_one_rate(exported, folder, tmp_path):
+    state = load_file(exported["hyperprior"])
+    del state["lambdas"]
+    save_file(state, tmp_path / "one.safetensors")
+    path = import_checkpoint(tmp_path / "one.safetensors", "mbt2018-mean", None, tmp_path, "one")
+    images = Images(folder, 2, 64, torch.device("cpu"))
+    config = settings(folder, tmp_path / "o", "hyperprior", init=str(path))
+    assert not make_task(config, images, torch.device("cpu")).model.log_gain.any()
+    config = settings(folder, tmp_path / "o", "hyperprior", (0.01, 0.1), init=str(path))
+    with pytest.raises(UsageError, match="tells no lambda"):
+        make_task(config, images, torch.device("cpu"))
 
 
 def test_known_transforms_learn_the_rate_of_rounded_latents():

@@ -227,6 +227,13 @@ def test_trained_nets_come_into_the_weights_and_code(trained, folder, tmp_path, 
         assert licodec.decode(data, weights=paths[1]).size == photo.size
     with pytest.raises(UsageError):
         encode(photo, paths[0])
+    on = train(stage_b(folder, tmp_path / "on", paths[0], steps=1))
+    exported = export(on, tmp_path / "2", "tiny")
+    own = load_file(import_checkpoint(exported, "mbt2018-mean", str(folder), tmp_path, "on"))
+    assert own[f"{PREFIX}h_s.4.weight"].any()  # nets for weights that had none
+    bias, shift = "integer.h_s.2.bias", "integer.h_s.2.shift"
+    was, now = (np.ldexp(w[bias].astype(float), -w[shift].astype(int)) for w in (plain, own))
+    np.testing.assert_allclose(now, was, rtol=1e-3, atol=0.01)
 
 
 def test_the_network_below_is_frozen_and_the_nets_learn(trained, folder, tmp_path):

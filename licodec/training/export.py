@@ -109,7 +109,7 @@ def _stage(state: dict[str, Any]) -> dict[str, Any]:
     config["data"]["path"] = Path(config["data"]["path"]).name
     for key in ("init", "blend"):
         config["train"][key] = Path(config["train"].get(key, "")).name
-    del config["train"]["out"]
+    config["train"].pop("out", None)
     return {
         "config": config,
         "steps": state["step"],

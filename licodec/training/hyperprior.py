@@ -13,6 +13,7 @@ state dict is that of its class, and `log_gain`.
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ from torch.nn import functional as F
 
 from licodec.catalogue import ARCHITECTURES, Z_DISTRIBUTIONS
 from licodec.errors import UsageError
+from licodec.expected import check
 from licodec.hyperprior import Z_UNIT
 from licodec.training import start
 from licodec.training.compressai_layers import (
@@ -34,7 +36,9 @@ from licodec.training.compressai_layers import (
 from licodec.training.config import Config
 from licodec.training.data import Images
 from licodec.training.model import DistributionNets, round_ste
+from licodec.training.restore import balance, restore
 from licodec.transforms import STRIDE, analysis, synthesis
+from licodec.weights import Weights, load
 
 _NETWORKS: dict[str, type[Any]] = {
     "bmshj2018-hyperprior": ScaleHyperprior,
@@ -267,11 +271,12 @@ def z_distributions(config: Config, state: dict[str, Tensor]) -> DistributionNet
 def initialize(model: Hyperprior, config: Config, images: Images) -> None:
     """Set model's weights as config.train.init says; hyperprior files and factorized ones both fit.
 
-    From a factorized codec come g_a and g_s, and its gains; the rest stays random. Where it has more
-    latent channels, those that vary most at the highest rate are taken over.
+    From a factorized codec, or one of another architecture, come g_a and g_s, and its gains; the rest stays
+    random. Where it has more latent channels, those that vary most at the highest rate are taken over.
 
     Raises:
         UsageError: the named file is missing or does not fit the model.
+        ModelMissingError: it is a damaged weights file.
     """
     init = config.train.init
     if init == "fresh":
@@ -283,6 +288,15 @@ def initialize(model: Hyperprior, config: Config, images: Images) -> None:
         _start_rate(model, images, config)
         return
     state, lambdas = start.read_state(init)
+    if not lambdas:
+        if len(model.lambdas) > 1:
+            raise UsageError(
+                f"train.init {init}: tells no lambda, so that model.lambdas can be one alone"
+            )
+        lambdas = model.lambdas
+    released = "z_median" in state and _released(init, model)
+    if released:
+        state = restore(model, released)
     apart = (*_TABLES, "log_gain", "unit")
     known = {k: v for k, v in model.state_dict().items() if not k.endswith(apart)}
     if isinstance(model, ZDistributions):
@@ -306,10 +320,23 @@ def initialize(model: Hyperprior, config: Config, images: Images) -> None:
     log_gain = start.fit_rates(gains, lambdas, model)["log_gain"]  # type: ignore[arg-type]
     model.load_state_dict({name: state[name].float() for name in known}, strict=False)
     _set_gains(model, log_gain.float())
-    if "entropy_bottleneck.quantiles" not in state:
+    if released:
+        _find_units(model, images, config)
+        _take_units(model, 1 / model.unit)
+        for net in ("h_s", "entropy_parameters"):
+            if hasattr(model, net):
+                balance(getattr(model, net))
+    elif "entropy_bottleneck.quantiles" not in state:
         _start_rate(model, images, config)
     elif "unit" in state:
         model.unit.copy_(state["unit"])
+
+
+def _released(path: str, model: Hyperprior) -> Weights | None:
+    """Weights in integers, where they are of the model's architecture."""
+    weights = load(Path(path))
+    check(weights)
+    return weights if weights.metadata["arch"] == CLASSES[model.arch][0] else None
 
 
 def _fit_bottlenecks(
@@ -331,16 +358,23 @@ def _fit_bottlenecks(
 def _start_rate(model: Hyperprior, images: Images, config: Config) -> None:
     """Units and fresh nets that suit latents of known transforms, at the middle rate: Gaussians as wide as
     each channel, and z that does not round to 0 throughout, which would tell h_s nothing."""
-    rng = np.random.default_rng(config.train.seed)
-    x = images.crops(rng, 16, config.data.patch).float().cpu() / 255
-    u = model.g_a(x) * model.log_gain[len(model.lambdas) // 2].exp()[:, None, None]
-    model.unit.copy_(u.std((0, 2, 3)).clamp(min=_LEAST_UNIT))
+    u = _find_units(model, images, config)
     _tail(model).bias[: model.M].fill_(1.0)
     last: Any = model.h_a[-1]
     z = model.hyper_latents(u)
     scale = _Z_SPREAD / z.std((0, 2, 3)).clamp(min=1e-6)
     last.weight.mul_(scale[:, None, None, None])
     last.bias.sub_(z.mean((0, 2, 3))).mul_(scale)
+
+
+@torch.no_grad()
+def _find_units(model: Hyperprior, images: Images, config: Config) -> Tensor:
+    """Set the units to the spread of latents u of some patches at the middle rate; these u."""
+    rng = np.random.default_rng(config.train.seed)
+    x = images.crops(rng, 16, config.data.patch).float().cpu() / 255
+    u: Tensor = model.g_a(x) * model.log_gain[len(model.lambdas) // 2].exp()[:, None, None]
+    model.unit.copy_(u.std((0, 2, 3)).clamp(min=_LEAST_UNIT))
+    return u
 
 
 def _tail(network: Any) -> Any:

@@ -35,6 +35,7 @@ from licodec.hyperprior import (
 )
 from licodec.integer_nets import FLOAT32_SUMS
 from licodec.training import surprises
+from licodec.training.checkpoint import stages_beside
 from licodec.training.compressai_layers import EntropyBottleneck
 from licodec.training.data import Images, central
 from licodec.training.echo import middles, strengths
@@ -112,8 +113,9 @@ def import_checkpoint(
         "calibration": "smooth noise" if calibrate is None else Path(calibrate).name,
         "calibration_images": len(images),
         "photographs": len(photographs),
-        **_stages(Path(path)),
     }
+    if stages := stages_beside(path):
+        recipe["stages"] = stages
     return write_weights(folder, name, tensors, metadata, recipe)
 
 
@@ -133,18 +135,6 @@ def _learnt(
             log_gain = torch.from_numpy(tensors["log_gain"])
             own |= surprises.fit(networks, log_gain, median, photographs, SCALES)
     return own
-
-
-def _stages(path: Path) -> dict[str, Any]:
-    """What `licodec export` wrote beside a state of how it was trained."""
-    beside = path.with_suffix(".json")
-    if path.suffix != ".safetensors" or not beside.is_file():
-        return {}
-    try:
-        recipe = json.loads(beside.read_bytes())
-        return {"stages": recipe["stages"]}
-    except (ValueError, TypeError, LookupError):  # something else of that name
-        return {}
 
 
 def read(path: str | Path) -> Checkpoint:

@@ -24,7 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 from licodec.errors import LicodecError, UsageError
 from licodec.training import config as configs
 from licodec.training import distributed
-from licodec.training.checkpoint import load_checkpoint, save_checkpoint
+from licodec.training.checkpoint import load_checkpoint, save_checkpoint, stages_beside
 from licodec.training.config import Config
 from licodec.training.data import Images
 from licodec.training.optimizers import Muon
@@ -118,8 +118,10 @@ class Run:
 def _earlier_runs(config: Config) -> list[dict[str, Any]]:
     """What is known of the runs whose weights this one starts from, the first one first."""
     init = config.train.init
-    if init in ("klt", "fresh") or init.endswith(".safetensors"):
+    if init in ("klt", "fresh"):
         return []
+    if init.endswith(".safetensors"):
+        return [{**stage, "step": stage["steps"]} for stage in stages_beside(init)]
     state = load_checkpoint(init)
     keys = ("config", "step", "seconds", "history", "provenance")
     return [*state.get("earlier", []), {key: state[key] for key in keys}]
