@@ -139,7 +139,9 @@ class Hyperprior:
             top, bottom, left, right = (HYPER_STRIDE * side for side in outer)
             part = torch.from_numpy(padded[:, top:bottom, left:right]).float() / MEAN_UNIT
             part = part.abs() if self.arch == "bmshj2018-hyperprior" else part
-            tile = cut((self.h_a(part[None])[0] - median).round().int(), inner, outer, 1)
+            with torch.autocast("cpu", enabled=False):  # a caller's own
+                raw = self.h_a(part[None])[0]
+            tile = cut((raw - median).round().int(), inner, outer, 1)
             z[:, inner[0] : inner[1], inner[2] : inner[3]] = tile.numpy()
         return z
 

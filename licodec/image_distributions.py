@@ -64,7 +64,8 @@ class ImageDistributions:
         p = torch.from_numpy(counts[..., :-1].sum(1).astype(np.float32))
         p /= p.sum(1, keepdim=True).clamp(min=1)
         prior = torch.from_numpy(self._prior(position)[:, :-1].astype(np.float32))
-        z = self.h_a(analysis_input(p, prior)[None])[0].round().numpy().astype(np.int32)
+        with torch.autocast("cpu", enabled=False):  # a caller's own
+            z = self.h_a(analysis_input(p, prior)[None])[0].round().numpy().astype(np.int32)
         candidates = (z, np.zeros_like(z))
         return min(candidates, key=lambda z: self.bits(counts, z, position))
 

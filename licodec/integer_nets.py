@@ -39,29 +39,41 @@ PARTS = ("weight", "bias", "shift", "limit")
 
 
 _lock = threading.Lock()
-_inside: list[Any] = []
-"""One entry a thread within `exact_products`; the first says whether oneDNN was on before."""
+_inside: list[bool] = []
+"""One entry a thread within `exact_products` while oneDNN is off; the first says whether it was on."""
 
 
 @contextlib.contextmanager
 def exact_products() -> Iterator[None]:
     """Within it, float32 matrix products are float32 ones, whatever precision the program has allowed.
 
-    The switch is the whole process's: oneDNN is off until the last thread has left, and transforms of
-    other threads do without it.
+    Where it allows less, oneDNN is off until the last thread has left. That switch is the whole
+    process's, and transforms of other threads then do without it, to another rounding.
     """
     with _lock:
-        _inside.append(torch.backends.mkldnn.enabled)
-        torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
+        switched = bool(_inside) or not _is_exact()
+        if switched:
+            _inside.append(bool(torch.backends.mkldnn.enabled))
+            torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.autocast("cpu", enabled=False):
             yield
     finally:
-        with _lock:
-            before = _inside[0]
-            _inside.pop()
-            if not _inside:
-                torch.backends.mkldnn.enabled = before
+        if switched:
+            with _lock:
+                before = _inside[0]
+                _inside.pop()
+                if not _inside:
+                    torch.backends.mkldnn.enabled = before  # type: ignore[assignment]
+
+
+def _is_exact() -> bool:
+    """Whether the program leaves float32 products alone: by what it says, and by one that shows it."""
+    if torch.get_float32_matmul_precision() != "highest":
+        return False
+    odd = torch.full((64, 256), 2.0**15 + 1)
+    with torch.autocast("cpu", enabled=False):
+        return bool((odd @ torch.ones(256, 64) == 256 * (2**15 + 1)).all())
 
 
 @dataclass(frozen=True)

@@ -90,16 +90,22 @@ def highest_within_size(size: Callable[[int], int], wanted: float) -> int:
     """The highest quality step whose file has at most so many bytes; the last where all have.
 
     Args:
-        size: step, 0 … QUALITY_STEPS, to bytes; rising, but for local noise.
+        size: step, 0 … QUALITY_STEPS, to bytes; rising, but for local noise and, for flat or hidden
+            images, at the lowest qualities.
 
     Raises:
-        UnreachableTargetError: even step 0 has more.
+        UnreachableTargetError: even the lowest steps have more.
     """
-    if size(0) > wanted:
-        raise UnreachableTargetError(
-            f"{wanted:.0f} bytes cannot be reached: quality 0 takes {size(0)}"
-        )
-    return _last_up_to(lambda s: math.log(size(s)), math.log(wanted))
+    low = 0
+    while size(low) > wanted:
+        higher = low + QUALITY_STEPS // 8
+        if higher > QUALITY_STEPS or size(higher) >= size(low):
+            raise UnreachableTargetError(
+                f"{wanted:.0f} bytes cannot be reached: "
+                f"quality {low * 100 / QUALITY_STEPS:g} takes {size(low)}"
+            )
+        low = higher
+    return _last_up_to(lambda s: math.log(size(s)), math.log(wanted), low)
 
 
 def lowest_with_psnr(psnr: Callable[[int], float], wanted: float) -> int:
@@ -123,11 +129,11 @@ def lowest_with_psnr(psnr: Callable[[int], float], wanted: float) -> int:
     return step + 1
 
 
-def _last_up_to(measure: Callable[[int], float], wanted: float) -> int:
-    """The last step whose measure is at most wanted, or -1, by interpolation and bisection in turn:
-    the one is close after a probe or two, the other moves the end that the first would leave alone.
+def _last_up_to(measure: Callable[[int], float], wanted: float, low: int = 0) -> int:
+    """The last step from `low` on whose measure is at most wanted, or -1, by interpolation and bisection in
+    turn: the one is close after a probe or two, the other moves the end that the first would leave alone.
     """
-    low, high = 0, QUALITY_STEPS
+    high = QUALITY_STEPS
     at_low, at_high = measure(low), measure(high)
     if at_low > wanted:
         return -1

@@ -44,7 +44,7 @@ def refine(
 ) -> Integers:  # fmt: skip
     """Latents of less R + λ·255²·mse than y; all (M, h, w), in 1/MEAN_UNIT of a step, not rounded to steps.
 
-    Each tile sees what the tiles before it have become.
+    Each tile sees what the tiles before it have become, and stays as it is where it would come out worse.
 
     Args:
         gain: (M,) what g_a's latents are multiplied by, to be in steps.
@@ -65,7 +65,8 @@ def refine(
         curvature = _CURVATURE + 1 / (math.log(2) * (sigma**2 + _LEAST_VARIANCE))
         x, weight = _pixels(color, opacity, outer)
         weight *= lmbda * 255**2 / len(x)
-        d = torch.from_numpy(y[box]).float() / MEAN_UNIT - mean
+        start = torch.from_numpy(y[box]).float() / MEAN_UNIT - mean
+        d = start.clone()
         for i, _ in zip(range(rounds), ticks, strict=False):
             sharpness = float(np.interp(i / max(1, rounds - 1), (0, 1), _SHARPNESS))
             v, slope_of_v = soft_round(d, sharpness)
@@ -73,9 +74,14 @@ def refine(
             slope += rate_slope(v, sigma)
             change = _STEP * (1 - i / rounds) * slope_of_v * slope / curvature
             d -= change.clamp_(-_LARGEST_STEP, _LARGEST_STEP)
-        top, bottom, left, right = inner
-        found = cut(torch.round((d + mean) * MEAN_UNIT), inner, outer, 1)
-        y[:, top:bottom, left:right] = found.int().numpy()
+        costs = []
+        for steps in (start.round(), d.round()):
+            distortion = pair.distortion((steps + mean) / step, x, weight, precise)
+            costs.append(distortion + float(bits(steps, sigma).sum(dtype=torch.float64)))
+        if costs[1] < costs[0]:
+            top, bottom, left, right = inner
+            found = cut(torch.round((d + mean) * MEAN_UNIT), inner, outer, 1)
+            y[:, top:bottom, left:right] = found.int().numpy()
     return y
 
 
@@ -101,10 +107,20 @@ def soft_round(d: Tensor, sharpness: float) -> tuple[Tensor, Tensor]:
     return middle + half * t, half * sharpness * (1 - t * t)
 
 
-def rate_slope(v: Tensor, sigma: Tensor) -> Tensor:
-    """How the bits of v, under a Gaussian about 0 integrated over a step, change with v."""
+def _mass(v: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The ends of the step about |v|, in sigmas, and the mass of a Gaussian about 0 between them."""
     low, high = (v.abs() - 0.5) / sigma, (v.abs() + 0.5) / sigma
-    mass = 0.5 * (torch.erfc(low * 0.5**0.5) - torch.erfc(high * 0.5**0.5))
+    return low, high, 0.5 * (torch.erfc(low * 0.5**0.5) - torch.erfc(high * 0.5**0.5))
+
+
+def bits(v: Tensor, sigma: Tensor) -> Tensor:
+    """The bits of v under a Gaussian about 0 integrated over a step."""
+    return -_mass(v, sigma)[2].clamp(min=_LEAST_MASS).log2()
+
+
+def rate_slope(v: Tensor, sigma: Tensor) -> Tensor:
+    """How these bits change with v."""
+    low, high, mass = _mass(v, sigma)
     density = torch.exp(-0.5 * low**2) - torch.exp(-0.5 * high**2)
     bits = density / (mass.clamp(min=_LEAST_MASS) * sigma * math.log(2) * math.sqrt(2 * math.pi))
     return torch.sign(v) * bits

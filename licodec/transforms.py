@@ -132,11 +132,16 @@ to either side, that of g_s two positions. An echo passes g_a, g_s and g_a."""
 
 
 def has_native_bf16() -> bool:
-    """Whether this processor multiplies bfloat16; elsewhere it is emulated, and slower."""
+    """Whether this processor multiplies bfloat16 faster than float32: by AMX, or by AVX512-BF16 where that is
+    not Intel's, which takes a third longer than float32 does."""
     try:
-        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-    except AttributeError:
+        has = torch.cpu.get_capabilities()
+    except AttributeError:  # an older torch
         return False
+    return bool(
+        has.get("amx_bf16")
+        or (has.get("avx512_bf16") and not str(has.get("cpu_name")).startswith("Intel"))
+    )
 
 
 def quantize(
@@ -279,22 +284,36 @@ class Pair:
                     y = torch.cat([y, y - heard])
             yield inner, cut(y.float(), inner, outer, 1).cpu().numpy()
 
-    def slope(self, y: Tensor, x: Tensor, weight: Tensor, precise: bool) -> Tensor:
-        """How Σ weight · (x̂ - x)² changes with y, likewise (M, h, w): its gradient, x̂ being clamped.
+    def misses(self, y: Tensor, x: Tensor, precise: bool) -> tuple[Tensor, Tensor]:
+        """g_s's x̂ (1 or 3, 16h, 16w) of y (M, h, w), and clamped x̂ - x without a way back.
 
         Args:
             y: latents as g_s takes them.
             x: (1 or 3, 16h, 16w) in 0 … 1; one channel is the mean of three.
+        """
+        x_hat = self._run("g_s", y[None], precise)[0].float()
+        x_hat = x_hat.mean(0, keepdim=True) if len(x) == 1 else x_hat
+        return x_hat, x_hat.detach().clamp(0, 1) - x.to(self.device)
+
+    def slope(self, y: Tensor, x: Tensor, weight: Tensor, precise: bool) -> Tensor:
+        """How Σ weight · (x̂ - x)² changes with y, likewise (M, h, w): its gradient, x̂ being clamped.
+
+        Args:
+            y, x: as `misses` has them.
             weight: (16h, 16w).
         """
         with torch.enable_grad():
             y = y.detach().to(self.device).requires_grad_(True)
-            x_hat = self._run("g_s", y[None], precise)[0].float()
-            x_hat = x_hat.mean(0, keepdim=True) if len(x) == 1 else x_hat
             # Clamped, but for the way back: an overflow that shows has to find a way down.
-            error = x_hat.detach().clamp(0, 1) - x.to(self.device)
+            x_hat, error = self.misses(y, x, precise)
             (found,) = torch.autograd.grad(x_hat, y, 2 * weight.to(self.device) * error)
         return found.cpu()
+
+    @torch.inference_mode()
+    def distortion(self, y: Tensor, x: Tensor, weight: Tensor, precise: bool) -> float:
+        """Σ weight · (x̂ - x)², of what `slope` is the slope of."""
+        _, error = self.misses(y.to(self.device), x, precise)
+        return float((weight.to(self.device) * error**2).sum(dtype=torch.float64))
 
     @torch.inference_mode()
     def synthesize(

@@ -279,3 +279,16 @@ def test_a_signal_ends_it_without_a_partial_file(tmp_path, number, jobs):
     assert files(out) == ["a.lic"]
     assert licodec.decode(done.read_bytes()).size == small.size
     assert not list(Path(tmp_path).rglob("*.tmp"))
+
+
+def test_equal_images_make_equal_files(tmp_path):
+    """At once, too: no thread changes how another one rounds."""
+    for i in range(6):
+        noise(80, 64, "RGB").save(tmp_path / f"{i}.png")
+    lic, back = tmp_path / "lic", tmp_path / "back"
+    options = ["-j", 3, "-m", "hyperprior", "--output-dir", lic]
+    assert run("encode", "-r", tmp_path, *options).exit_code == 0
+    assert run("decode", "-r", lic, "-j", 3, "--output-dir", back).exit_code == 0
+    for folder in (lic, back):
+        made = [path.read_bytes() for path in folder.iterdir()]
+        assert len(made) == 6 and len({*made}) == 1

@@ -1,22 +1,26 @@
+import dataclasses
 import json
+import math
 
 import numpy as np
 import pytest
 import torch
+from conftest import noise
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import licodec
+from licodec import catalogue
 from licodec.catalogue import ARCHITECTURES
 from licodec.codec import latents_crc32, open_codec
 from licodec.container import unpack
-from licodec.errors import UsageError
+from licodec.errors import LicodecError, UsageError
 from licodec.training import config as configs
 from licodec.training import hyperprior
 from licodec.training.checkpoint import load_checkpoint, stages_beside
 from licodec.training.data import Images
-from licodec.training.export import export
+from licodec.training.export import export, write_weights
 from licodec.training.hyperprior import CLASSES, Hyperprior, KnownTransforms, compressai_class
 from licodec.training.import_checkpoint import import_checkpoint
 from licodec.training.loop import train
@@ -248,7 +252,9 @@ def test_every_rate_has_its_own_tables_of_z(folder, tmp_path):
     (stage,) = json.loads(path.with_suffix(".json").read_text())["stages"]
     assert stage["steps"] == 10
     beside = state.with_suffix(".json")
-    for odd in ("[]", '{"stages": [1]}', '{"stages": [{"steps": 3}]}', '{"stages": 3}'):
+    stage |= {"config": 5}
+    deep = '{"stages": ' + "[" * 10**5
+    for odd in ("[]", '{"stages": [1]}', '{"stages": 3}', deep, json.dumps({"stages": [stage]})):
         beside.write_text(odd)
         assert stages_beside(state) == []
     assert import_checkpoint(state, "mbt2018-mean", folder, tmp_path, "two") == path
@@ -295,6 +301,73 @@ def test_released_weights_can_be_trained_on(folder, tmp_path, arch):
         model = make_task(config, images, torch.device("cpu")).model
         torch.testing.assert_close(model.g_a[0].weight, now.g_a[0].weight)
         assert not torch.equal(model.h_a[0].weight, now.h_a[0].weight)
+
+
+@pytest.mark.parametrize(
+    ("odd", "reason"),
+    [
+        ({"arch": "foo"}, "'foo' is not known"),
+        ({"lambdas": "null"}, "no list of lambdas"),
+        ({"lambdas": "[-1]"}, "no list of lambdas"),
+        ({"lambdas": "[" * 10**5}, "no list of lambdas"),
+        ({"z_median": None}, "z_median"),
+        ({"integer.h_s.2.bias": None}, "integer.h_s.2.bias"),
+    ],
+)
+def test_released_weights_that_were_altered(exported, folder, tmp_path, odd, reason):
+    path = import_checkpoint(exported["hyperprior"], "mbt2018-mean", None, tmp_path, "one")
+    with safe_open(path, "np") as file:
+        metadata = file.metadata() | {k: v for k, v in odd.items() if v is not None}
+        tensors = {k: file.get_tensor(k) for k in file.keys() if odd.get(k, "") is not None}
+    config = settings(folder, tmp_path / "o", "hyperprior", init=str(
+        write_weights(tmp_path / "odd", "odd", tensors, metadata, {})
+    ))  # fmt: skip
+    images = Images(folder, 2, 64, torch.device("cpu"))
+    with pytest.raises(LicodecError, match=reason):
+        make_task(config, images, torch.device("cpu"))
+    torn = tmp_path / path.name.replace("one", "torn")
+    torn.write_bytes(path.read_bytes()[:-1] + b"x")
+    config = settings(folder, tmp_path / "o", "hyperprior", init=str(torn))
+    with pytest.raises(LicodecError, match="torn-.*(not packed|was altered)"):
+        make_task(config, images, torch.device("cpu"))
+
+
+def test_odd_checkpoints_are_refused(folder, tmp_path):
+    run = train(settings(folder, tmp_path / "run", "hyperprior"))
+    good = torch.load(run, weights_only=True)
+    broken = good["ema"] | {"log_gain": good["ema"]["log_gain"] * math.nan}
+    lacking = {k: v for k, v in good["ema"].items() if k != "g_a.0.weight"}
+    narrow = good["config"] | {"model": good["config"]["model"] | {"N": 4}}
+    cases = [
+        ({"ema": 1, "config": 2}, "not a licodec checkpoint"),
+        (good | {"config": None}, "not a licodec checkpoint"),
+        (good | {"config": {"data": {}, "model": {}, "train": {}}}, "not a licodec checkpoint"),
+        ({k: v for k, v in good.items() if k != "step"}, "not a licodec checkpoint"),
+        (good | {"ema": [1]}, "not a licodec checkpoint"),
+        (good | {"ema": broken}, "log_gain is not finite"),
+        (good | {"ema": lacking}, "lacks g_a.0.weight"),
+        (good | {"ema": {}}, "lacks"),
+        (good | {"config": narrow}, "does not fit its config"),
+    ]
+    for i, (state, reason) in enumerate(cases):
+        torch.save(state, tmp_path / "odd.pt")
+        with pytest.raises(UsageError, match=reason):
+            export(tmp_path / "odd.pt", tmp_path / "out", f"case{i}")
+    for name in ("../evil", "a/b", "", "a\0"):
+        with pytest.raises(UsageError, match="is no name"):
+            export(run, tmp_path / "out", name)
+    assert not (tmp_path / "out").exists()
+
+
+def test_small_images_start_a_hyperprior(tmp_path):
+    """Smaller than the patches that its start would like to see."""
+    for i in range(4):
+        noise(80, 80, "RGB", i).save(tmp_path / f"{i}.png")
+    images = Images(tmp_path, 1, 64, torch.device("cpu"))
+    weights = catalogue.resolve("adaptive")[1]
+    config = settings(tmp_path, tmp_path / "o", "hyperprior", init=str(weights))
+    config.model = dataclasses.replace(config.model, N=128, M=256)
+    assert make_task(config, images, torch.device("cpu")).model.log_gain.shape == (1, 256)
 
 
 def test_weights_without_lambdas_start_one_rate(exported, folder, tmp_path):

@@ -126,7 +126,28 @@ def test_a_quantized_net_follows_the_float_one():
     assert (got - expected).std() < 0.01 * expected.std()
 
 
-def test_the_last_thread_out_puts_onednn_back():
+@pytest.fixture
+def allow():
+    """Sets the precision that the program allows for float32 products."""
+    before = torch.get_float32_matmul_precision()
+    yield torch.set_float32_matmul_precision
+    torch.set_float32_matmul_precision(before)
+
+
+def test_onednn_stays_on_where_products_are_exact_anyway(monkeypatch):
+    """Its switch is the whole process's: transforms in other threads would round otherwise meanwhile."""
+    with exact_products():
+        assert torch.backends.mkldnn.enabled
+    monkeypatch.setattr(
+        torch.Tensor, "__matmul__", lambda a, b: a.bfloat16().mm(b.bfloat16()).float()
+    )
+    with exact_products():
+        assert not torch.backends.mkldnn.enabled
+    assert torch.backends.mkldnn.enabled
+
+
+def test_the_last_thread_out_puts_onednn_back(allow):
+    allow("medium")
     inside, leave = threading.Event(), threading.Event()
 
     def other():
@@ -144,7 +165,7 @@ def test_the_last_thread_out_puts_onednn_back():
     assert not enabled and torch.backends.mkldnn.enabled
 
 
-def test_reduced_precision_of_the_program_does_not_reach_the_sums():
+def test_reduced_precision_of_the_program_does_not_reach_the_sums(allow):
     inputs = [torch.randint(-40, 41, (1, 8, 6, 6)) / 4]
     tensors, _ = quantize_net(
         net(), SHAPES, "n", inputs, np.full(8, 0.25), 511, 511, FLOAT32_SUMS,
@@ -153,15 +174,12 @@ def test_reduced_precision_of_the_program_does_not_reach_the_sums():
     integer = IntegerNet(tensors, "n", SHAPES, 511)
     results = []
     for precision in ("highest", "medium"):
-        before = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision(precision)
-        try:
-            with exact_products():
-                assert not torch.backends.mkldnn.enabled
+        allow(precision)
+        for dtype in (None, torch.bfloat16, torch.float16):
+            with torch.autocast("cpu", dtype, enabled=dtype is not None), exact_products():
+                assert torch.backends.mkldnn.enabled == (precision == "highest")
                 results.append(integer.plane(inputs[0][0] * 4))
-        finally:
-            torch.set_float32_matmul_precision(before)
-    assert torch.equal(*results)
+    assert all(torch.equal(result, results[0]) for result in results)
 
 
 def test_weights_whose_sums_could_be_inexact_are_refused():

@@ -58,6 +58,22 @@ def test_the_file_is_that_of_its_quality(photo):
     assert data == licodec.encode(photo, quality=licodec.info(data)["quality"])
 
 
+def test_sizes_that_fall_at_first_are_followed():
+    """A hidden image may take 227 bytes at quality 0 and 63 at 37.5."""
+
+    def size(step):
+        return 63 + abs(step - 75) * 2
+
+    assert rate.highest_within_size(size, 100) == 93
+    assert rate.highest_within_size(size, 63) == 75
+    with pytest.raises(UnreachableTargetError, match="62 bytes.* quality 37.5 takes 63"):
+        rate.highest_within_size(size, 62)
+    probes = []
+    with pytest.raises(UnreachableTargetError, match="quality 0 takes 900"):
+        rate.highest_within_size(lambda step: probes.append(step) or 900 + step, 800)
+    assert {*probes} == {0, 25}
+
+
 def test_features_are_made_once(photo, monkeypatch):
     calls = []
     features = transforms.Pair.features

@@ -11,7 +11,7 @@ import torch
 
 from licodec.errors import UsageError
 
-_STAGE = {"config", "steps", "seconds", "history", "provenance"}
+_RUN = {"ema", "config", "step", "seconds", "history", "provenance"}
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -25,9 +25,27 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     except Exception as error:
         first = " ".join(str(error).strip().splitlines()[:1])
         raise UsageError(f"{path}: no readable checkpoint ({first})") from error
-    if not isinstance(state, dict) or "ema" not in state or "config" not in state:
+    if not (
+        isinstance(state, dict) and _RUN <= state.keys() and _tells_of_training(state["config"])
+    ):
         raise UsageError(f"{path}: not a licodec checkpoint")
+    ema = state["ema"]
+    if not (isinstance(ema, dict) and all(isinstance(v, torch.Tensor) for v in ema.values())):
+        raise UsageError(f"{path}: not a licodec checkpoint")
+    for name, value in ema.items():
+        if not torch.isfinite(value).all():
+            raise UsageError(f"{path}: {name} is not finite")
     return state
+
+
+def _tells_of_training(config: Any) -> bool:
+    """Whether a config has what is read of it."""
+    return (
+        isinstance(config, dict)
+        and all(isinstance(config.get(section), dict) for section in ("data", "model", "train"))
+        and isinstance(config["data"].get("path"), str)
+        and isinstance(config["model"].get("lambdas"), (list, tuple))
+    )
 
 
 def save_checkpoint(state: dict[str, Any], path: Path) -> None:
@@ -45,6 +63,15 @@ def stages_beside(path: str | Path) -> list[dict[str, Any]]:
         return []
     try:
         stages: list[dict[str, Any]] = json.loads(beside.read_bytes())["stages"]
-        return stages if all(_STAGE <= stage.keys() for stage in stages) else []
-    except (ValueError, TypeError, LookupError, AttributeError):  # something else of that name
+        return stages if all(map(_is_stage, stages)) else []
+    except (ValueError, TypeError, LookupError, RecursionError):  # something else of that name
         return []
+
+
+def _is_stage(stage: Any) -> bool:
+    return (
+        isinstance(stage, dict)
+        and _RUN - {"ema", "step"} <= stage.keys()
+        and _tells_of_training(stage["config"])
+        and all(isinstance(stage.get(key), (int, float)) for key in ("steps", "seconds"))
+    )

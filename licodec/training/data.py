@@ -80,6 +80,7 @@ class Images:
             kept = [tensors[i * split // count] for i in range(count)]
         self.train = [t.to(device) for t in kept[rank::processes]]
         self.validation = [t.to(device) for t in tensors[split:]]
+        self._smallest = min(min(t.shape[1:]) for t in tensors)
         areas = np.array([t.shape[1] * t.shape[2] for t in self.train], dtype=np.float64)
         self._weights = np.sqrt(areas) / np.sqrt(areas).sum()
 
@@ -88,8 +89,8 @@ class Images:
         return rng.choice(len(self.train), size=batch, p=self._weights)
 
     def crops(self, rng: np.random.Generator, batch: int, patch: int) -> Tensor:
-        """Random crops, flipped and turned: uint8 (batch, 3, patch, patch)."""
-        out = []
+        """Random crops, flipped and turned: uint8 (batch, 3, patch, patch); smaller where images are."""
+        out, patch = [], min(patch, self._smallest)
         for index in self.choose(rng, batch):
             crop = window(self.train[index], patch, rng)
             if rng.integers(2):

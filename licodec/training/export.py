@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import re
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,8 +43,9 @@ def export(checkpoint: str | Path, folder: str | Path | None, name: str) -> Path
             decode yet has no place among the weights.
 
     Raises:
-        UsageError: no checkpoint, or one whose tables are not set yet.
+        UsageError: no checkpoint, or one whose tables are not set yet; or no name for a file.
     """
+    check_name(name)
     state = load_checkpoint(checkpoint)
     config = configs.from_dict(state["config"], str(checkpoint))
     ema: dict[str, Tensor] = state["ema"]
@@ -60,6 +62,12 @@ def export(checkpoint: str | Path, folder: str | Path | None, name: str) -> Path
         metadata |= {"arithmetic": ARITHMETIC, "groups": str(config.model.groups)}
     recipe = {"stages": [_stage(s) for s in (*state.get("earlier", []), state)]}
     return write_weights(folder or "weights", name, tensors, metadata, recipe)
+
+
+def check_name(name: str) -> None:
+    """Refuse what would lead out of the folder that weights are written to."""
+    if not re.fullmatch(r"[\w.-]+", name):
+        raise UsageError(f"{name!r} is no name for weights: letters, digits, . _ and - are")
 
 
 def _licodec_tensors(config: configs.Config, ema: dict[str, Tensor]) -> dict[str, NDArray[Any]]:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from licodec.catalogue import ARCHITECTURES, Z_DISTRIBUTIONS
+from licodec.catalogue import ARCHITECTURES, Z_DISTRIBUTIONS, header, models
 from licodec.errors import UsageError
 from licodec.expected import check
 from licodec.hyperprior import Z_UNIT
@@ -294,7 +294,7 @@ def initialize(model: Hyperprior, config: Config, images: Images) -> None:
                 f"train.init {init}: tells no lambda, so that model.lambdas can be one alone"
             )
         lambdas = model.lambdas
-    released = "z_median" in state and _released(init, model)
+    released = _released(init, model)
     if released:
         state = restore(model, released)
     apart = (*_TABLES, "log_gain", "unit")
@@ -334,9 +334,13 @@ def initialize(model: Hyperprior, config: Config, images: Images) -> None:
 
 def _released(path: str, model: Hyperprior) -> Weights | None:
     """Weights in integers, where they are of the model's architecture."""
+    if not path.endswith(".safetensors") or "arithmetic" not in header(Path(path))["__metadata__"]:
+        return None
     weights = load(Path(path))
+    if model.arch not in models(weights.path):
+        return None
     check(weights)
-    return weights if weights.metadata["arch"] == CLASSES[model.arch][0] else None
+    return weights
 
 
 def _fit_bottlenecks(
@@ -425,9 +429,16 @@ def compressai_state(config: Config, ema: dict[str, Tensor]) -> dict[str, Tensor
     network = compressai_class(settings.arch, settings.N, settings.M)
     network.entropy_bottleneck = EntropyBottleneck(len(settings.lambdas) * settings.N)
     state = {k: v for k, v in ema.items() if k not in ("log_gain", "unit")}
-    _, unexpected = nn.Module.load_state_dict(network, state, strict=False)
+    try:
+        missing, unexpected = nn.Module.load_state_dict(network, state, strict=False)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip()
+        raise UsageError(f"the checkpoint does not fit its config: {first}") from error
     if unexpected:
         raise UsageError(f"the checkpoint holds {unexpected[0]}, which {settings.arch} has not")
+    learnt = {name for name, _ in network.named_parameters()} | {"unit", "log_gain"}
+    if lacks := sorted(learnt & {*missing, *({"unit", "log_gain"} - ema.keys())}):
+        raise UsageError(f"the checkpoint lacks {lacks[0]}")
     _take_units(network, ema["unit"])
     _set_tails(network.entropy_bottleneck)
     network.update(force=True)

@@ -39,7 +39,7 @@ from licodec.training.checkpoint import stages_beside
 from licodec.training.compressai_layers import EntropyBottleneck
 from licodec.training.data import Images, central
 from licodec.training.echo import middles, strengths
-from licodec.training.export import log2_integers, write_weights
+from licodec.training.export import check_name, log2_integers, write_weights
 from licodec.training.quantize_nets import quantize_net
 from licodec.transforms import STRIDE, has_native_bf16
 from licodec.weights import ARITHMETIC, narrowed
@@ -90,6 +90,7 @@ def import_checkpoint(
     Raises:
         UsageError: no checkpoint of that architecture, or its weights cannot be made integers.
     """
+    check_name(name)
     checkpoint = read(path)
     photographs = _photographs(calibrate)
     images = _middles(photographs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 
 import numpy as np
@@ -117,9 +118,15 @@ def read_state(path: str) -> tuple[dict[str, Tensor], tuple[float, ...]]:
             state = {name: file.get_tensor(name) for name in file.keys()}
             # Weights files say context.order where a model in training has context_order.
             state = {re.sub(r"^context\.", "context_", name): t for name, t in state.items()}
-            lambdas = tuple(json.loads((file.metadata() or {})["lambdas"]))
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+            told = (file.metadata() or {}).get("lambdas")
+    except (OSError, SafetensorError) as error:
         raise UsageError(f"train.init {path}: {error}") from error
+    try:
+        lambdas = tuple(float(lmbda) for lmbda in json.loads(told or ""))
+        if not all(0 < lmbda < math.inf for lmbda in lambdas):
+            raise ValueError(told)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UsageError(f"train.init {path}: its metadata tells no list of lambdas") from error
     return state, lambdas
 
 
