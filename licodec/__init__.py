@@ -55,6 +55,10 @@ __all__ = [
 _register()
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def __getattr__(name: str) -> Any:
     if name in ("encode", "decode"):
         from licodec import codec

@@ -10,13 +10,14 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import click
 
 import licodec
-from licodec import files
-from licodec.container import MAX_PIXELS
+from licodec import batch, files
+from licodec.container import MAX_PIXELS, SIGNATURE
 from licodec.errors import FileAccessError, LicodecError, family
 from licodec.progress import Bar, say, watching
 
@@ -113,7 +114,8 @@ def complain(message: str) -> None:
 @click.option(
     "--json", "as_json", is_flag=True, help="One JSON object, or a list for several files."
 )
-def info(inputs: tuple[str, ...], as_json: bool) -> None:
+@click.option("-r", "--recursive", is_flag=True, help="Go into folders.")
+def info(inputs: tuple[str, ...], as_json: bool, recursive: bool) -> None:
     """Show what .lic files hold, without decoding them."""
 
     def line(row: dict[str, Any]) -> str:
@@ -127,7 +129,8 @@ def info(inputs: tuple[str, ...], as_json: bool) -> None:
             f"({streams})"
         )
 
-    _inspect(inputs, as_json, 2**62, lambda data: licodec.info(data, 2**62), line)
+    plan = _plan("info", inputs, recursive)
+    _inspect(plan, as_json, 2**62, lambda data: licodec.info(data, 2**62), line)
 
 
 @main.command()
@@ -138,9 +141,11 @@ def info(inputs: tuple[str, ...], as_json: bool) -> None:
 )
 @click.option("--max-pixels", type=click.IntRange(1), default=MAX_PIXELS, show_default=True)
 @click.option("--weights", metavar="FILE", help="Weights that are not installed.")
+@click.option("-r", "--recursive", is_flag=True, help="Go into folders.")
 def verify(
-    inputs: tuple[str, ...], deep: bool, as_json: bool, max_pixels: int, weights: str | None
-) -> None:
+    inputs: tuple[str, ...], deep: bool, as_json: bool, max_pixels: int, weights: str | None,
+    recursive: bool,
+) -> None:  # fmt: skip
     """Check .lic files against their checksums."""
 
     def check(data: bytes) -> dict[str, Any]:
@@ -151,17 +156,30 @@ def verify(
             row["latents_crc32"] = verify_latents(data, max_pixels, weights)
         return {"ok": True, "deep": deep, "latents_crc32": row["latents_crc32"]}
 
-    _inspect(inputs, as_json, max_pixels, check, lambda row: f"{row['file']}: ok")
+    plan = _plan("verify", inputs, recursive)
+    _inspect(plan, as_json, max_pixels, check, lambda row: f"{row['file']}: ok")
+
+
+def _plan(verb: str, inputs: tuple[str, ...], recursive: bool) -> batch.Plan:
+    def is_lic(path: Path) -> bool:
+        return files.starts_with(path, SIGNATURE)
+
+    return batch.plan(verb, inputs, ".lic", None, None, recursive, is_lic)
 
 
 def _inspect(
-    inputs: tuple[str, ...], as_json: bool, max_pixels: int,
+    plan: batch.Plan, as_json: bool, max_pixels: int,
     look: Callable[[bytes], dict[str, Any]], line: Callable[[dict[str, Any]], str],
 ) -> None:  # fmt: skip
     """Print a row for every input; the exit code is the worst failure's."""
     rows, worst = [], 0
-    for source in inputs:
+    for note in plan.notes:
+        say(f"licodec: note: {note}")
+    for job in plan.jobs:
+        source = job.source
         try:
+            if job.problem:
+                raise job.problem
             with Bar(source) as bar, watching(bar.update):
                 row = {"file": source, **look(files.read(source, max_pixels))}
         except LicodecError as error:

@@ -22,7 +22,10 @@ def shared(command: Callable[..., Any]) -> Callable[..., Any]:
     """Options that encode and decode have in common."""
     for option in (
         click.argument("inputs", nargs=-1, required=True, metavar="IN..."),
-        click.option("-o", "--output", metavar="OUT", help="Output file; - is standard output."),
+        click.option(
+            "-o", "--output", metavar="OUT",
+            help="Output file; - is standard output.  [default: beside IN]",
+        ),
         click.option(
             "--output-dir", metavar="DIR",
             help="Write outputs there; it is made if needed, and -r mirrors the folders in it.",

@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -292,3 +293,19 @@ def test_equal_images_make_equal_files(tmp_path):
     for folder in (lic, back):
         made = [path.read_bytes() for path in folder.iterdir()]
         assert len(made) == 6 and len({*made}) == 1
+
+
+def test_info_and_verify_go_into_folders(tree, tmp_path):
+    out = tmp_path / "out"
+    assert run("encode", "-r", tree, "--output-dir", out).exit_code == 0
+    whole = (out / "a.lic").read_bytes()
+    (out / "b" / "torn.lic").write_bytes(whole[:-3])
+    for command in ("info", "verify"):
+        result = run(command, "-r", out, "--json")
+        rows = json.loads(result.stdout)
+        assert [Path(row["file"]).name for row in rows] == ["a.lic", "c.lic", "torn.lic", "e.lic"]
+        assert [row.get("ok", True) for row in rows] == [True, True, False, True]
+        assert result.exit_code == 3
+        refused = run(command, out)
+        assert refused.exit_code == 1 and "is a directory; -r goes into it" in refused.stderr
+    assert "not for verify" in run("verify", "-r", tree).stderr

@@ -415,3 +415,11 @@ def test_bits_are_those_of_the_distributions_written_down():
         expected = -(counts * log_p).sum((1, 2, 3))
         got = model.bits(counts, z_hat, t)
     assert torch.allclose(got, expected, rtol=1e-5)
+
+
+def test_training_needs_to_be_told_of_its_data(tmp_path):
+    config = tmp_path / "c.toml"
+    config.write_text(f'[train]\nsteps = 1\nout = "{tmp_path}/run"\n')
+    with pytest.raises(UsageError, match="no data: --data"):
+        train(configs.load(config))
+    assert not (tmp_path / "run").exists()

@@ -40,7 +40,7 @@ def _names(context: click.Context, option: click.Parameter, values: tuple[str, .
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto",
               help="Where networks run.  [auto]")  # fmt: skip
 @click.option("--anchor", metavar="NAME|FILE.json",
-              help="What BD-rates are against: a codec or a curve.  [avif]")  # fmt: skip
+              help="What BD-rates are against: a codec or a curve.  [avif, or the first]")  # fmt: skip
 @click.option("--output", "-o", metavar="FILE.json", type=_FILE,
               help="Keep results here; a second run continues.")  # fmt: skip
 @click.option("--plot", metavar="FILE.svg|png", type=_FILE, help="Draw the curves.")

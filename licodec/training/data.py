@@ -56,6 +56,8 @@ class Images:
         share: tuple[int, int] = (0, 1),
         count: int = 0,
     ) -> None:
+        if not str(root):
+            raise UsageError("no data: --data names a folder of images, or data.path in the config")
         if not Path(root).is_dir():
             raise UsageError(f"data.path {root!s}: not a folder")
         digest = hashlib.sha256()
@@ -70,7 +72,8 @@ class Images:
             if min(pixels.shape[:2]) >= patch:
                 images.append(pixels)
         if len(images) <= holdout:
-            raise UsageError(f"data.path {root!s}: {len(images)} usable images, {holdout} held out")
+            found = f"{len(images)} usable images, of which data.holdout keeps {holdout}"
+            raise UsageError(f"data.path {root!s}: {found}")
         self.sha256 = digest.hexdigest()
         split = len(images) - holdout
         rank, processes = share

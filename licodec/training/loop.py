@@ -195,8 +195,6 @@ def train(
     checkpoint = out / "checkpoint.pt"
     if checkpoint.exists() and not resume:
         raise UsageError(f"{checkpoint} exists: --resume goes on, another train.out starts anew")
-    out.mkdir(parents=True, exist_ok=True)
-
     torch.manual_seed(settings.seed)
     images = Images(
         config.data.path,
@@ -210,6 +208,7 @@ def train(
     start = dataclasses.replace(settings, init=str(checkpoint)) if resume else settings
     task = make_task(dataclasses.replace(config, train=start), images, device)
     run = Run(config, task)
+    out.mkdir(parents=True, exist_ok=True)
     if resume:
         run.restore(load_checkpoint(checkpoint))
         run.ema = {k: v.to(device) for k, v in run.ema.items()}
