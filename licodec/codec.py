@@ -147,7 +147,7 @@ class Codec:
         position = self.weights.position(step)
         side = model.side_information(y, position)
         y = refine(
-            self.transforms, y, self.weights.gain(position), model.forecast(y, side),
+            self.transforms, y, self.weights.gain(position), lambda y: model.forecast(y, side),
             self.weights.lmbda(position), picture.color, picture.alpha, effort, is_precise(step),
         )  # fmt: skip
         return y, side

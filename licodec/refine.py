@@ -11,6 +11,7 @@ is that of Agustsson and Theis 2020, "Universally quantized neural compression".
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -39,64 +40,97 @@ _LEAST_MASS = 1e-30
 
 @torch.inference_mode(False)  # a caller's own would leave no way back through g_s
 def refine(
-    pair: Pair, y: Integers, gain: NDArray[np.float32], forecast: Forecast, lmbda: float,
-    color: NDArray[np.uint8], opacity: NDArray[np.uint8] | None, rounds: int, precise: bool,
+    pair: Pair, y: Integers, gain: NDArray[np.float32], forecast: Callable[[Integers], Forecast],
+    lmbda: float, color: NDArray[np.uint8], opacity: NDArray[np.uint8] | None, rounds: int,
+    precise: bool,
 ) -> Integers:  # fmt: skip
     """Latents of less R + λ·255²·mse than y; all (M, h, w), in 1/MEAN_UNIT of a step, not rounded to steps.
 
-    Each tile sees what the tiles before it have become, and stays as it is where it would come out worse.
+    Each tile sees what the tiles before it have become, and stays as it was where it comes out worse.
 
     Args:
         gain: (M,) what g_a's latents are multiplied by, to be in steps.
+        forecast: what latents would be coded with; asked again halfway, when they have moved.
         lmbda: weight of the mean squared error on 0 … 255 against bits per pixel.
         color: pixels (H, W, 1 or 3).
         opacity: (H, W) or None; what it hides does not count.
         rounds: steps of the descent, each of which goes through g_s forth and back.
     """
-    y = y.copy()
-    step = torch.from_numpy(gain)[:, None, None]
     _, h, w = y.shape
     boxes = tiles(h, w, pair.tile, 2 * pair.halo)
     ticks = track(range(len(boxes) * rounds), "refinement")
-    for inner, outer in boxes:
-        box = np.s_[:, outer[0] : outer[1], outer[2] : outer[3]]
-        mean = torch.from_numpy(forecast.means[box]).float() / MEAN_UNIT
-        sigma = torch.from_numpy(forecast.scales[forecast.indices[box]])
-        curvature = _CURVATURE + 1 / (math.log(2) * (sigma**2 + _LEAST_VARIANCE))
-        x, weight = _pixels(color, opacity, outer)
-        weight *= lmbda * 255**2 / len(x)
-        start = torch.from_numpy(y[box]).float() / MEAN_UNIT - mean
-        d = start.clone()
-        for i, _ in zip(range(rounds), ticks, strict=False):
-            sharpness = float(np.interp(i / max(1, rounds - 1), (0, 1), _SHARPNESS))
-            v, slope_of_v = soft_round(d, sharpness)
-            slope = pair.slope((v + mean) / step, x, weight, precise) / step
-            slope += rate_slope(v, sigma)
-            change = _STEP * (1 - i / rounds) * slope_of_v * slope / curvature
-            d -= change.clamp_(-_LARGEST_STEP, _LARGEST_STEP)
-        costs = []
-        for steps in (start.round(), d.round()):
-            distortion = pair.distortion((steps + mean) / step, x, weight, precise)
-            costs.append(distortion + float(bits(steps, sigma).sum(dtype=torch.float64)))
-        if costs[1] < costs[0]:
+    halfway = (rounds + 1) // 2
+    found = y
+    for part in filter(None, (range(halfway), range(halfway, rounds))):
+        known, found = forecast(found), found.copy()
+        for inner, outer in boxes:
+            tile = _Tile(pair, outer, known, gain, color, opacity, lmbda, precise)
+            d = tile.steps(found)
+            for i, _ in zip(part, ticks, strict=False):
+                tile.descend(d, 1 - i / rounds, i / max(1, rounds - 1))
+            latents = tile.latents(d)
+            if part.stop == rounds and tile.cost(d) >= tile.cost(tile.steps(y)):
+                latents = torch.from_numpy(y[tile.box])
             top, bottom, left, right = inner
-            found = cut(torch.round((d + mean) * MEAN_UNIT), inner, outer, 1)
-            y[:, top:bottom, left:right] = found.int().numpy()
-    return y
+            found[:, top:bottom, left:right] = cut(latents, inner, outer, 1).numpy()
+    return found
 
 
-def _pixels(
-    color: NDArray[np.uint8], opacity: NDArray[np.uint8] | None, box: Box
-) -> tuple[Tensor, Tensor]:
-    """x (C, H, W) in 0 … 1 within a box of latent positions, and a weight (H, W) that is 0 where nobody
-    sees it: beyond the image's border, and where it is transparent."""
-    top, bottom, left, right = (side * STRIDE for side in box)
-    x = torch.from_numpy(color[top:bottom, left:right]).permute(2, 0, 1).float() / 255
-    weight = torch.ones(x.shape[1:])
-    if opacity is not None:
-        weight *= torch.from_numpy(opacity[top:bottom, left:right] > 0)
-    missing = (0, right - left - x.shape[2], 0, bottom - top - x.shape[1])
-    return F.pad(x, missing), F.pad(weight, missing)
+class _Tile:
+    """A part of an image, and the latents that it is made of.
+
+    Attributes:
+        box: where the latents are.
+        mean, sigma: of the Gaussians that they are coded with, in steps.
+        x: pixels (C, H, W) in 0 … 1.
+        weight: (H, W) bits that a squared error of 1 is worth; 0 where nobody sees it: beyond the image's
+            border, and where it is transparent.
+    """
+
+    def __init__(
+        self, pair: Pair, outer: Box, forecast: Forecast, gain: NDArray[np.float32],
+        color: NDArray[np.uint8], opacity: NDArray[np.uint8] | None, lmbda: float, precise: bool,
+    ) -> None:  # fmt: skip
+        self.pair, self.precise = pair, precise
+        self.gain = torch.from_numpy(gain)[:, None, None]
+        top, bottom, left, right = outer
+        self.box = np.s_[:, top:bottom, left:right]
+        self.mean = torch.from_numpy(forecast.means[self.box]).float() / MEAN_UNIT
+        self.sigma = torch.from_numpy(forecast.scales[forecast.indices[self.box]])
+        top, bottom, left, right = (side * STRIDE for side in outer)
+        x = torch.from_numpy(color[top:bottom, left:right]).permute(2, 0, 1).float() / 255
+        weight = torch.full(x.shape[1:], lmbda * 255**2 / len(x))
+        if opacity is not None:
+            weight *= torch.from_numpy(opacity[top:bottom, left:right] > 0)
+        missing = (0, right - left - x.shape[2], 0, bottom - top - x.shape[1])
+        self.x, self.weight = F.pad(x, missing), F.pad(weight, missing)
+
+    def steps(self, y: Integers) -> Tensor:
+        """What a whole image's latents are here, in steps from their means."""
+        return torch.from_numpy(y[self.box]).float() / MEAN_UNIT - self.mean
+
+    def latents(self, d: Tensor) -> Tensor:
+        """These in 1/MEAN_UNIT again."""
+        return torch.round((d + self.mean) * MEAN_UNIT).int()
+
+    def descend(self, d: Tensor, pace: float, progress: float) -> None:
+        """One step of the descent, in place; pace falls and progress rises between 0 and 1."""
+        v, slope_of_v = soft_round(d, float(np.interp(progress, (0, 1), _SHARPNESS)))
+        slope = self.pair.slope(self._y(v), self.x, self.weight, self.precise) / self.gain
+        slope += rate_slope(v, self.sigma)
+        curvature = _CURVATURE + 1 / (math.log(2) * (self.sigma**2 + _LEAST_VARIANCE))
+        change = _STEP * pace * slope_of_v * slope / curvature
+        d -= change.clamp_(-_LARGEST_STEP, _LARGEST_STEP)
+
+    def cost(self, d: Tensor) -> float:
+        """R + λD in bits, once d is rounded."""
+        v = d.round()
+        distortion = self.pair.distortion(self._y(v), self.x, self.weight, self.precise)
+        return distortion + float(bits(v, self.sigma).sum(dtype=torch.float64))
+
+    def _y(self, v: Tensor) -> Tensor:
+        """What g_s takes."""
+        return (v + self.mean) / self.gain
 
 
 def soft_round(d: Tensor, sharpness: float) -> tuple[Tensor, Tensor]:

@@ -123,7 +123,7 @@ def test_what_is_transparent_does_not_count(shipped):
     bits = []
     for hidden in (None, opacity):
         found = refine(
-            codec.transforms, y, codec.weights.gain(position), model.forecast(y, z),
+            codec.transforms, y, codec.weights.gain(position), lambda y: model.forecast(y, z),
             codec.weights.lmbda(position), pixels, hidden, 5, False,
         )  # fmt: skip
         encoder = Encoder()
