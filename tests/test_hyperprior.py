@@ -7,6 +7,7 @@ import torch
 from click.testing import CliRunner
 from conftest import noise
 from PIL import Image
+from skimage import data
 from small_checkpoints import ARCHES, analyzed
 
 import licodec
@@ -18,7 +19,7 @@ from licodec.container import pack, unpack
 from licodec.errors import DamagedFileError, LicodecError
 from licodec.gaussian import MEAN_UNIT
 from licodec.hyper_networks import CONTEXT, HyperNetworks
-from licodec.hyperprior import Hyperprior, fronts
+from licodec.hyperprior import _Z_CURVATURE, Hyperprior, _cheapest, fronts
 from licodec.image import from_pillow
 from licodec.integer_nets import FLOAT32_SUMS, largest_sum
 from licodec.progress import watching
@@ -405,3 +406,30 @@ def test_bound_of_a_stored_file_holds(hyper_weights):
             )
             assert bound < FLOAT32_SUMS, arch
             limit = int(np.abs(own[f"integer.h_s.{i}.limit"]).max())
+
+
+def test_z_is_rounded_to_what_costs_least():
+    """Like the nearest step where all cost the same; else like a search over all steps."""
+    torch.manual_seed(0)
+    z = 3 * torch.randn(5, 6, 7)
+    same = torch.full((5, 129), 7.0)
+    assert torch.equal(_cheapest(z, same), z.round().int())
+    bits = 0.2 + (torch.arange(129) - 64).abs().float().sqrt() * torch.rand(5, 1) * 6
+    steps = torch.arange(-20, 21)
+    costs = bits[:, None, None, 44:85] + _Z_CURVATURE * (z[..., None] - steps) ** 2
+    found = _cheapest(z, bits)
+    assert torch.equal(found, steps[costs.argmin(-1)].int())
+    assert 0 < (found != z.round().int()).float().mean() < 0.3
+    assert torch.equal(_cheapest(torch.tensor([[[70.4]]]), bits[:1]), torch.tensor([[[70]]]).int())
+
+
+def test_cheaper_z_makes_smaller_files(monkeypatch):
+    image = Image.fromarray(data.coffee()[100:300, 100:420])
+    sizes = []
+    for curvature in (_Z_CURVATURE, 1e9):
+        monkeypatch.setattr("licodec.hyperprior._Z_CURVATURE", curvature)
+        encoded = licodec.encode(image, model="hyperprior", effort=0)
+        error = np.asarray(licodec.decode(encoded), float) - np.asarray(image)
+        sizes.append((len(encoded), np.mean(error**2)))
+    (size, mse), (size_of_nearest, mse_of_nearest) = sizes
+    assert size < size_of_nearest and mse < 1.003 * mse_of_nearest
