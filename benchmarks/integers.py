@@ -4,8 +4,9 @@
 
 EXPORT is what `licodec export` made of a run with a hyperprior, WEIGHTS what `licodec import` made of EXPORT.
 The floats are CompressAI's forward pass, which counts bits without coding any. A file's bytes are all of
-it: header, tables of 64 scales, the range coder's end. The encoder's echo and the surprises are left out,
-and transforms run in float32 on both sides. Weights with surprises are measured with them as well.
+it: header, tables of 64 scales, the range coder's end. The encoder's echo, its search and the surprises are
+left out, ẑ is the nearest step, and transforms run in float32 on both sides. Weights with surprises are
+measured with them as well.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import torch
 from PIL import Image
 
 import licodec
+from licodec import hyperprior
 from licodec.bench import datasets, metrics
 from licodec.bench.bdrate import bd_rate
 from licodec.bench.provenance import provenance
@@ -89,6 +91,7 @@ def main() -> None:
     parser.add_argument("--images", required=True, type=Path)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    hyperprior.Z_CURVATURE = 1e9  # the nearest step is then the best
     weights = Weights(arguments.weights)
     model = floats(arguments.export, ARCHITECTURES[weights.metadata["arch"]])
     images = [datasets.load(path) for path in datasets.collect([arguments.images])]

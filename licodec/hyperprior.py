@@ -54,7 +54,7 @@ T = TypeVar("T", bound=np.generic)
 
 Z_UNIT = 4
 """ẑ lies on quarters of a step, where its medians can be."""
-_Z_CURVATURE = 25.0
+Z_CURVATURE = 25.0
 """Bits that y takes more for a square step that ẑ is off (20 to 30 are alike; high-rate theory has 17)."""
 Z_LIMIT = 2**9 - 1
 """h_s sees ẑ clamped to ± this many quarters, so that no file can overflow its sums."""
@@ -353,7 +353,7 @@ def _cheapest(z: Tensor, bits: Tensor) -> Tensor:
         symbols = steps.long() + bins // 2
         symbols = torch.where((symbols < 0) | (symbols >= bins), bins, symbols)
         own = bits.gather(1, symbols.flatten(1)).reshape(z.shape)
-        costs.append(own + _Z_CURVATURE * (z - steps) ** 2)
+        costs.append(own + Z_CURVATURE * (z - steps) ** 2)
     return torch.where(costs[0] <= costs[1], below, below + 1).int()
 
 

@@ -19,7 +19,7 @@ from licodec.container import pack, unpack
 from licodec.errors import DamagedFileError, LicodecError
 from licodec.gaussian import MEAN_UNIT
 from licodec.hyper_networks import CONTEXT, HyperNetworks
-from licodec.hyperprior import _Z_CURVATURE, Hyperprior, _cheapest, fronts
+from licodec.hyperprior import Z_CURVATURE, Hyperprior, _cheapest, fronts
 from licodec.image import from_pillow
 from licodec.integer_nets import FLOAT32_SUMS, largest_sum
 from licodec.progress import watching
@@ -416,7 +416,7 @@ def test_z_is_rounded_to_what_costs_least():
     assert torch.equal(_cheapest(z, same), z.round().int())
     bits = 0.2 + (torch.arange(129) - 64).abs().float().sqrt() * torch.rand(5, 1) * 6
     steps = torch.arange(-20, 21)
-    costs = bits[:, None, None, 44:85] + _Z_CURVATURE * (z[..., None] - steps) ** 2
+    costs = bits[:, None, None, 44:85] + Z_CURVATURE * (z[..., None] - steps) ** 2
     found = _cheapest(z, bits)
     assert torch.equal(found, steps[costs.argmin(-1)].int())
     assert 0 < (found != z.round().int()).float().mean() < 0.3
@@ -426,8 +426,8 @@ def test_z_is_rounded_to_what_costs_least():
 def test_cheaper_z_makes_smaller_files(monkeypatch):
     image = Image.fromarray(data.coffee()[100:300, 100:420])
     sizes = []
-    for curvature in (_Z_CURVATURE, 1e9):
-        monkeypatch.setattr("licodec.hyperprior._Z_CURVATURE", curvature)
+    for curvature in (Z_CURVATURE, 1e9):
+        monkeypatch.setattr("licodec.hyperprior.Z_CURVATURE", curvature)
         encoded = licodec.encode(image, model="hyperprior", effort=0)
         error = np.asarray(licodec.decode(encoded), float) - np.asarray(image)
         sizes.append((len(encoded), np.mean(error**2)))
