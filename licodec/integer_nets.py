@@ -69,7 +69,10 @@ def exact_products() -> Iterator[None]:
 
 def _is_exact() -> bool:
     """Whether the program leaves float32 products alone: by what it says, and by one that shows it."""
-    if torch.get_float32_matmul_precision() != "highest":
+    try:
+        if torch.get_float32_matmul_precision() != "highest":
+            return False
+    except RuntimeError:  # it was said by `fp32_precision` of some backend
         return False
     odd = torch.full((64, 256), 2.0**15 + 1)
     with torch.autocast("cpu", enabled=False):

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -144,6 +146,21 @@ def test_onednn_stays_on_where_products_are_exact_anyway(monkeypatch):
     with exact_products():
         assert not torch.backends.mkldnn.enabled
     assert torch.backends.mkldnn.enabled
+
+
+@pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="an older torch")
+def test_precision_that_was_allowed_by_backend_is_heard():
+    """PyTorch then refuses to tell the precision as a whole, for the rest of the process."""
+    code = (
+        "import torch\n"
+        "from licodec.integer_nets import exact_products\n"
+        "torch.backends.cuda.matmul.fp32_precision = 'tf32'\n"
+        "with exact_products():\n"
+        "    print(torch.backends.mkldnn.enabled)\n"
+        "print(torch.backends.mkldnn.enabled)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]
 
 
 def test_the_last_thread_out_puts_onednn_back(allow):
