@@ -128,7 +128,8 @@ def effort(wanted: int | None, model: str | None, file: Path | None) -> int:
     if wanted == 0:
         return 0
     name, path = resolve(model, file)
-    can = name in SEARCHED and header(path)["__metadata__"].get("lambdas", "").strip("[ ]") != ""
+    lambdas = str(header(path)["__metadata__"].get("lambdas", ""))
+    can = name in SEARCHED and lambdas.strip("[ ]") != ""
     if wanted is None:
         return DEFAULT_EFFORT if can else 0
     if not can:
