@@ -10,14 +10,13 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import click
 
 import licodec
 from licodec import batch, files
-from licodec.container import MAX_PIXELS, SIGNATURE
+from licodec.container import MAX_PIXELS
 from licodec.errors import FileAccessError, LicodecError, family
 from licodec.progress import Bar, say, watching
 
@@ -161,10 +160,7 @@ def verify(
 
 
 def _plan(verb: str, inputs: tuple[str, ...], recursive: bool) -> batch.Plan:
-    def is_lic(path: Path) -> bool:
-        return files.starts_with(path, SIGNATURE)
-
-    return batch.plan(verb, inputs, ".lic", None, None, recursive, is_lic)
+    return batch.plan(verb, inputs, ".lic", None, None, recursive, files.is_lic)
 
 
 def _inspect(

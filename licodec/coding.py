@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from licodec import batch, catalogue, files, rate
-from licodec.container import MAX_PIXELS, SIGNATURE
+from licodec.container import MAX_PIXELS
 from licodec.progress import say
 
 if TYPE_CHECKING:
@@ -171,11 +171,8 @@ def decode(
         line = f"{image.width}x{image.height} {image.mode}, {seconds:.2f} s"
         return batch.Result(content, line, [] if quiet else notes)
 
-    def is_lic(path: Path) -> bool:
-        return files.starts_with(path, SIGNATURE)
-
     suffix = "." + (format_ or "png")
-    plan = batch.plan("decode", inputs, suffix, output, output_dir, recursive, is_lic)
+    plan = batch.plan("decode", inputs, suffix, output, output_dir, recursive, files.is_lic)
     _run("decode", plan, work, force, jobs, quiet)
 
 

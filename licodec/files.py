@@ -102,7 +102,7 @@ def open_image(path: str, max_pixels: int) -> Image.Image:
             _silence_libtiff()
         return image
     except UnidentifiedImageError as error:
-        if path != STANDARD and starts_with(Path(path), SIGNATURE):
+        if path != STANDARD and is_lic(Path(path)):
             raise UnsupportedImageError("is a .lic file already") from error
         raise UnsupportedImageError("not an image that can be read") from error
     except Image.DecompressionBombError as error:
@@ -205,10 +205,11 @@ def has_image_suffix(path: Path) -> bool:
     return format == "MPO" or format in FORMATS  # MPO: several JPEGs in one file
 
 
-def starts_with(path: Path, signature: bytes) -> bool:
+def is_lic(path: Path) -> bool:
+    """Whether a file begins as a .lic file does."""
     try:
         with path.open("rb") as file:
-            return file.read(len(signature)) == signature
+            return file.read(len(SIGNATURE)) == SIGNATURE
     except OSError:
         return True  # taken, so that its error is reported
 

@@ -138,7 +138,7 @@ class Hyperprior:
         hz, wz = padded.shape[1] // HYPER_STRIDE, padded.shape[2] // HYPER_STRIDE
         z = np.empty((self.N, hz, wz), dtype=np.int32)
         median = torch.from_numpy(self.z_median).float()[:, None, None] / Z_UNIT
-        tables = integer_softmax(interpolate(self.z_prior, position, STEPS))
+        tables = self._static_z_tables(position)
         bits = torch.from_numpy(np.log2(PMF_TOTAL / np.maximum(tables, 1))).float()
         for inner, outer in track(tiles(hz, wz, 2 * _TILE, _HALO), "hyper-analysis"):
             top, bottom, left, right = (HYPER_STRIDE * side for side in outer)
@@ -157,7 +157,7 @@ class Hyperprior:
             counts = self._z_counts(z, BINS)[:, None]
             chosen = self.z_distributions.choose(counts, position)
             return self.z_distributions.bits(counts, chosen, position)
-        tables = integer_softmax(interpolate(self.z_prior, position, STEPS))
+        tables = self._static_z_tables(position)
         return information(self._z_counts(z, tables.shape[1] - 1), tables)
 
     def quantize(self, y: Integers, side: Integers | None, position: int) -> Integers:
@@ -324,10 +324,14 @@ class Hyperprior:
             tile = tile[:, : places.shape[0], : places.shape[1]]
             yield places.ravel(), tile.flatten(1).T.contiguous()
 
+    def _static_z_tables(self, position: int) -> Pmf:
+        """(N, bins + 1) frequencies of ẑ's symbols, the same for all images."""
+        return integer_softmax(interpolate(self.z_prior, position, STEPS))
+
     def _code_z_tables(self, coder: Coder, position: int, z: Integers | None) -> Pmf:
         """(N, bins + 1) frequencies of ẑ's symbols, once what tells them, if anything does, is coded."""
         if self.z_distributions is None:
-            return integer_softmax(interpolate(self.z_prior, position, STEPS))
+            return self._static_z_tables(position)
         chosen = None
         if z is not None:
             chosen = self.z_distributions.choose(self._z_counts(z, BINS)[:, None], position)
