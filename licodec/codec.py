@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from licodec import alpha, catalogue, expected, transforms, weights
+from licodec import alpha, catalogue, expected, metadata, transforms, weights
 from licodec.attention_transforms import AttentionPair
 from licodec.catalogue import Z_DISTRIBUTIONS
 from licodec.container import (
@@ -238,8 +238,8 @@ class Codec:
         opacity = opacity_of(c)
         y = self.decode_latents(c, opacity)
         color = self.synthesize(y, c.height, c.width, c.mode, c.quality)
-        metadata = {k: v for k, v in c.chunks.items() if k != ALPHA}
-        return Picture(c.mode, color, opacity, metadata)
+        chunks = {k: v for k, v in c.chunks.items() if k != ALPHA}
+        return Picture(c.mode, color, opacity, chunks)
 
     def synthesize(
         self, y: Latents, height: int, width: int, mode: str, step: int
@@ -431,11 +431,13 @@ def decode(
     weights: str | Path | None = None,
     device: str = "auto",
     precision: str = "auto",
+    strip: bool = False,
     max_pixels: int = MAX_PIXELS,
 ) -> Image.Image:
     """Decode a .lic file to a Pillow image of its mode, with ICC, EXIF and XMP in `info`.
 
-    `weights` names a weights file to use instead of the installed ones.
+    `weights` names a weights file to use instead of the installed ones; `strip` leaves ICC, EXIF and XMP
+    out, and turns the pixels as EXIF said.
 
     Raises:
         UsageError: `data` is no bytes.
@@ -445,7 +447,8 @@ def decode(
     container = unpack(checked_bytes(data), max_pixels)
     codec, _ = open_codec(container.model_hash, device, precision, weights)
     with one_family():
-        return to_pillow(codec.decode(container))
+        image = to_pillow(codec.decode(container))
+    return metadata.strip(image) if strip else image
 
 
 def verify_latents(

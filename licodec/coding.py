@@ -153,7 +153,6 @@ def decode(
     """Decode .lic files to images; - is standard input or output."""
 
     def work(job: batch.Job) -> batch.Result:
-        from licodec import metadata
         from licodec import output as outputs
         from licodec.codec import decode as decode_bytes
 
@@ -162,11 +161,10 @@ def decode(
         data = files.read(job.source, max_pixels)
         began = time.perf_counter()
         image = decode_bytes(
-            data, weights=weights, device=device, precision=precision, max_pixels=max_pixels
-        )
+            data, weights=weights, device=device, precision=precision, strip=strip,
+            max_pixels=max_pixels,
+        )  # fmt: skip
         seconds = time.perf_counter() - began
-        if strip:
-            image = metadata.strip(image)
         content, notes = outputs.to_file(image, name)
         line = f"{image.width}x{image.height} {image.mode}, {seconds:.2f} s"
         return batch.Result(content, line, [] if quiet else notes)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import struct
 import zlib
 from dataclasses import dataclass, field
+from numbers import Real
 
-from licodec.errors import DamagedFileError, NewerFileError, TooLargeError
+from licodec.errors import DamagedFileError, NewerFileError, TooLargeError, UsageError
 
 # The high bit shows a 7-bit transfer, the newline a text-mode one, as in PNG.
 SIGNATURE = b"\x89LIC\n"
@@ -161,7 +162,10 @@ def refuse_large(width: int, height: int, max_pixels: int) -> None:
 
     Raises:
         TooLargeError: it is more than max_pixels.
+        UsageError: max_pixels is no number.
     """
+    if not isinstance(max_pixels, Real):
+        raise UsageError(f"max_pixels is a number of pixels, not {max_pixels!r}")
     if max(width, _LEAST_SIDE) * max(height, _LEAST_SIDE) <= max_pixels:
         return
     strip = f" (a side under {_LEAST_SIDE} counts as {_LEAST_SIDE})" * (

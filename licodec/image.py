@@ -40,9 +40,11 @@ def from_pillow(image: Image.Image, strip: bool = False) -> Picture:
     """Take over any 8-bit image; strip drops ICC, EXIF and XMP, and turns the pixels as EXIF said.
 
     Raises:
-        UnsupportedImageError: damaged, more than 8 bits a sample, or a colour space without a plain RGB
-            meaning.
+        UnsupportedImageError: damaged, without pixels, more than 8 bits a sample, or a colour space without
+            a plain RGB meaning.
     """
+    if not image.width or not image.height:
+        raise UnsupportedImageError(f"{image.width}x{image.height} is an image without pixels")
     notes: list[str] = []
     try:
         _refuse_deep(image)

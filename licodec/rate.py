@@ -16,6 +16,9 @@ DEFAULT_QUALITY = 50.0
 TOLERANCE = 0.02
 """A file that is this much smaller than wanted still counts as reaching it."""
 
+_MOST = 1e300
+"""Of a target: larger whole numbers are too large for arithmetic in floats."""
+
 _SUFFIXES = {"": 1, "k": 10**3, "M": 10**6, "Ki": 2**10, "Mi": 2**20}
 
 
@@ -35,8 +38,8 @@ class Target:
 
     def __post_init__(self) -> None:
         (value,) = (v for v in (self.size, self.bpp, self.psnr) if v is not None)
-        if not 0 < value < math.inf:
-            raise UsageError(f"a target of {value:g} makes no sense")
+        if not 0 < value <= _MOST:
+            raise UsageError(f"a target of {value} makes no sense")
 
     def bytes(self, pixels: int) -> float | None:
         """The size in bytes, for an image of so many pixels; None where the target is a PSNR."""

@@ -15,7 +15,7 @@ from licodec import catalogue, models, weights
 from licodec.codec import Codec, is_precise, latents_crc32, open_codec, verify_latents
 from licodec.container import pack, unpack
 from licodec.distributions import BINS, PMF_TOTAL, information
-from licodec.errors import DamagedFileError, ModelMissingError, UsageError
+from licodec.errors import DamagedFileError, ModelMissingError, UnsupportedImageError, UsageError
 from licodec.models import code_used, used_odds
 from licodec.rangecoder import Decoder, Encoder
 from licodec.training.export import write_weights
@@ -270,11 +270,13 @@ def test_metadata_is_kept_and_stripped(photo):
     buffer = io.BytesIO()
     photo.save(buffer, "JPEG", icc_profile=icc, exif=exif, xmp=b"<x:xmpmeta/>")
     image = Image.open(buffer)
-    kept = licodec.decode(licodec.encode(image))
+    data = licodec.encode(image)
+    kept = licodec.decode(data)
     assert kept.info["icc_profile"] == icc
     assert kept.info["xmp"] == b"<x:xmpmeta/>"
     assert kept.getexif()[0x010E] == "a description"
     assert not licodec.decode(licodec.encode(image, strip=True)).info
+    assert not licodec.decode(data, strip=True).info
 
 
 def test_wrong_latents_are_never_shown(encoded):
@@ -324,6 +326,19 @@ def test_what_is_no_image_is_said_with_how_to_get_one(thing):
 def test_what_is_no_file_is_said_with_how_to_get_one(thing, take):
     with pytest.raises(UsageError, match=r"bytes of a .lic file are wanted, not \w+; Path\(path\)"):
         take(thing)
+
+
+@pytest.mark.parametrize("limit", ["x", None])
+def test_a_limit_is_a_number(photo, encoded, limit):
+    for work in (licodec.encode, licodec.decode, licodec.info):
+        with pytest.raises(UsageError, match="max_pixels is a number"):
+            work(photo if work is licodec.encode else encoded, max_pixels=limit)
+
+
+@pytest.mark.parametrize("size", [(0, 5), (5, 0), (0, 0)])
+def test_an_image_without_pixels_is_refused(size):
+    with pytest.raises(UnsupportedImageError, match="without pixels"):
+        licodec.encode(Image.new("RGB", size))
 
 
 @pytest.mark.parametrize("kind", [bytearray, memoryview])

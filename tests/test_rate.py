@@ -143,7 +143,8 @@ def test_target_on_the_command_line(photo, tmp_path):
         {"quality": 50, "target_psnr": 30}, {"target_size": 100, "target_bpp": 1},
         {"target_bpp": 1, "target_psnr": 30}, {"target_size": 0}, {"target_bpp": -1},
         {"target_psnr": math.inf}, {"target_size": math.nan}, {"quality": math.nan}, {"quality": -1},
-        {"quality": "high"}, {"target_bpp": "1"},
+        {"quality": "high"}, {"target_bpp": "1"}, {"target_size": 10**400}, {"target_bpp": 10**400},
+        {"target_psnr": 10**400},
     ],
 )  # fmt: skip
 def test_two_rate_controls_or_a_senseless_one_are_usage_errors(controls):
