@@ -253,6 +253,19 @@ def test_cheap_commands_do_not_load_torch(arguments, lic):
     assert done.returncode == 0, done.stderr
 
 
+def test_a_config_that_cannot_run_is_refused_without_torch(tmp_path):
+    (tmp_path / "run.toml").write_text("[train]\nlr = 1e-3\n")
+    code = (
+        "import sys, licodec.cli\n"
+        f"try:\n licodec.cli.main(['train', {str(tmp_path / 'run.toml')!r}])\n"
+        "except SystemExit as e:\n assert e.code == 2\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.endswith("set train.steps or train.minutes\n")
+
+
 def test_pillow_opens_without_decoding(lic, photo):
     code = (
         "import sys, licodec\nfrom PIL import Image\n"

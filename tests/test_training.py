@@ -370,6 +370,21 @@ def test_bad_configs(raw, reason):
         configs.from_dict(raw)
 
 
+def test_the_command_line_stands_in_for_a_config(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text('[data]\npath = "a"\npatch = 64\n[train]\nout = "b"\n')
+    with pytest.raises(UsageError, match=r"set train.steps or train.minutes"):
+        configs.load(path)
+    given = configs.load(path, data={"path": "c"}, train={"steps": 3, "out": None})
+    assert (given.data.path, given.data.patch) == ("c", 64)
+    assert (given.train.steps, given.train.out) == (3, "b")
+    with pytest.raises(UsageError, match=r"train.minutes must be float"):
+        configs.load(path, train={"minutes": "x"})
+    path.write_text("train = 1\n")
+    with pytest.raises(UsageError, match=r"unknown section \[train\]"):
+        configs.load(path, train={"steps": 3})
+
+
 @pytest.mark.parametrize(
     "model",
     [

@@ -26,19 +26,14 @@ def train(
 ) -> None:  # fmt: skip
     """Train a model as CONFIG (TOML) says."""
     from licodec.training import config as configs
+
+    data = {"path": path}
+    run_of = {"init": init, "out": out, "steps": steps, "minutes": minutes}
+    # What is wrong with it is told before PyTorch takes its time.
+    settings = configs.load(config, data=data, train=run_of)
     from licodec.training import distributed
     from licodec.training.loop import train as run
 
-    settings = configs.load(config)
-    for section, key, value in (
-        (settings.data, "path", path),
-        (settings.train, "init", init),
-        (settings.train, "out", out),
-        (settings.train, "steps", steps),
-        (settings.train, "minutes", minutes),
-    ):
-        if value is not None:
-            setattr(section, key, value)
     with _reporter() as report:
         click.echo(run(settings, resume, report))
     distributed.leave()

@@ -120,8 +120,11 @@ class Config:
     """Only where the file has this section."""
 
 
-def load(path: str | Path) -> Config:
+def load(path: str | Path, **instead: dict[str, Any]) -> Config:
     """Read a config.
+
+    Args:
+        instead: of each section, values that stand in for the file's; None leaves these.
 
     Raises:
         UsageError: not TOML, an unknown key, or a value of the wrong type.
@@ -130,6 +133,10 @@ def load(path: str | Path) -> Config:
         raw = tomllib.loads(Path(path).read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: {error}") from error
+    for section, values in instead.items():
+        given = {key: value for key, value in values.items() if value is not None}
+        if isinstance(raw.setdefault(section, {}), dict):
+            raw[section].update(given)
     return from_dict(raw, str(path))
 
 
