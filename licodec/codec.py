@@ -406,7 +406,8 @@ def encode(
     refuse_large(image.width, image.height, max_pixels)
     adaptive_z = catalogue.adaptive_z(z_distributions, model, _weights_path(weights))
     rounds = catalogue.effort(effort, model, _weights_path(weights))
-    picture = from_pillow(image, strip)
+    with one_family():
+        picture = from_pillow(image, strip)
     return encode_picture(picture, rate, model, device, precision, weights, adaptive_z, rounds)
 
 
@@ -448,7 +449,7 @@ def decode(
     codec, _ = open_codec(container.model_hash, device, precision, weights)
     with one_family():
         image = to_pillow(codec.decode(container))
-    return metadata.strip(image) if strip else image
+        return metadata.strip(image) if strip else image
 
 
 def verify_latents(

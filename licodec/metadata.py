@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 from PIL import Image, ImageOps
@@ -118,9 +117,12 @@ def attach(image: Image.Image, chunks: dict[bytes, bytes]) -> None:
 
 def upright(image: Image.Image) -> Image.Image:
     """The image turned as its EXIF says; for whoever drops the EXIF or cannot write it."""
-    with contextlib.suppress(Exception):  # an EXIF that cannot be parsed turns nothing
+    try:
         return ImageOps.exif_transpose(image)
-    return image
+    except MemoryError:
+        raise
+    except Exception:  # an EXIF that cannot be parsed turns nothing
+        return image
 
 
 def strip(image: Image.Image) -> Image.Image:

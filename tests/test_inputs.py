@@ -279,6 +279,20 @@ def test_stripping_turns_the_pixels_as_the_orientation_said(verb, tmp_path):
         assert np.sqrt((error**2).mean()) < 20
 
 
+def test_an_image_that_cannot_be_turned_for_lack_of_memory_is_not_handed_out(monkeypatch):
+    image = Image.open(io.BytesIO(file(rgb(), "JPEG", exif=orientation())))
+    data = licodec.encode(image)
+
+    def fail(image):
+        raise MemoryError
+
+    monkeypatch.setattr(ImageOps, "exif_transpose", fail)
+    with pytest.raises(licodec.OutOfMemoryError):
+        licodec.decode(data, strip=True)
+    with pytest.raises(licodec.OutOfMemoryError):
+        licodec.encode(image, strip=True)
+
+
 @pytest.mark.parametrize("orientation_value", range(1, 9))
 def test_every_orientation_acts_once(orientation_value, tmp_path):
     image = Image.open(io.BytesIO(file(rgb(), "JPEG", exif=orientation(orientation_value))))
