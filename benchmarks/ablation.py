@@ -88,7 +88,7 @@ def configured(options: argparse.Namespace, **changes: Any) -> Any:
 def prepare(options: argparse.Namespace, work: Path) -> None:
     """Counts of the training and held-out images, and the tables that stage (b) fits to them."""
     from licodec.training.data import Images
-    from licodec.training.tasks import Distributions
+    from licodec.training.stages import Distributions
 
     config = configured(options)
     device = torch.device("cpu")
@@ -108,29 +108,30 @@ def prepare(options: argparse.Namespace, work: Path) -> None:
 def run(name: str, options: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Train, export and encode one variant."""
     changes = dict(VARIANTS[name])
-    import licodec.distributions
+    import licodec.entropy.tables
 
-    bins = licodec.distributions.BINS = changes.pop("bins", licodec.distributions.BINS)
-    from licodec import image_distributions
-    from licodec.training import loop, model, tasks
-    from licodec.training.counts import Counts
-    from licodec.training.export import export
+    bins = licodec.entropy.tables.BINS = changes.pop("bins", licodec.entropy.tables.BINS)
+    from licodec.entropy import image_distributions
+    from licodec.training import loop, stages
+    from licodec.training.codecs import factorized
+    from licodec.training.convert.export import export
+    from licodec.training.fit.counts import Counts
 
     if changes.pop("soft", False):
-        image_distributions.analysis_input = model.analysis_input = soft_input
+        image_distributions.analysis_input = factorized.analysis_input = soft_input
     if changes.pop("plain", False):
-        image_distributions.analysis_input = model.analysis_input = plain_input
+        image_distributions.analysis_input = factorized.analysis_input = plain_input
     config = configured(options, **changes)
     out = work / name.replace(" ", "-")
     config.train = dataclasses.replace(config.train, out=str(out))
     kept = torch.load(work / "counts.pt", mmap=True, weights_only=True)
     state = {k: inner_log2(v, bins) if "prior" in k else v for k, v in kept["state"].items()}
 
-    class Kept(tasks.Distributions):
+    class Kept(stages.Distributions):
         def __init__(self, config: Any, device: torch.device) -> None:
             self.config, self.device = config, device
             m = config.model
-            adaptive = model.Adaptive(m.N, m.M, m.lambdas, m.width, m.z_channels, m.groups,
+            adaptive = factorized.Adaptive(m.N, m.M, m.lambdas, m.width, m.z_channels, m.groups,
                                       m.kernel_size, m.classes)  # fmt: skip
             adaptive.load_state_dict(state, strict=False)
             for key in state:
@@ -205,8 +206,8 @@ def encoded(weights: Path, folder: str) -> dict[str, Any]:
 
     from licodec.codec import Codec
     from licodec.container import pack
-    from licodec.image import from_pillow
-    from licodec.weights import load
+    from licodec.io.image import from_pillow
+    from licodec.weights.file import load
 
     codec = Codec(load(weights), "cpu", "float32")
     sizes = {f"{model} {q}": 0 for model in ("factorized", "adaptive") for q in QUALITIES}

@@ -22,15 +22,15 @@ import torch
 from PIL import Image
 
 import licodec
-from licodec import hyperprior
 from licodec.bench import datasets, metrics
 from licodec.bench.bdrate import bd_rate
 from licodec.bench.provenance import provenance
-from licodec.catalogue import ARCHITECTURES
-from licodec.training.export import write_weights
-from licodec.training.hyperprior import Hyperprior
-from licodec.training.start import read_state
-from licodec.weights import Weights
+from licodec.entropy import hyperprior
+from licodec.training.codecs.hyperprior import Hyperprior
+from licodec.training.convert.export import write_weights
+from licodec.training.start.klt import read_state
+from licodec.weights.catalogue import ARCHITECTURES
+from licodec.weights.file import Weights
 
 
 def floats(export: Path, arch: str) -> Hyperprior:

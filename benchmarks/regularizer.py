@@ -31,10 +31,10 @@ from licodec.bench.provenance import provenance
 from licodec.errors import LicodecError
 from licodec.training import config as configs
 from licodec.training.checkpoint import load_checkpoint
+from licodec.training.codecs.hyperprior import Hyperprior
 from licodec.training.data import Images, central
-from licodec.training.hyperprior import Hyperprior
 from licodec.training.loop import Run, advance, train
-from licodec.training.tasks import make_task
+from licodec.training.stages import make_task
 
 PAPER: dict[str, dict[str, float]] = {
     "hyperprior": {

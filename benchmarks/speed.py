@@ -30,7 +30,7 @@ from PIL import Image
 
 import licodec
 from licodec.codec import verify_latents
-from licodec.training import compressai_layers  # noqa: F401  (makes compressai importable)
+from licodec.training.codecs import compressai_layers  # noqa: F401  (makes compressai importable)
 
 
 def median_s(work: Callable[[], object], repeats: int) -> float:
@@ -127,7 +127,7 @@ def context_model(arch: str, image: Image.Image) -> dict[str, float]:
     """
     from compressai.models import Cheng2020Attention, JointAutoregressiveHierarchicalPriors
 
-    from licodec.training.import_checkpoint import import_checkpoint
+    from licodec.training.convert.import_checkpoint import import_checkpoint
 
     kinds = {"mbt2018": JointAutoregressiveHierarchicalPriors, "cheng2020-attn": Cheng2020Attention}
     torch.manual_seed(0)

@@ -9,9 +9,9 @@ Importing this package loads neither torch nor numpy; the first encode or decode
 
 from __future__ import annotations
 
-from licodec import process
+from licodec import signals
 
-process.guard()
+signals.guard()
 
 from typing import TYPE_CHECKING, Any
 

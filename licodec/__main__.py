@@ -1,11 +1,11 @@
-from licodec import process
+from licodec import signals
 
 
 def main() -> None:
     """Where both `licodec` and `python -m licodec` begin."""
-    from licodec import cli
+    from licodec.cli import main
 
-    process.run(cli.main)
+    signals.run(main.main)
 
 
 if __name__ == "__main__":

@@ -19,9 +19,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from licodec import alpha, catalogue, expected, metadata, transforms, weights
-from licodec.attention_transforms import AttentionPair
-from licodec.catalogue import Z_DISTRIBUTIONS
 from licodec.container import (
     ALPHA,
     MAX_PIXELS,
@@ -32,22 +29,28 @@ from licodec.container import (
     refuse_large,
     unpack,
 )
+from licodec.entropy.gaussian import MEAN_UNIT
+from licodec.entropy.hyperprior import Hyperprior
+from licodec.entropy.tabled import MODELS, Model
 from licodec.errors import (
     DamagedFileError,
     ModelMissingError,
     UsageError,
     one_family,
 )
-from licodec.gaussian import MEAN_UNIT
-from licodec.hyperprior import Hyperprior
-from licodec.image import Picture, from_pillow, to_pillow
 from licodec.info import checked_bytes
-from licodec.models import MODELS, Model
+from licodec.io import alpha, metadata
+from licodec.io.image import Picture, from_pillow, to_pillow
+from licodec.latent_search import refine
+from licodec.networks import transforms
+from licodec.networks.attention import AttentionPair
+from licodec.networks.transforms import STRIDE
 from licodec.rangecoder import LATENTS_PER_BYTE, Decoder, Encoder
-from licodec.rate import Target, highest_within_size, lowest_with_psnr, rate_control
-from licodec.refine import refine
-from licodec.transforms import STRIDE
-from licodec.weights import Weights
+from licodec.rate_control import Target, highest_within_size, lowest_with_psnr, rate_control
+from licodec.weights import catalogue, schema
+from licodec.weights import file as weights_file
+from licodec.weights.catalogue import Z_DISTRIBUTIONS
+from licodec.weights.file import Weights
 
 Latents = NDArray[np.int32]
 
@@ -81,7 +84,7 @@ class Codec:
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
         self.weights = weights
         self.offers = catalogue.models(weights.path)
-        expected.check(weights)
+        schema.check(weights)
         arch = weights.metadata.get("arch")
         self.unit = 1 if arch is None else MEAN_UNIT
         pair = AttentionPair if arch == "cheng2020-attn" else transforms.Pair
@@ -315,7 +318,7 @@ def latents_crc32(y: NDArray[np.int32]) -> int:
 
 @lru_cache(maxsize=4)
 def _codec(path: Path, device: str, precision: str) -> Codec:
-    return Codec(weights.load(path), device, precision)
+    return Codec(weights_file.load(path), device, precision)
 
 
 def open_codec(
@@ -342,7 +345,7 @@ def open_codec(
     path = _weights_path(file)
     with _LOADING:
         if isinstance(source, bytes):
-            return _codec(weights.by_hash(source, path).path, device, precision), ""
+            return _codec(weights_file.by_hash(source, path).path, device, precision), ""
         name, path = catalogue.resolve(source, path)
         return _codec(path, device, precision), name
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from licodec import catalogue
 from licodec.container import ALPHA, EXIF, ICC, MAX_PIXELS, QUALITY_STEPS, XMP, Container, unpack
 from licodec.errors import ModelMissingError, UsageError
+from licodec.weights import catalogue
 
 _NAMES = {ALPHA: "alpha", ICC: "icc", EXIF: "exif", XMP: "xmp"}
 

@@ -49,7 +49,7 @@ def hyper_weights(tmp_path_factory):
     """Architecture to a small weights file, imported from CompressAI's class; in one folder."""
     from small_checkpoints import ARCHES, checkpoint
 
-    from licodec.training.import_checkpoint import import_checkpoint
+    from licodec.training.convert.import_checkpoint import import_checkpoint
 
     folder = tmp_path_factory.mktemp("weights")
     found = {}

@@ -29,11 +29,11 @@ import atheris
 
 with atheris.instrument_imports(include=["licodec"]):
     import licodec
-    from licodec import catalogue
     from licodec.codec import latents_crc32, opacity_of, open_codec
     from licodec.container import Container, pack, unpack
-    from licodec.output import to_file
+    from licodec.io.output import to_file
     from licodec.rangecoder import Decoder
+    from licodec.weights import catalogue
 
 import torch
 from PIL import Image

@@ -6,19 +6,19 @@ import numpy as np
 import torch
 from PIL import Image
 
-from licodec import weights
 from licodec.codec import Codec, is_precise, open_codec
-from licodec.distributions import BINS, count_values
-from licodec.gaussian import MEAN_UNIT, MIXTURE_TOTAL
-from licodec.hyperprior import Hyperprior
-from licodec.surprises import starts
-from licodec.training import surprises
-from licodec.training.export import write_weights, z_tensors
-from licodec.training.import_checkpoint import SCALES
-from licodec.training.model import DistributionNets
-from licodec.weights import STEPS
+from licodec.entropy.gaussian import MEAN_UNIT, MIXTURE_TOTAL
+from licodec.entropy.hyperprior import Hyperprior
+from licodec.entropy.scale_shifts import starts
+from licodec.entropy.tables import BINS, count_values
+from licodec.training.codecs.factorized import DistributionNets
+from licodec.training.convert.export import write_weights, z_tensors
+from licodec.training.convert.import_checkpoint import SCALES
+from licodec.training.fit import scale_shifts
+from licodec.weights import file as weights_file
+from licodec.weights.file import STEPS
 
-from licodec.training import compressai_layers  # noqa: F401  isort: skip  makes compressai importable
+from licodec.training.codecs import compressai_layers  # noqa: F401  isort: skip  makes compressai importable
 from compressai.models import (
     Cheng2020Attention,
     JointAutoregressiveHierarchicalPriors,
@@ -69,7 +69,7 @@ def checkpoint(arch: str, path, sizes: tuple[int, ...] | None = None) -> dict:
 def with_z_distributions(path: Path, photo: Image.Image) -> Path:
     """A weights file's tensors, and nets that have learnt the distributions of ẑ of a photograph and
     of its negative."""
-    loaded = weights.load(path)
+    loaded = weights_file.load(path)
     model = Hyperprior(loaded)
     pair = Codec(loaded).transforms
     rates = np.arange(len(loaded.numpy("log_gain")))
@@ -106,7 +106,7 @@ def analyzed(path: Path, photo: Image.Image, quality: float) -> tuple[Codec, int
 
 def with_surprises(path: Path, folder: Path, name: str) -> Path:
     """A weights file's tensors, and surprises of random weights, some blocks in halves."""
-    loaded = weights.load(path)
+    loaded = weights_file.load(path)
     M, scales = loaded.numpy("log_gain").shape[1], len(loaded.numpy("scales"))
     rng = np.random.default_rng(0)
     blocks = np.array([1, 1, 1, *[3] * ((M - 3) // 3)], np.int16)
@@ -120,7 +120,7 @@ def with_surprises(path: Path, folder: Path, name: str) -> Path:
         "surprises.blocks": blocks,
         "surprises.weights": (rng.integers(-300, 900, (M, 2 * M)) * behind).astype(np.int16),
         "surprises.own": own.astype(np.int16),
-        "surprises.table": surprises.of_magnitudes(SCALES),
+        "surprises.table": scale_shifts.of_magnitudes(SCALES),
         "surprises.mixture": mixture,
     }
     return write_weights(folder, name, loaded.tensors("") | tensors, loaded.metadata, {})

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from licodec import catalogue, weights
-from licodec.training.export import write_weights
+from licodec.training.convert.export import write_weights
+from licodec.weights import catalogue
+from licodec.weights import file as weights_file
 
 
 def small_weights(folder: Path) -> Path:
     """The shipped weights, each axis cut down: 8 channels of latents, 16 of everything else, two rates."""
-    shipped = weights.load(catalogue.resolve("adaptive")[1])
+    shipped = weights_file.load(catalogue.resolve("adaptive")[1])
     K, M = shipped.numpy("log_gain").shape
     sizes = {K: 2, M: 8, 2 * M: 16, M // 8: 8, 128: 16, 24: 8, 25: 9, 768: 256}
     tensors = {

@@ -11,15 +11,16 @@ from conftest import noise
 from PIL import Image
 
 import licodec
-from licodec import catalogue, models, weights
 from licodec.codec import Codec, is_precise, latents_crc32, open_codec, verify_latents
 from licodec.container import pack, unpack
-from licodec.distributions import BINS, PMF_TOTAL, information
+from licodec.entropy import tabled
+from licodec.entropy.tabled import code_used, used_odds
+from licodec.entropy.tables import BINS, PMF_TOTAL, information
 from licodec.errors import DamagedFileError, ModelMissingError, UnsupportedImageError, UsageError
-from licodec.models import code_used, used_odds
 from licodec.rangecoder import Decoder, Encoder
-from licodec.training.export import write_weights
-from licodec.weights import Weights
+from licodec.training.convert.export import write_weights
+from licodec.weights import file as weights_file
+from licodec.weights.file import Weights, catalogue
 
 MODELS = ("adaptive", "factorized")
 
@@ -128,9 +129,9 @@ def test_how_many_channels_an_encoder_takes_at_once_shows_nowhere(name, seen_sha
     y *= seen
     side = model.side_information(y, 300, seen)
     streams, parts = [], []
-    for groups in (models._groups, lambda order, y, band: _singles(order)):
+    for groups in (tabled._groups, lambda order, y, band: _singles(order)):
         monkeypatch.setattr(
-            models, "_groups", lambda *a, groups=groups: parts.append([*groups(*a)]) or parts[-1]
+            tabled, "_groups", lambda *a, groups=groups: parts.append([*groups(*a)]) or parts[-1]
         )
         encoder = Encoder()
         assert (model.code_latents(encoder, 300, 20, 24, y, side, seen) == y).all()
@@ -206,10 +207,12 @@ def test_an_echo_is_worth_its_bits(monkeypatch):
 _TILES = """
 import numpy as np
 from skimage import data
-from licodec import catalogue, transforms, weights
+from licodec.weights import catalogue
+from licodec.networks import transforms
+from licodec.weights import file as weights_file
 
 image = np.ascontiguousarray(data.astronaut()[:301, :403])
-loaded = weights.load(catalogue.resolve("adaptive")[1])
+loaded = weights_file.load(catalogue.resolve("adaptive")[1])
 gain = loaded.gain(loaded.position(150))
 whole, *tiled = (
     transforms.Pair(loaded.torch("g_a."), loaded.torch("g_s."), "cpu", "float32", tile)
@@ -306,7 +309,7 @@ def test_altered_weights_are_refused(tmp_path):
     copy = tmp_path / path.name
     copy.write_bytes(altered)
     with pytest.raises(ModelMissingError, match="altered"):
-        weights.load(copy)
+        weights_file.load(copy)
 
 
 @pytest.mark.parametrize("quality", [-1, 101, float("nan")])
@@ -361,13 +364,13 @@ def test_unknown_model(photo):
 
 
 def test_weights_without_side_tables_say_so(photo, tmp_path):
-    whole = weights.load(catalogue.resolve("adaptive")[1])
+    whole = weights_file.load(catalogue.resolve("adaptive")[1])
     tensors = {k: v for k, v in whole.tensors("").items() if k != "z_prior"}
     path = write_weights(tmp_path, "partial", tensors, whole.metadata, {})
     with pytest.raises(UsageError, match="offers factorized, not adaptive"):
         licodec.encode(photo, model="adaptive", weights=path)
     with pytest.raises(ModelMissingError, match="offers factorized, not adaptive"):
-        Codec(weights.load(path)).model("adaptive")
+        Codec(weights_file.load(path)).model("adaptive")
     container = unpack(licodec.encode(photo, weights=path))
     assert not container.adaptive
     with pytest.raises(DamagedFileError, match="flag"):

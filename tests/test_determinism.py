@@ -14,13 +14,13 @@ _SCRIPT = """
 import sys, torch, licodec, json
 from licodec.codec import Codec, open_codec
 from licodec.container import unpack
-from licodec import weights
+from licodec.weights import file as weights_file
 threads, onednn, precision, path = sys.argv[1:]
 torch.set_num_threads(int(threads))
 torch.backends.mkldnn.enabled = onednn == "on"
 data = open(path, "rb").read()
 container = unpack(data)
-codec = Codec(weights.by_hash(container.model_hash), "cpu", precision)
+codec = Codec(weights_file.by_hash(container.model_hash), "cpu", precision)
 y = codec.decode_latents(container)
 from licodec.codec import latents_crc32
 image = codec.decode(container)
@@ -64,7 +64,8 @@ def test_latents_do_not_depend_on_the_machine(
 _HYPER = """
 import sys, torch, json
 from pathlib import Path
-from licodec import codec, weights
+from licodec import codec
+from licodec.weights import file as weights_file
 from licodec.container import unpack
 threads, onednn, precision, *paths = sys.argv[1:]
 torch.set_num_threads(int(threads))
@@ -114,10 +115,11 @@ def test_integer_synthesis_is_exact_where_floats_are_not():
     import numpy as np
     import torch
 
-    from licodec import catalogue, weights
-    from licodec.models import Adaptive
+    from licodec.entropy.tabled import Adaptive
+    from licodec.weights import catalogue
+    from licodec.weights import file as weights_file
 
-    loaded = weights.load(catalogue.resolve("adaptive")[1])
+    loaded = weights_file.load(catalogue.resolve("adaptive")[1])
     model = Adaptive(loaded)
     rng = np.random.default_rng(0)
     z = rng.integers(-9, 10, (model.Z, 32)).astype(np.int32)

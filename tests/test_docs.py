@@ -4,7 +4,7 @@ from pathlib import Path
 import click
 import pytest
 
-from licodec.cli import main
+from licodec.cli.main import main
 from licodec.container import SIGNATURE, Container, pack
 
 ROOT = Path(__file__).resolve().parent.parent

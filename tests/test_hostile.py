@@ -17,8 +17,8 @@ from conftest import noise
 from PIL import Image
 
 import licodec
-from licodec import container, files, transforms, weights
-from licodec.cli import main
+from licodec import container
+from licodec.cli.main import main
 from licodec.codec import open_codec
 from licodec.container import pack, unpack
 from licodec.errors import (
@@ -29,8 +29,11 @@ from licodec.errors import (
     TooLargeError,
     family,
 )
-from licodec.image import Picture
+from licodec.io import files
+from licodec.io.image import Picture
+from licodec.networks import transforms
 from licodec.rangecoder import LATENTS_PER_BYTE, Encoder
+from licodec.weights import file as weights_file
 
 MUST_FAIL = Path(__file__).resolve().parent / "golden" / "must-fail"
 GOLDEN = Path(__file__).resolve().parent / "golden" / "ok"
@@ -429,7 +432,8 @@ def test_a_signal_during_an_import_is_quiet(tmp_path, photo, module, number):
 
 def test_a_program_that_imports_licodec_keeps_its_handlers():
     code = (
-        "import signal; before = signal.getsignal(2), signal.getsignal(15); import licodec, licodec.cli\n"
+        "import signal; before = signal.getsignal(2), signal.getsignal(15)\n"
+        "import licodec, licodec.cli.main\n"
         "assert (signal.getsignal(2), signal.getsignal(15)) == before"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -471,7 +475,7 @@ def test_a_real_lack_of_memory_is_one_line(tmp_path):
     noise(6000, 5000, "RGB").save(tmp_path / "large.png", compress_level=1)
     script = (
         "import resource, sys\n"
-        "from licodec.cli import main\n"
+        "from licodec.cli.main import main\n"
         "main(['encode', sys.argv[1], '--quiet'], standalone_mode=False)\n"
         "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (used + 3 * 10**8,) * 2)\n"
@@ -531,4 +535,4 @@ def test_links_are_written_through(tmp_path):
 
 def test_weights_that_have_no_end_are_refused():
     with pytest.raises(ModelMissingError):
-        weights.Weights(Path("/dev/zero"))
+        weights_file.Weights(Path("/dev/zero"))

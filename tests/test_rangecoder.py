@@ -3,7 +3,7 @@ from decimal import ROUND_HALF_EVEN, Decimal, localcontext
 import numpy as np
 import pytest
 
-from licodec.distributions import (
+from licodec.entropy.tables import (
     _EXP2,
     BINS,
     LOG2_UNIT,

@@ -130,7 +130,7 @@ def _encoding_distributions(
     """Run the preset, and show it."""
     from rich.console import Console
 
-    from licodec.bench import encoding_distributions as preset
+    from licodec.bench import paper1 as preset
     from licodec.bench.plots import save_plot
     from licodec.bench.progress import Bar
     from licodec.bench.report import table

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 # This import makes `import compressai` possible on CPU builds of torch, so it stands first.
-from licodec.training import compressai_layers  # noqa: F401  isort: skip
+from licodec.training.codecs import compressai_layers  # noqa: F401  isort: skip
 from compressai.zoo.image import model_architectures
 from compressai.zoo.pretrained import load_pretrained
 from torch import nn

@@ -6,12 +6,12 @@ import torch
 
 from licodec.bench.complexity import Complexity, count
 from licodec.codec import open_codec
-from licodec.distributions import BINS
-from licodec.hyper_networks import HYPER_STRIDE, HyperNetworks
-from licodec.hyperprior import Hyperprior
-from licodec.pdf_transform import SIDE_LENGTH, PdfAnalysis, PdfSynthesis
-from licodec.transforms import STRIDE
-from licodec.weights import Weights
+from licodec.entropy.hyperprior import Hyperprior
+from licodec.entropy.pdf_transform import SIDE_LENGTH, PdfAnalysis, PdfSynthesis
+from licodec.entropy.tables import BINS
+from licodec.networks.hyper import HYPER_STRIDE, HyperNetworks
+from licodec.networks.transforms import STRIDE
+from licodec.weights.file import Weights
 
 
 def decoder_complexity(model: str, width: int, height: int) -> Complexity:

@@ -22,7 +22,7 @@ class Licodec(Codec):
     quality_step = 0.5
 
     def missing(self) -> str | None:
-        from licodec import catalogue
+        from licodec.weights import catalogue
 
         try:
             catalogue.resolve(self.model)

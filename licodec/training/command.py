@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from licodec.catalogue import ARCHITECTURES
+from licodec.weights.catalogue import ARCHITECTURES
 
 
 @click.command()
@@ -87,7 +87,7 @@ def export(checkpoint: str, output_dir: str | None, name: str) -> None:
 
     Of a codec with a hyperprior it is a state dict of CompressAI's, for `licodec import`.
     """
-    from licodec.training.export import export as run
+    from licodec.training.convert.export import export as run
 
     click.echo(run(checkpoint, output_dir, name))
 
@@ -104,7 +104,7 @@ def import_(
     checkpoint: str, arch: str, calibrate: str | None, output_dir: str, name: str | None
 ) -> None:
     """Turn a CompressAI checkpoint into a hashed weights file, its entropy path in integers."""
-    from licodec.training.import_checkpoint import import_checkpoint as run
+    from licodec.training.convert.import_checkpoint import import_checkpoint as run
 
     click.echo(run(checkpoint, arch, calibrate, output_dir, name or arch))
     if calibrate is None:

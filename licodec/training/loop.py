@@ -28,7 +28,7 @@ from licodec.training.checkpoint import load_checkpoint, save_checkpoint, stages
 from licodec.training.config import Config
 from licodec.training.data import Images
 from licodec.training.optimizers import Muon
-from licodec.training.tasks import Task, make_task
+from licodec.training.stages import Task, make_task
 
 _MAX_BAD_STEPS = 20
 """A step without a finite gradient is left out; so many in a row mean that the run is lost."""

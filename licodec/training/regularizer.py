@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from licodec.training import config as configs
-from licodec.training.compressai_layers import GaussianConditional, MaskedConv2d
+from licodec.training.codecs.compressai_layers import GaussianConditional, MaskedConv2d
 
 _UNIT = 16.0
 """Levels (of 256) for each 1 that the nets put out: their outputs stay near 1."""

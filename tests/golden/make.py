@@ -21,7 +21,7 @@ from skimage import data
 import licodec
 from licodec.codec import open_codec
 from licodec.container import ALPHA, Container, pack, unpack
-from licodec.image import from_pillow
+from licodec.io.image import from_pillow
 
 HERE = Path(__file__).resolve().parent
 PRECISE: dict[str, Any] = {"device": "cpu", "precision": "float32"}

@@ -21,7 +21,7 @@ sys.path.insert(0, str(HERE.parent))
 
 from small_checkpoints import ARCHES, checkpoint, with_surprises  # noqa: E402
 
-from licodec.training.import_checkpoint import import_checkpoint  # noqa: E402
+from licodec.training.convert.import_checkpoint import import_checkpoint  # noqa: E402
 
 SMALL = {"cheng2020-attn": (12,)}
 

@@ -1,0 +1,220 @@
+"""The command line: parse, one library call, print."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import click
+
+import licodec
+from licodec.cli import batch
+from licodec.container import MAX_PIXELS
+from licodec.errors import FileAccessError, LicodecError, family
+from licodec.io import files
+from licodec.progress import Bar, say, watching
+
+_ELSEWHERE = {
+    "encode": "licodec.cli.encode_decode:encode",
+    "decode": "licodec.cli.encode_decode:decode",
+    "bench": "licodec.bench.command:bench",
+    "train": "licodec.training.command:train",
+    "export": "licodec.training.command:export",
+    "import": "licodec.training.command:import_",
+}
+"""Commands of other files, loaded when asked for."""
+
+
+class Commands(click.Group):
+    """Turns whatever goes wrong into one line and its exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [
+            "encode", "decode", "info", "verify", "models", "bench", "train", "export", "import",
+        ]  # fmt: skip
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name in _ELSEWHERE:
+            module, _, attribute = _ELSEWHERE[name].partition(":")
+            command: click.Command = getattr(importlib.import_module(module), attribute)
+            return command
+        return super().get_command(ctx, name)
+
+    def main(
+        self, args: Sequence[str] | None = None, prog_name: str | None = None,
+        complete_var: str | None = None, standalone_mode: bool = True, **extra: Any,
+    ) -> Any:  # fmt: skip
+        run = partial(super().main, args, "licodec", complete_var, False, **extra)
+        if not standalone_mode:
+            return run()
+        try:
+            code: Any = run()
+            if not code:
+                sys.stdout.flush()
+        except click.exceptions.NoArgsIsHelpError as error:
+            say(error.format_message())
+            code = error.exit_code
+        except click.ClickException as error:
+            context = getattr(error, "ctx", None)
+            where = f"; see {context.command_path} --help" if context else ""
+            complain(error.format_message().rstrip(".") + where)
+            code = error.exit_code
+        except click.Abort:
+            code = 128 + signal.SIGINT
+        except OSError as error:  # of --help and --version, and of the flush
+            code = _report(error)
+        sys.exit(code)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            with warnings.catch_warnings():  # Pillow's, of odd metadata above all
+                warnings.simplefilter("always", UserWarning)
+                warnings.showwarning = lambda message, *_: complain(f"note: {message}")
+                super().invoke(ctx)
+        except KeyboardInterrupt:
+            complain("interrupted")
+            ctx.exit(128 + signal.SIGINT)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise
+        except Exception as error:
+            ctx.exit(_report(error))
+
+
+def _report(error: Exception) -> int:
+    """Say what went wrong; the exit code for it."""
+    if os.environ.get("LICODEC_DEBUG"):
+        raise error
+    if isinstance(error, OSError):  # whoever reads or writes an image has made it a LicodecError
+        where = error.filename or "cannot write standard output"
+        error = FileAccessError(f"{where}: {error.strerror or error}")
+    failure = family(error)
+    complain(str(failure))
+    return failure.exit_code
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(licodec.__version__, "-V", "--version", message="licodec %(version)s")
+def main() -> None:
+    """A learned image codec: smaller than JPEG, the same on every machine."""
+
+
+def complain(message: str) -> None:
+    say(f"licodec: {' '.join(message.split())}")
+
+
+@main.command()
+@click.argument("inputs", nargs=-1, required=True, metavar="IN...")
+@click.option(
+    "--json", "as_json", is_flag=True, help="One JSON object, or a list for several files."
+)
+@click.option("-r", "--recursive", is_flag=True, help="Go into folders.")
+def info(inputs: tuple[str, ...], as_json: bool, recursive: bool) -> None:
+    """Show what .lic files hold, without decoding them."""
+
+    def line(row: dict[str, Any]) -> str:
+        own = (
+            ", adaptive distributions" if row["distributions"] == "adaptive" != row["model"] else ""
+        )
+        streams = ", ".join(f"{name} {size}" for name, size in row["streams"].items())
+        return (
+            f"{row['file']}: {row['width']}x{row['height']} {row['mode']}, {row['bytes']} bytes, "
+            f"{row['bpp']} bpp, {row['model']}@{row['model_hash']}, quality {row['quality']:g}{own} "
+            f"({streams})"
+        )
+
+    plan = _plan("info", inputs, recursive)
+    _inspect(plan, as_json, 2**62, lambda data: licodec.info(data, 2**62), line)
+
+
+@main.command()
+@click.argument("inputs", nargs=-1, required=True, metavar="IN...")
+@click.option("--deep", is_flag=True, help="Decode the latents and compare their checksum.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="One JSON object, or a list for several files."
+)
+@click.option("--max-pixels", type=click.IntRange(1), default=MAX_PIXELS, show_default=True)
+@click.option("--weights", metavar="FILE", help="Weights that are not installed.")
+@click.option("-r", "--recursive", is_flag=True, help="Go into folders.")
+def verify(
+    inputs: tuple[str, ...], deep: bool, as_json: bool, max_pixels: int, weights: str | None,
+    recursive: bool,
+) -> None:  # fmt: skip
+    """Check .lic files against their checksums."""
+
+    def check(data: bytes) -> dict[str, Any]:
+        row = licodec.info(data, max_pixels)
+        if deep:
+            from licodec.codec import verify_latents
+
+            row["latents_crc32"] = verify_latents(data, max_pixels, weights)
+        return {"ok": True, "deep": deep, "latents_crc32": row["latents_crc32"]}
+
+    plan = _plan("verify", inputs, recursive)
+    _inspect(plan, as_json, max_pixels, check, lambda row: f"{row['file']}: ok")
+
+
+def _plan(verb: str, inputs: tuple[str, ...], recursive: bool) -> batch.Plan:
+    return batch.plan(verb, inputs, ".lic", None, None, recursive, files.is_lic)
+
+
+def _inspect(
+    plan: batch.Plan, as_json: bool, max_pixels: int,
+    look: Callable[[bytes], dict[str, Any]], line: Callable[[dict[str, Any]], str],
+) -> None:  # fmt: skip
+    """Print a row for every input; the exit code is the worst failure's."""
+    rows, worst = [], 0
+    for note in plan.notes:
+        say(f"licodec: note: {note}")
+    for job in plan.jobs:
+        source = job.source
+        try:
+            if job.problem:
+                raise job.problem
+            with Bar(source) as bar, watching(bar.update):
+                row = {"file": source, **look(files.read(source, max_pixels))}
+        except LicodecError as error:
+            complain(f"{source}: {error}")
+            worst = max(worst, error.exit_code)
+            row = {"file": source, "ok": False, "error": str(error)}
+        else:
+            if not as_json:
+                click.echo(line(row))
+        rows.append(row)
+    if as_json:
+        click.echo(json.dumps(rows[0] if len(rows) == 1 else rows))
+    if worst:
+        sys.exit(worst)
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True)
+def models(as_json: bool) -> None:
+    """List the models that are installed."""
+    from licodec.weights import catalogue
+
+    rows: list[dict[str, Any]] = []
+    for path in catalogue.installed():
+        try:
+            offered = catalogue.models(path)
+        except LicodecError as error:
+            complain(f"note: {error}")
+            continue
+        for name in offered:
+            default = name == catalogue.NAMES[0] and not any(row["default"] for row in rows)
+            rows.append(
+                {"model": name, "weights": path.stem, "hash": path.stem.rsplit("-", 1)[-1],
+                 "bytes": path.stat().st_size, "default": default}
+            )  # fmt: skip
+    if as_json:
+        click.echo(json.dumps(rows))
+        return
+    for row in rows:
+        mark = " (default)" if row["default"] else ""
+        click.echo(f"{row['model']}@{row['hash']}  {row['weights']}, {row['bytes']:,} bytes{mark}")

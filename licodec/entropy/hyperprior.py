@@ -1,0 +1,411 @@
+"""Hyperprior codecs: how y becomes a stream, by one traversal for both directions.
+
+    y ─ h_a ─► z ─ round ─► ẑ ─ coder                         h_a floats: it decides no probability
+                            └ counts ─► tables of ẑ            the image's own, where it is asked for
+    ẑ ─ h_s ─► scales (and means) ─► Gaussians ─► coder of y   integers from here on
+         ├──── + surprises of channels before ──────┤          where the weights have them
+         └──── + context of ŷ ─ entropy parameters ─┘          mbt2018, cheng2020-attn
+
+Everything is an integer: ŷ in 1/64 of a step (MEAN_UNIT), ẑ in quarters. With a context, positions
+go by wavefronts: (i, j) at time 3i + j, when all that a 5x5 mask lets it see is known. The encoder
+knows all of ŷ and runs context and parameters over many positions at once; being integers, they
+are what the decoder computes front by front.
+
+Ballé et al. 2018, "Variational image compression with a scale hyperprior"; Minnen et al. 2018, "Joint
+autoregressive and hierarchical priors for learned image compression"; Cheng et al. 2020.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from licodec.entropy.gaussian import MEAN_UNIT, SCALE_UNIT, Forecast, Gaussians, to_steps
+from licodec.entropy.image_distributions import ImageDistributions
+from licodec.entropy.integer_nets import IntegerNet, Shape, exact_products
+from licodec.entropy.scale_shifts import PARTS, Surprises
+from licodec.entropy.tables import (
+    BINS,
+    PMF_TOTAL,
+    code_values,
+    count_values,
+    information,
+    integer_softmax,
+    interpolate,
+)
+from licodec.networks.hyper import CONTEXT, HYPER_STRIDE, MaskedConv, hyper_analysis
+from licodec.networks.transforms import cut, tiles
+from licodec.progress import track
+from licodec.rangecoder import Coder, Encoder, Pmf
+from licodec.weights.catalogue import Z_DISTRIBUTIONS
+from licodec.weights.file import STEPS, Weights
+from licodec.weights.schema import LARGEST_LIMIT
+
+Integers = NDArray[np.int32]
+Mask = NDArray[np.bool_]
+T = TypeVar("T", bound=np.generic)
+
+Z_UNIT = 4
+"""ẑ lies on quarters of a step, where its medians can be."""
+Z_CURVATURE = 25.0
+"""Bits that y takes more for a square step that ẑ is off (20 to 30 are alike; high-rate theory has 17)."""
+Z_LIMIT = 2**9 - 1
+"""h_s sees ẑ clamped to ± this many quarters, so that no file can overflow its sums."""
+CONTEXT_LIMIT = 2**8 - 1
+"""The context sees ŷ clamped to ± this many steps."""
+OUTPUT_LIMIT = 2**20 - 1
+"""Scales and means are clamped to ± this many of their units."""
+SCALE_THRESHOLD_UNIT = 2**10
+"""Predicted scales are integers in this fraction of a step."""
+
+_DECONV = {a: Shape("deconv", 5, a) for a in ("relu", "leaky")}
+_CONV = {a: Shape("conv", 3, a) for a in ("relu", "leaky", "none")}
+_SUBPIXEL = Shape("subpixel", 3, "leaky")
+_MINNEN = (_DECONV["leaky"], _DECONV["leaky"], _CONV["none"])
+SYNTHESIS = {
+    "bmshj2018-hyperprior": (_DECONV["relu"], _DECONV["relu"], _CONV["relu"]),
+    "mbt2018-mean": _MINNEN,
+    "mbt2018": _MINNEN,
+    "cheng2020-attn": (_CONV["leaky"], _SUBPIXEL, _CONV["leaky"], _SUBPIXEL, _CONV["none"]),
+}
+"""The layers of h_s."""
+PREDICTION = (Shape("conv", 1, "none"),)
+"""The context's layer, over columns of twelve neighbours."""
+PARAMETERS = (Shape("conv", 1, "leaky"), Shape("conv", 1, "leaky"), Shape("conv", 1, "none"))
+"""The layers of the entropy parameters."""
+
+_TILE = 16
+"""Positions of z a side that h_s sees at once; bounds the memory."""
+_HALO = 4
+"""Positions of z around a tile that its result depends on, at most."""
+_BATCH = 2**12
+"""Positions of y whose parameters are computed at once; bounds the memory."""
+
+_EARLY, _LATE = slice(0, 8), slice(8, MaskedConv.TAPS)
+"""The context's taps of which a position has known all for three times, and the others: those to the right
+in the row above, and those in its own row."""
+
+
+class Hyperprior:
+    """The entropy model of one weights file.
+
+    Args:
+        weights: the file.
+        adaptive: code ẑ by the image's own distributions, for which the file must have nets.
+    """
+
+    def __init__(self, weights: Weights, adaptive: bool = False) -> None:
+        self.arch = weights.metadata["arch"]
+        tensors = weights.tensors("integer.")
+        self.h_s = IntegerNet(tensors, "integer.h_s", SYNTHESIS[self.arch], Z_LIMIT)
+        self.has_context = self.arch in CONTEXT
+        if self.has_context:
+            self.context = IntegerNet(tensors, "integer.context", PREDICTION, CONTEXT_LIMIT)
+            self.parameters = IntegerNet(
+                tensors, "integer.parameters", PARAMETERS, max(self.h_s.limit, self.context.limit)
+            )
+        self.surprises = None
+        mixture = None
+        if "surprises.order" in weights and not self.has_context:
+            parts = (weights.numpy(f"surprises.{part}") for part in PARTS)
+            self.surprises = Surprises(*parts)
+            mixture = weights.numpy("surprises.mixture")
+        self.about_means = self.arch == "mbt2018-mean" or self.surprises is not None
+        self.gaussians = Gaussians(weights.numpy("scales"), mixture)
+        self.scales = (weights.numpy("scales") / SCALE_UNIT).astype(np.float32)
+        self.index_of = _indices(weights.numpy("scale_thresholds"))
+        self.z_prior = weights.numpy("z_prior")
+        self.z_median = weights.numpy("z_median").astype(np.int32)
+        self.N, self.M = len(self.z_median), weights.numpy("log_gain").shape[1]
+        self.h_a = hyper_analysis(self.arch, self.N, self.M)
+        self.h_a.load_state_dict(weights.torch("h_a."))
+        self.h_a.eval()
+        self.z_distributions = ImageDistributions(weights, Z_DISTRIBUTIONS) if adaptive else None
+
+    @torch.inference_mode()
+    def side_information(self, y: Integers, position: int, seen: Mask | None = None) -> Integers:
+        """Symbols of ẑ (N, ⌈h/4⌉, ⌈w/4⌉) for y (M, h, w) in 1/MEAN_UNIT: the encoder's choice."""
+        _, h, w = y.shape
+        down, right = -h % HYPER_STRIDE, -w % HYPER_STRIDE
+        padded = np.pad(y, ((0, 0), (0, down), (0, right)), mode="edge")
+        hz, wz = padded.shape[1] // HYPER_STRIDE, padded.shape[2] // HYPER_STRIDE
+        z = np.empty((self.N, hz, wz), dtype=np.int32)
+        median = torch.from_numpy(self.z_median).float()[:, None, None] / Z_UNIT
+        tables = self._static_z_tables(position)
+        bits = torch.from_numpy(np.log2(PMF_TOTAL / np.maximum(tables, 1))).float()
+        for inner, outer in track(tiles(hz, wz, 2 * _TILE, _HALO), "hyper-analysis"):
+            top, bottom, left, right = (HYPER_STRIDE * side for side in outer)
+            part = torch.from_numpy(padded[:, top:bottom, left:right]).float() / MEAN_UNIT
+            part = part.abs() if self.arch == "bmshj2018-hyperprior" else part
+            with torch.autocast("cpu", enabled=False):  # a caller's own
+                raw = self.h_a(part[None])[0]
+            tile = cut(_cheapest(raw - median, bits), inner, outer, 1)
+            z[:, inner[0] : inner[1], inner[2] : inner[3]] = tile.numpy()
+        return z
+
+    def side_bits(self, z: Integers | None, position: int) -> float:
+        """Information of ẑ's symbols under their tables, and of what tells these."""
+        assert z is not None
+        if self.z_distributions is not None:
+            counts = self._z_counts(z, BINS)[:, None]
+            chosen = self.z_distributions.choose(counts, position)
+            return self.z_distributions.bits(counts, chosen, position)
+        tables = self._static_z_tables(position)
+        return information(self._z_counts(z, tables.shape[1] - 1), tables)
+
+    def quantize(self, y: Integers, side: Integers | None, position: int) -> Integers:
+        """ŷ (M, h, w) that a decoder would get for y and ẑ's symbols, both in 1/MEAN_UNIT."""
+        if not self.about_means:
+            return to_steps(y) * MEAN_UNIT
+        _, h, w = y.shape
+        side = self.side_information(y, position) if side is None else side
+        return self.code_latents(Encoder(), position, h, w, y, side)
+
+    def forecast(self, y: Integers, side: Integers) -> Forecast:
+        """What y (M, h, w) would be coded with, ẑ's symbols given; only where there is no context."""
+        M, h, w = y.shape
+        rows = self._rows(y)
+        index, mean = np.empty((h * w, M), np.uint8), np.empty((h * w, M), np.int32)
+        with exact_products():
+            for places, outputs in self._synthesized(side, h, w):
+                told = self._decide(outputs)
+                if self.surprises is not None:
+                    self._surprised(Encoder(), rows[places], *told, places, w, keep=True)
+                index[places], mean[places] = told
+        return Forecast(self._planes(index, h, w), self._planes(mean, h, w), self.scales)
+
+    def code_latents(
+        self, coder: Coder, position: int, h: int, w: int,
+        y: Integers | None = None, z: Integers | None = None, seen: Mask | None = None,
+    ) -> Integers:  # fmt: skip
+        """Code ẑ, then ŷ, seen or not; the decoder passes neither y nor z.
+
+        Args:
+            position: on the rate axis, 0 … (K-1)·STEPS.
+            y: (M, h, w) in 1/MEAN_UNIT, not yet rounded to steps.
+            z: symbols, as `side_information` gives them.
+
+        Returns:
+            ŷ (M, h, w) in 1/MEAN_UNIT.
+        """
+        hz, wz = -(-h // HYPER_STRIDE), -(-w // HYPER_STRIDE)
+        flat = None if z is None else z.reshape(-1)
+        counts = np.full(self.N, hz * wz)
+        tables = self._code_z_tables(coder, position, z)
+        z = code_values(coder, flat, counts, tables).reshape(self.N, hz, wz)
+        rows = None if y is None else self._rows(y)
+        with exact_products():
+            if self.has_context:
+                y_hat = self._code_fronts(coder, z, h, w, rows)
+            else:
+                y_hat = self._code_tiles(coder, z, h, w, rows)
+        return self._planes(y_hat, h, w)
+
+    def _rows(self, y: Integers) -> Integers:
+        """(h·w, M) of y (M, h, w)."""
+        return np.ascontiguousarray(y.reshape(self.M, -1).T)
+
+    def _planes(self, rows: NDArray[T], h: int, w: int) -> NDArray[T]:
+        """(M, h, w) of rows (h·w, M)."""
+        return np.ascontiguousarray(rows.T).reshape(self.M, h, w)
+
+    def _code_tiles(
+        self, coder: Coder, z: Integers, h: int, w: int, y: Integers | None
+    ) -> Integers:
+        """Without a context: ŷ (h·w, M), tile by tile of z."""
+        y_hat = np.empty((h * w, self.M), dtype=np.int32)
+        for places, outputs in self._synthesized(z, h, w):
+            index, mean = self._decide(outputs)
+            known = None if y is None else y[places]
+            if self.surprises is not None:
+                y_hat[places] = self._surprised(coder, known, index, mean, places, w)
+                continue
+            values = None if known is None else to_steps(known - mean).ravel()
+            steps = self.gaussians.code(coder, values, index.ravel(), None)
+            y_hat[places] = steps.reshape(index.shape) * MEAN_UNIT + mean
+        return y_hat
+
+    def _surprised(
+        self, coder: Coder, y: Integers | None, index: NDArray[np.uint8], mean: Integers,
+        places: NDArray[np.int64], w: int, keep: bool = False,
+    ) -> Integers:  # fmt: skip
+        """ŷ (n, M) at the places of a tile, as `Surprises.code` has it."""
+        assert self.surprises is not None
+        height = int(places[-1] // w - places[0] // w) + 1
+        known = None if y is None else y.T
+        shape = height, len(places) // height
+        return self.surprises.code(
+            coder, self.gaussians, known, index.T, mean.T, *shape, keep
+        ).T  # fmt: skip
+
+    def _code_fronts(
+        self, coder: Coder, z: Integers, h: int, w: int, y: Integers | None
+    ) -> Integers:
+        """With a context: ŷ (h·w, M), front by front."""
+        hyper = torch.empty(h * w, 2 * self.M, dtype=torch.int16)
+        for places, outputs in self._synthesized(z, h, w):
+            hyper[torch.from_numpy(places)] = outputs.short()
+        neighbours = _Neighbours(h, w, self.M)
+        if y is not None:
+            steps = to_steps(y)
+            neighbours.know(np.arange(h * w), steps)
+            batches = np.split(np.arange(h * w), range(_BATCH, h * w, _BATCH))
+            parts = [
+                self._predict(self._begin(hyper, neighbours, b), neighbours, b)
+                for b in track(batches, "parameters")
+            ]
+            index, mean = (np.concatenate(p) for p in zip(*parts, strict=True))
+            for front in track(fronts(h, w), "latents"):
+                values = steps[front].ravel()
+                self.gaussians.code(coder, values, index[front].ravel(), mean[front].ravel())
+            return steps * MEAN_UNIT
+        steps = np.empty((h * w, self.M), dtype=np.int32)
+        for block in track(_blocks(h, w), "latents"):
+            context, parameters = self._begin(hyper, neighbours, np.concatenate(block))
+            stop = 0
+            for front in block:
+                start, stop = stop, stop + len(front)
+                begun = context[start:stop], parameters[start:stop]
+                index, mean = self._predict(begun, neighbours, front)
+                coded = self.gaussians.code(coder, None, index.ravel(), mean.ravel())
+                steps[front] = coded = coded.reshape(-1, self.M)
+                neighbours.know(front, coded)
+        return steps * MEAN_UNIT
+
+    def _begin(
+        self, hyper: Tensor, neighbours: _Neighbours, places: NDArray[np.int64]
+    ) -> tuple[Tensor, Tensor]:
+        """What three fronts have in common: the sums (n, O) of the context's layer and of the parameters'
+        first, as far as they do not see these fronts."""
+        return (
+            self.context.layers[0].sums(neighbours.columns(places, _EARLY)),
+            self.parameters.layers[0].sums(hyper[torch.from_numpy(places)].float()),
+        )
+
+    def _predict(
+        self, begun: tuple[Tensor, Tensor], neighbours: _Neighbours, places: NDArray[np.int64]
+    ) -> tuple[NDArray[np.uint8], Integers]:
+        """Scale indices and means (n, M) of positions whose neighbours are known."""
+        (context,), (first, *others) = self.context.layers, self.parameters.layers
+        late = neighbours.columns(places, _LATE)
+        seen = context.finish(context.sums(late, _EARLY.stop * self.M, begun[0]))
+        x = first.finish(first.sums(seen, 2 * self.M, begun[1]))
+        for layer in others:
+            x = layer.rows(x)
+        return self._decide(x)
+
+    def _decide(self, outputs: Tensor) -> tuple[NDArray[np.uint8], Integers]:
+        """Scale indices and means (n, M) from (n, 2M), or (n, M) where there are no means."""
+        integers = outputs.int().numpy()
+        index = self.index_of[integers[:, : self.M] + LARGEST_LIMIT]
+        if integers.shape[1] == self.M:
+            return index, np.zeros(index.shape, dtype=np.int32)
+        return index, integers[:, self.M :]
+
+    def _synthesized(
+        self, z: Integers, h: int, w: int
+    ) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+        """(positions (n,) in 0 … h·w - 1, h_s's outputs (n, O)), tile by tile."""
+        z_hat = np.clip(z * np.int64(Z_UNIT) + self.z_median[:, None, None], -Z_LIMIT, Z_LIMIT)
+        seen = torch.from_numpy(z_hat.astype(np.float32))
+        place = np.arange(h * w).reshape(h, w)
+        for inner, outer in track(tiles(z.shape[1], z.shape[2], _TILE, _HALO), "hyper-synthesis"):
+            part = seen[:, outer[0] : outer[1], outer[2] : outer[3]]
+            tile = cut(self.h_s.plane(part), inner, outer, HYPER_STRIDE)
+            top, left = inner[0] * HYPER_STRIDE, inner[2] * HYPER_STRIDE
+            places = place[top : top + tile.shape[1], left : left + tile.shape[2]]
+            tile = tile[:, : places.shape[0], : places.shape[1]]
+            yield places.ravel(), tile.flatten(1).T.contiguous()
+
+    def _static_z_tables(self, position: int) -> Pmf:
+        """(N, bins + 1) frequencies of ẑ's symbols, the same for all images."""
+        return integer_softmax(interpolate(self.z_prior, position, STEPS))
+
+    def _code_z_tables(self, coder: Coder, position: int, z: Integers | None) -> Pmf:
+        """(N, bins + 1) frequencies of ẑ's symbols, once what tells them, if anything does, is coded."""
+        if self.z_distributions is None:
+            return self._static_z_tables(position)
+        chosen = None
+        if z is not None:
+            chosen = self.z_distributions.choose(self._z_counts(z, BINS)[:, None], position)
+        chosen = self.z_distributions.code_side(coder, position, chosen)
+        return self.z_distributions.tables(position, chosen)[:, 0]
+
+    def _z_counts(self, z: Integers, bins: int) -> NDArray[np.int64]:
+        """How often each channel of ẑ (N, h, w) has each symbol: (N, bins + 1)."""
+        return count_values(z.reshape(-1), np.repeat(np.arange(self.N), z[0].size), self.N, bins)
+
+
+def _cheapest(z: Tensor, bits: Tensor) -> Tensor:
+    """The whole steps by z (N, h, w), medians taken off, that cost least: ẑ's own bits, and those that y
+    takes more for what rounding loses.
+
+    Args:
+        bits: (N, bins + 1) of the symbols.
+    """
+    bins = bits.shape[1] - 1
+    below = z.floor()
+    costs = []
+    for steps in (below, below + 1):
+        symbols = steps.long() + bins // 2
+        symbols = torch.where((symbols < 0) | (symbols >= bins), bins, symbols)
+        own = bits.gather(1, symbols.flatten(1)).reshape(z.shape)
+        costs.append(own + Z_CURVATURE * (z - steps) ** 2)
+    return torch.where(costs[0] <= costs[1], below, below + 1).int()
+
+
+def _indices(thresholds: NDArray[np.int32]) -> NDArray[np.uint8]:
+    """How many thresholds lie below each integer of ±LARGEST_LIMIT: a look instead of a search."""
+    above = np.clip(thresholds.astype(np.int64) + 1 + LARGEST_LIMIT, 0, 2 * LARGEST_LIMIT + 1)
+    found = np.bincount(above, minlength=2 * LARGEST_LIMIT + 2).cumsum(dtype=np.uint8)
+    indices: NDArray[np.uint8] = found[:-1]
+    return indices
+
+
+class _Neighbours:
+    """What the context sees of ŷ: a canvas with a margin of zeros, and its twelve taps."""
+
+    def __init__(self, h: int, w: int, M: int) -> None:
+        stride = w + 4
+        self.canvas = torch.zeros((h + 2) * stride, M)
+        rows, columns = np.divmod(np.arange(h * w), w)
+        self.places = torch.from_numpy((rows + 2) * stride + columns + 2)
+        taps = [(row - 2) * stride + column - 2 for row in range(3) for column in range(5)]
+        self.taps = torch.tensor(taps[: MaskedConv.TAPS])
+
+    def know(self, places: NDArray[np.int64], steps: Integers) -> None:
+        """Enter ŷ (n, M) in steps."""
+        at = self.places[torch.from_numpy(places)]
+        seen = torch.from_numpy(steps).clamp(-CONTEXT_LIMIT, CONTEXT_LIMIT).float()
+        self.canvas.index_copy_(0, at, seen)
+
+    def columns(self, places: NDArray[np.int64], taps: slice) -> Tensor:
+        """(n, taps · M): some of the twelve taps of each position, row by row."""
+        at = self.places[torch.from_numpy(places)][:, None] + self.taps[taps]
+        return F.embedding(at, self.canvas).flatten(1)
+
+
+def fronts(h: int, w: int) -> list[NDArray[np.int64]]:
+    """Positions of an h x w plane by time 3·row + column, rows rising within a time."""
+    rows, columns = np.divmod(np.arange(h * w), w)
+    time = 3 * rows + columns
+    order = np.argsort(time, kind="stable")
+    front: list[NDArray[np.int64]] = np.split(order, np.flatnonzero(np.diff(time[order])) + 1)
+    return front
+
+
+def _blocks(h: int, w: int) -> list[list[NDArray[np.int64]]]:
+    """The fronts of each three times: a position's first eight taps lie in blocks before its own."""
+
+    def block(front: NDArray[np.int64]) -> int:
+        row, column = divmod(int(front[0]), w)
+        return row + column // 3
+
+    return [list(group) for _, group in groupby(fronts(h, w), block)]

@@ -1,0 +1,253 @@
+"""How latents become a stream: one traversal for both directions, and what the encoder chooses.
+
+Here are the models whose tables go by channel and class; `hyperprior` has the others.
+
+factorized:  y ────────────────────────────────────── static tables ─► coder      (Ballé 2018)
+adaptive:    y ─┬ counts ─ h_a ─► z ─ coder ─► h_s ─┐
+                └ contexts ─► classes ──────────────┴─ tables ─► coder            (paper 1, by classes)
+
+Ahead of y, both tell which channels are silent, 0 throughout, and of these nothing else is coded.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from licodec.entropy.classes import Classes, Contexts, Features, bands, magnitudes
+from licodec.entropy.hyperprior import Hyperprior
+from licodec.entropy.image_distributions import ImageDistributions
+from licodec.entropy.tables import BINS, PMF_TOTAL, code_values, integer_softmax, interpolate
+from licodec.entropy.threads import one_blas_thread
+from licodec.progress import track
+from licodec.rangecoder import Coder, Pmf
+from licodec.weights.catalogue import ARCHITECTURES
+from licodec.weights.file import STEPS, Weights
+
+Integers = NDArray[np.int32]
+Mask = NDArray[np.bool_]
+
+_TOLD_FROM = 256
+"""Latent positions from which on a file tells which channels it uses: what it costs is little there, and
+the time saved is much."""
+
+
+class Model(Protocol):
+    """An entropy model. `position` is the rate, 0 … (K-1)·STEPS.
+
+    y and ŷ (M, h, w) are in steps for `Tabled` models, in 1/MEAN_UNIT of a step for hyperpriors.
+    """
+
+    def side_information(self, y: Integers, position: int, seen: Mask | None = None) -> Any:
+        """What the encoder finds out before it codes: its choice of what goes ahead of y."""
+
+    def side_bits(self, side: Any, position: int) -> float:
+        """Information of the side stream under its tables."""
+
+    def quantize(self, y: Integers, side: Any, position: int) -> Integers:
+        """ŷ as a decoder would get it for y and its side information, which is found out where it is None."""
+
+    def code_latents(
+        self, coder: Coder, position: int, h: int, w: int,
+        y: Integers | None = None, side: Any = None, seen: Mask | None = None,
+    ) -> Integers:  # fmt: skip
+        """Code side stream and latents, and return ŷ; the decoder passes neither y nor side.
+
+        Latents that are not `seen` (h, w) do not matter: a model may leave them out, and return 0.
+        """
+
+
+class Side(NamedTuple):
+    """What the encoder of a `Tabled` model finds out before it codes."""
+
+    z: Integers | None
+    used: Mask
+    """(M,) channels that are not 0 throughout."""
+    classes: Classes
+    """(channels, h, w) of their latents, in coding order."""
+
+
+class Tabled(ABC):
+    """A model with a table for each channel and class."""
+
+    contexts: Contexts
+    """Sort the latents of a channel into the classes that `tables` tells apart."""
+
+    @abstractmethod
+    def side_information(self, y: Integers, position: int, seen: Mask | None = None) -> Side:
+        """z, and the classes of y."""
+
+    @abstractmethod
+    def code_side(self, coder: Coder, position: int, z: Integers | None) -> Integers | None:
+        """Code the side stream; z is None when decoding."""
+
+    @abstractmethod
+    def tables(self, position: int, z: Integers | None) -> Pmf:
+        """(M, C, bins + 1) integer frequencies of each channel and class."""
+
+    @abstractmethod
+    def side_bits(self, side: Side, position: int) -> float:
+        """As in Model."""
+
+    def quantize(self, y: Integers, side: Side | None, position: int) -> Integers:
+        return y
+
+    def code_latents(
+        self, coder: Coder, position: int, h: int, w: int,
+        y: Integers | None = None, side: Side | None = None, seen: Mask | None = None,
+    ) -> Integers:  # fmt: skip
+        with one_blas_thread():
+            return self._code_latents(coder, position, h, w, y, side, seen)
+
+    def _code_latents(
+        self, coder: Coder, position: int, h: int, w: int,
+        y: Integers | None, side: Side | None, seen: Mask | None,
+    ) -> Integers:  # fmt: skip
+        tables = self.tables(position, self.code_side(coder, position, side and side.z))
+        used = code_used(coder, tables, count_seen(seen, h * w), side and side.used)
+        contexts = self.contexts.among(used)
+        thresholds = contexts.at(position)
+        frequencies = tables[contexts.order].astype(np.float64)
+        C, entries = tables.shape[1:]
+        out = np.zeros((len(tables), h, w), dtype=np.int32)
+        for band in track(bands(h, w), "latents"):
+            shape = out[0, band].shape
+            size = shape[0] * shape[1]
+            shown = None if seen is None else np.flatnonzero(seen[band])
+            features = Features(0 if side else len(contexts.order), *shape)
+            for group in _groups(contexts.order, y, band):
+                channels = contexts.order[group]
+                rows = np.arange(len(channels))[:, None]
+                if side is None:
+                    classes = contexts.classes(group.start, features, thresholds)[None]
+                else:
+                    classes = side.classes[group, band].reshape(len(rows), size)
+                if shown is not None:
+                    classes = classes[:, shown]
+                counts = np.bincount((classes + C * rows).reshape(-1), minlength=C * len(rows))
+                by_class = np.argsort(classes, axis=1, kind="stable")
+                places = by_class if shown is None else shown[by_class]
+                places += size * rows
+                places = places.reshape(-1)
+                values = None if y is None else y[channels, band].reshape(-1)[places]
+                planes = np.zeros(size * len(rows), dtype=np.int32)
+                planes[places] = code_values(
+                    coder, values, counts, frequencies[group].reshape(-1, entries)
+                )
+                planes = planes.reshape(-1, *shape)
+                for channel, plane in zip(channels, planes, strict=True):
+                    out[channel, band] = plane
+                if side is None and C > 1:
+                    features.add(group.start, magnitudes(planes))
+        return out
+
+
+def _groups(order: list[int], y: Integers | None, band: slice) -> Iterator[slice]:
+    """Parts of a coding order that are coded in one call.
+
+    A decoder needs each channel to sort the next: its parts are single ones. An encoder, which has all,
+    takes as many as make the same stream: escapes follow their channel, so it is the last of its part.
+    """
+    most, ends = 1, np.ones(len(order), dtype=np.bool_)
+    if y is not None and order:
+        rows = y[order, band].reshape(len(order), -1)
+        most = max(1, 2**19 // rows.shape[1])
+        ends = (rows.max(1) >= BINS // 2) | (rows.min(1) < -BINS // 2)
+    start = 0
+    for i, is_end in enumerate(ends.tolist(), 1):
+        if is_end or i - start == most or i == len(order):
+            yield slice(start, i)
+            start = i
+
+
+def find_used(y: Integers, seen: Mask | None) -> Mask:
+    """(M,) channels of y (M, h, w) that `code_used` is to tell of."""
+    used: Mask = y.any((1, 2)) if seen is None else y[:, seen].any(1)
+    return used | (count_seen(seen, y[0].size) < _TOLD_FROM)
+
+
+def count_seen(seen: Mask | None, positions: int) -> int:
+    """How many of all positions are seen."""
+    return positions if seen is None else int(seen.sum())
+
+
+def code_used(coder: Coder, tables: Pmf, count: int, used: Mask | None) -> Mask:
+    """Code which channels (M,) have a latent other than 0 among `count`; `used` is None when decoding.
+
+    In small images nothing is told, and all channels count as used.
+    """
+    if count < _TOLD_FROM:
+        return np.ones(len(tables), dtype=np.bool_)
+    symbols = None if used is None else used.astype(np.int32)
+    return coder.code_each(symbols, used_odds(tables, count).astype(np.float64)).astype(np.bool_)
+
+
+def used_odds(tables: Pmf, count: int) -> Pmf:
+    """(M, 2) frequencies of silent and of used channels.
+
+    They are as 1 is to the number of latents other than 0 that the tables (M, C, bins + 1), one class as
+    likely as another, lead to expect among `count`.
+    """
+    others = PMF_TOTAL - tables[:, :, tables.shape[2] // 2].sum(1) // tables.shape[1]
+    return np.stack([np.full_like(others, PMF_TOTAL), np.maximum(count * others, 1)], axis=1)
+
+
+class Factorized(Tabled):
+    """One static distribution a channel and rate."""
+
+    def __init__(self, weights: Weights) -> None:
+        self.prior = weights.numpy("prior")
+        K, M, _ = self.prior.shape
+        self.contexts = Contexts(
+            np.arange(M, dtype=np.int16), np.zeros((M, 2 * M), dtype=np.int16),
+            np.zeros((K, M, 0), dtype=np.int32), STEPS,
+        )  # fmt: skip
+
+    def side_information(self, y: Integers, position: int, seen: Mask | None = None) -> Side:
+        used = find_used(y, seen)
+        return Side(None, used, np.zeros((int(used.sum()), *y.shape[1:]), dtype=np.uint8))
+
+    def code_side(self, coder: Coder, position: int, z: Integers | None) -> None:
+        return None
+
+    def side_bits(self, side: Side, position: int) -> float:
+        return 0.0
+
+    def tables(self, position: int, z: Integers | None) -> Pmf:
+        return integer_softmax(interpolate(self.prior, position, STEPS))[:, None]
+
+
+class Adaptive(ImageDistributions, Tabled):
+    """This image's own distributions, one for each channel and class."""
+
+    def __init__(self, weights: Weights) -> None:
+        super().__init__(weights)
+        self.contexts = Contexts(
+            weights.numpy("context.order"), weights.numpy("context.weights"),
+            weights.numpy("context.thresholds"), STEPS,
+        )  # fmt: skip
+
+    def side_information(self, y: Integers, position: int, seen: Mask | None = None) -> Side:
+        """ẑ (Z, 32) of the encoding distributions, and the classes that they are told by."""
+        used = find_used(y, seen)
+        contexts = self.contexts.among(used)
+        with one_blas_thread():
+            classes = contexts.sort(y, position, seen)
+        counts = contexts.counts(y, classes, BINS, seen)
+        counts[~used, 0, BINS // 2] = count_seen(seen, y[0].size)
+        return Side(self.choose(counts, position), used, classes)
+
+    def side_bits(self, side: Side, position: int) -> float:
+        assert side.z is not None
+        return self.z_bits(side.z, position)
+
+
+MODELS: dict[str, type[Factorized] | type[Adaptive] | type[Hyperprior]] = {
+    "factorized": Factorized,
+    "adaptive": Adaptive,
+    **dict.fromkeys(ARCHITECTURES.values(), Hyperprior),
+}

@@ -1,0 +1,140 @@
+"""Between Pillow images and pixels: what is kept, what is converted with a note, what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from io import BytesIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageCms
+
+from licodec.container import ICC
+from licodec.errors import LicodecError, UnsupportedImageError
+from licodec.io import alpha, metadata
+from licodec.io.bitdepth import bits_per_sample, grey_step
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass
+class Picture:
+    """An image as the codec sees it.
+
+    Attributes:
+        mode: L, LA, RGB or RGBA.
+        color: (H, W, 1 or 3).
+        alpha: (H, W), for LA and RGBA.
+        metadata: chunk type to bytes.
+        notes: what was converted on the way, for a person.
+    """
+
+    mode: str
+    color: Pixels
+    alpha: Pixels | None = None
+    metadata: dict[bytes, bytes] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def from_pillow(image: Image.Image, strip: bool = False) -> Picture:
+    """Take over any 8-bit image; strip drops ICC, EXIF and XMP, and turns the pixels as EXIF said.
+
+    Raises:
+        UnsupportedImageError: damaged, without pixels, more than 8 bits a sample, or a colour space without
+            a plain RGB meaning.
+    """
+    if not image.width or not image.height:
+        raise UnsupportedImageError(f"{image.width}x{image.height} is an image without pixels")
+    notes: list[str] = []
+    try:
+        _refuse_deep(image)
+        step = grey_step(image)
+        frames = getattr(image, "n_frames", 1)
+        image.load()
+    except (LicodecError, MemoryError):
+        raise
+    except Exception as error:  # foreign decoders raise anything at all
+        raise UnsupportedImageError(f"the image is damaged ({error})") from error
+    metadata.untangle(image)
+    if frames > 1:
+        notes.append(f"only the first of {frames} frames is kept")
+    if isinstance(image.info.get("transparency"), int) and image.mode == "L":
+        image.info["transparency"] *= step
+    chunks: dict[bytes, bytes] = {}
+    if not strip:
+        chunks, dropped = metadata.read(image)
+        notes += dropped
+    transparent = "transparency" in image.info
+    target = {
+        "1": "LA" if transparent else "L", "L": "LA" if transparent else "L", "LA": "LA", "La": "LA",
+        "P": "RGBA" if transparent else "RGB", "PA": "RGBA", "RGB": "RGBA" if transparent else "RGB",
+        "RGBA": "RGBA", "RGBa": "RGBA", "RGBX": "RGB", "CMYK": "RGB", "YCbCr": "RGB",
+    }.get(image.mode)  # fmt: skip
+    if target is None:
+        raise UnsupportedImageError(
+            f"images of mode {image.mode} are not supported; convert to 8-bit RGB or grey first"
+        )
+    if image.mode in ("P", "PA", "CMYK", "YCbCr", "1"):
+        names = {"P": "a palette", "PA": "a palette", "1": "black and white"}
+        notes.append(f"{names.get(image.mode, image.mode)} was converted to {target}")
+    if image.mode == "CMYK":
+        image = _cmyk_to_rgb(image, chunks)
+    elif image.mode != target:
+        image = image.convert(target)
+    if strip:
+        image = metadata.strip(image)
+    return _picture(image, chunks, notes)
+
+
+_BAND = 256
+"""Rows that are copied at once: Pillow's own conversion to an array holds two copies more."""
+
+
+def _picture(image: Image.Image, chunks: dict[bytes, bytes], notes: list[str]) -> Picture:
+    channels = len(image.getbands())
+    has_alpha = image.mode.endswith("A")
+    color = np.empty((image.height, image.width, channels - has_alpha), dtype=np.uint8)
+    opacity = np.empty(color.shape[:2], dtype=np.uint8) if has_alpha else None
+    for top in range(0, image.height, _BAND):
+        bottom = min(top + _BAND, image.height)
+        rows = np.asarray(image.crop((0, top, image.width, bottom)))
+        rows = rows.reshape(bottom - top, image.width, channels)
+        color[top:bottom] = rows[:, :, : color.shape[2]]
+        if opacity is not None:
+            opacity[top:bottom] = rows[:, :, -1]
+    if opacity is not None:
+        color = alpha.fill_hidden(color, opacity)
+    return Picture(image.mode, color, opacity, chunks, notes)
+
+
+def to_pillow(picture: Picture) -> Image.Image:
+    """The decoded image; ICC, EXIF and XMP stand in its `info`."""
+    samples = picture.color
+    if picture.alpha is not None:
+        samples = np.concatenate([samples, picture.alpha[:, :, None]], axis=2)
+    image = Image.fromarray(samples[:, :, 0] if samples.shape[2] == 1 else samples)
+    metadata.attach(image, picture.metadata)
+    return image
+
+
+def _refuse_deep(image: Image.Image) -> None:
+    bits = bits_per_sample(image)
+    if bits > 8:
+        raise UnsupportedImageError(
+            f"{bits} bits a sample would be lost; if that is acceptable, convert to 8 bits first, "
+            "as with `magick IN -depth 8 OUT.png`"
+        )
+
+
+def _cmyk_to_rgb(image: Image.Image, chunks: dict[bytes, bytes]) -> Image.Image:
+    """Through the embedded profile to sRGB where there is one; it means nothing for RGB afterwards."""
+    profile = chunks.pop(ICC, None) or image.info.get("icc_profile")
+    if profile is None:
+        return image.convert("RGB")
+    try:
+        converted = ImageCms.profileToProfile(
+            image, BytesIO(profile), ImageCms.createProfile("sRGB"), outputMode="RGB"
+        )
+    except (ImageCms.PyCMSError, OSError):
+        converted = None
+    return image.convert("RGB") if converted is None else converted

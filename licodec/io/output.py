@@ -1,0 +1,63 @@
+"""A decoded image as the bytes of an image file."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import Any
+
+from PIL import Image
+
+from licodec.errors import UnsupportedImageError, UsageError
+from licodec.io import metadata
+
+_FORMATS = {"": "PNG", "png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP", "ppm": "PPM",
+            "pgm": "PPM", "tif": "TIFF", "tiff": "TIFF"}  # fmt: skip
+_SETTINGS: dict[str, dict[str, Any]] = {
+    "PNG": {"compress_level": 3},
+    "JPEG": {"quality": 95},
+    "WEBP": {"lossless": True, "quality": 50, "exact": True},
+    "TIFF": {"compression": "tiff_adobe_deflate"},
+    "PPM": {},
+}
+_LONGEST_SIDE = {"JPEG": 65535, "WEBP": 16383}
+
+
+def output_format(name: str) -> str:
+    """Pillow's name of the format that a format's name or a file name's suffix means; PNG for none.
+
+    Raises:
+        UsageError: no such format.
+    """
+    format = _FORMATS.get(name.lower().lstrip("."))
+    if format is None:
+        raise UsageError(f"no output format for {name!r}; there are png, jpeg, webp, ppm and tiff")
+    return format
+
+
+def to_file(image: Image.Image, name: str) -> tuple[bytes, list[str]]:
+    """The bytes of an image file, and notes of what the format has no place for.
+
+    Args:
+        image: as `image.to_pillow` returns it.
+        name: a format's name, or a file name's suffix.
+
+    Raises:
+        UsageError: no such format, or one that cannot hold the image's alpha.
+        UnsupportedImageError: the format cannot hold an image of this size or this metadata.
+    """
+    format = output_format(name)
+    if format in ("JPEG", "PPM") and image.mode in ("LA", "RGBA"):
+        raise UsageError(f"{format} has no transparency; decode to png, webp or tiff")
+    if max(image.size) > _LONGEST_SIDE.get(format, 2**31):
+        raise UnsupportedImageError(
+            f"{format} holds no {image.width}x{image.height} pixels; decode to png or tiff"
+        )
+    image, options, notes = metadata.prepare(image, format)
+    out = BytesIO()
+    try:
+        image.save(out, format, **_SETTINGS[format], **options)
+    except MemoryError:
+        raise
+    except Exception as error:  # foreign encoders raise anything at all
+        raise UnsupportedImageError(f"{format} cannot hold the image ({error})") from error
+    return out.getvalue(), notes

@@ -1,0 +1,160 @@
+"""Latents refined by descent: what an encoder finds by searching, and no decoder notices.
+
+g_a is one for all images and rates. Each image's latents can be better than what it makes of it: a descent
+on R + λD moves them, D by its gradient through g_s, R by the Gaussians that they are coded with. Rounding
+is softened, less with each round, so that latents end where rounding them changes little.
+
+Campos et al. 2019, "Content adaptive optimization for neural image compression"; the soft rounding
+is that of Agustsson and Theis 2020, "Universally quantized neural compression".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from licodec.entropy.gaussian import MEAN_UNIT, Forecast
+from licodec.networks.transforms import STRIDE, Box, Pair, cut, tiles
+from licodec.progress import track
+
+Integers = NDArray[np.int32]
+
+_STEP = 0.15
+"""Of the way to where a latent's own curvature says that the cost is least: latents move all at once, and
+g_s mixes them. It falls to 0 over the rounds."""
+_LARGEST_STEP = 0.3
+_SHARPNESS = (1.0, 8.0)
+"""Of the soft rounding, in the first round and in the last."""
+_CURVATURE = 12.0
+"""Of λD over a latent, in bits by a square step: gains make it much the same for all channels and rates (7
+to 25, where high-rate theory has 6/ln 2 · 2 = 17)."""
+_LEAST_VARIANCE = 0.02
+_LEAST_MASS = 1e-30
+
+
+@torch.inference_mode(False)  # a caller's own would leave no way back through g_s
+def refine(
+    pair: Pair, y: Integers, gain: NDArray[np.float32], forecast: Callable[[Integers], Forecast],
+    lmbda: float, color: NDArray[np.uint8], opacity: NDArray[np.uint8] | None, rounds: int,
+    precise: bool,
+) -> Integers:  # fmt: skip
+    """Latents of less R + λ·255²·mse than y; all (M, h, w), in 1/MEAN_UNIT of a step, not rounded to steps.
+
+    Each tile sees what the tiles before it have become, and stays as it was where it comes out worse.
+
+    Args:
+        gain: (M,) what g_a's latents are multiplied by, to be in steps.
+        forecast: what latents would be coded with; asked again halfway, when they have moved.
+        lmbda: weight of the mean squared error on 0 … 255 against bits per pixel.
+        color: pixels (H, W, 1 or 3).
+        opacity: (H, W) or None; what it hides does not count.
+        rounds: steps of the descent, each of which goes through g_s forth and back.
+    """
+    _, h, w = y.shape
+    boxes = tiles(h, w, pair.tile, 2 * pair.halo)
+    ticks = track(range(len(boxes) * rounds), "refinement")
+    halfway = (rounds + 1) // 2
+    found = y
+    for part in filter(None, (range(halfway), range(halfway, rounds))):
+        known, found = forecast(found), found.copy()
+        for inner, outer in boxes:
+            tile = _Tile(pair, outer, known, gain, color, opacity, lmbda, precise)
+            d = tile.steps(found)
+            for i, _ in zip(part, ticks, strict=False):
+                tile.descend(d, 1 - i / rounds, i / max(1, rounds - 1))
+            latents = tile.latents(d)
+            if part.stop == rounds and tile.cost(d) >= tile.cost(tile.steps(y)):
+                latents = torch.from_numpy(y[tile.box])
+            top, bottom, left, right = inner
+            found[:, top:bottom, left:right] = cut(latents, inner, outer, 1).numpy()
+    return found
+
+
+class _Tile:
+    """A part of an image, and the latents that it is made of.
+
+    Attributes:
+        box: where the latents are.
+        mean, sigma: of the Gaussians that they are coded with, in steps.
+        x: pixels (C, H, W) in 0 … 1.
+        weight: (H, W) bits that a squared error of 1 is worth; 0 where nobody sees it: beyond the image's
+            border, and where it is transparent.
+    """
+
+    def __init__(
+        self, pair: Pair, outer: Box, forecast: Forecast, gain: NDArray[np.float32],
+        color: NDArray[np.uint8], opacity: NDArray[np.uint8] | None, lmbda: float, precise: bool,
+    ) -> None:  # fmt: skip
+        self.pair, self.precise = pair, precise
+        self.gain = torch.from_numpy(gain)[:, None, None]
+        top, bottom, left, right = outer
+        self.box = np.s_[:, top:bottom, left:right]
+        self.mean = torch.from_numpy(forecast.means[self.box]).float() / MEAN_UNIT
+        self.sigma = torch.from_numpy(forecast.scales[forecast.indices[self.box]])
+        top, bottom, left, right = (side * STRIDE for side in outer)
+        x = torch.from_numpy(color[top:bottom, left:right]).permute(2, 0, 1).float() / 255
+        weight = torch.full(x.shape[1:], lmbda * 255**2 / len(x))
+        if opacity is not None:
+            weight *= torch.from_numpy(opacity[top:bottom, left:right] > 0)
+        missing = (0, right - left - x.shape[2], 0, bottom - top - x.shape[1])
+        self.x, self.weight = F.pad(x, missing), F.pad(weight, missing)
+
+    def steps(self, y: Integers) -> Tensor:
+        """What a whole image's latents are here, in steps from their means."""
+        return torch.from_numpy(y[self.box]).float() / MEAN_UNIT - self.mean
+
+    def latents(self, d: Tensor) -> Tensor:
+        """These in 1/MEAN_UNIT again."""
+        return torch.round((d + self.mean) * MEAN_UNIT).int()
+
+    def descend(self, d: Tensor, pace: float, progress: float) -> None:
+        """One step of the descent, in place; pace falls and progress rises between 0 and 1."""
+        v, slope_of_v = soft_round(d, float(np.interp(progress, (0, 1), _SHARPNESS)))
+        slope = self.pair.slope(self._y(v), self.x, self.weight, self.precise) / self.gain
+        slope += rate_slope(v, self.sigma)
+        curvature = _CURVATURE + 1 / (math.log(2) * (self.sigma**2 + _LEAST_VARIANCE))
+        change = _STEP * pace * slope_of_v * slope / curvature
+        d -= change.clamp_(-_LARGEST_STEP, _LARGEST_STEP)
+
+    def cost(self, d: Tensor) -> float:
+        """R + λD in bits, once d is rounded."""
+        v = d.round()
+        distortion = self.pair.distortion(self._y(v), self.x, self.weight, self.precise)
+        return distortion + float(bits(v, self.sigma).sum(dtype=torch.float64))
+
+    def _y(self, v: Tensor) -> Tensor:
+        """What g_s takes."""
+        return (v + self.mean) / self.gain
+
+
+def soft_round(d: Tensor, sharpness: float) -> tuple[Tensor, Tensor]:
+    """d drawn towards whole numbers, and how that changes with d; both of its shape."""
+    middle = d.floor() + 0.5
+    t = torch.tanh(sharpness * (d - middle))
+    half = 0.5 / math.tanh(sharpness / 2)
+    return middle + half * t, half * sharpness * (1 - t * t)
+
+
+def _mass(v: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The ends of the step about |v|, in sigmas, and the mass of a Gaussian about 0 between them."""
+    low, high = (v.abs() - 0.5) / sigma, (v.abs() + 0.5) / sigma
+    return low, high, 0.5 * (torch.erfc(low * 0.5**0.5) - torch.erfc(high * 0.5**0.5))
+
+
+def bits(v: Tensor, sigma: Tensor) -> Tensor:
+    """The bits of v under a Gaussian about 0 integrated over a step."""
+    return -_mass(v, sigma)[2].clamp(min=_LEAST_MASS).log2()
+
+
+def rate_slope(v: Tensor, sigma: Tensor) -> Tensor:
+    """How these bits change with v."""
+    low, high, mass = _mass(v, sigma)
+    density = torch.exp(-0.5 * low**2) - torch.exp(-0.5 * high**2)
+    bits = density / (mass.clamp(min=_LEAST_MASS) * sigma * math.log(2) * math.sqrt(2 * math.pi))
+    return torch.sign(v) * bits

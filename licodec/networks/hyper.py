@@ -1,0 +1,160 @@
+"""The float networks around the hyper-latents: h_a, h_s, context and entropy parameters.
+
+    y ─ h_a ─► z          z at a quarter of y's resolution
+    ẑ ─ h_s ─► scales (and means) of y, or what the entropy parameters make them of
+    ŷ ─ context_prediction ─┐
+    h_s(ẑ) ─────────────────┴─ entropy_parameters ─► scales, means
+
+Ballé et al. 2018 (bmshj2018-hyperprior), Minnen et al. 2018 (mbt2018-mean, mbt2018) and Cheng et
+al. 2020 (cheng2020-attn), as CompressAI defines them and with its parameter names, so that
+state dicts pass between the two. At inference only h_a runs in floats: it decides no probability.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from licodec.networks import attention, transforms
+from licodec.networks.attention import conv3x3, subpixel
+from licodec.weights.catalogue import ARCHITECTURES
+
+CONTEXT = ("mbt2018", "cheng2020-attn")
+"""Architectures whose latents are also predicted from those decoded before them."""
+
+HYPER_STRIDE = 4
+"""Latent positions of y per position of z, in each direction."""
+
+
+def _conv5(inputs: int, outputs: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 5, stride=2, padding=2)
+
+
+def _deconv5(inputs: int, outputs: int) -> nn.ConvTranspose2d:
+    return nn.ConvTranspose2d(inputs, outputs, 5, stride=2, padding=2, output_padding=1)
+
+
+def hyper_analysis(arch: str, N: int, M: int) -> nn.Sequential:
+    """h_a: y (B, M, 4h, 4w), its magnitude for bmshj2018-hyperprior, to z (B, N, h, w)."""
+    if arch == "bmshj2018-hyperprior":
+        return nn.Sequential(conv3x3(M, N), nn.ReLU(), _conv5(N, N), nn.ReLU(), _conv5(N, N))
+    leaky = nn.LeakyReLU
+    if arch == "cheng2020-attn":
+        return nn.Sequential(
+            conv3x3(N, N), leaky(), conv3x3(N, N), leaky(), conv3x3(N, N, stride=2), leaky(),
+            conv3x3(N, N), leaky(), conv3x3(N, N, stride=2),
+        )  # fmt: skip
+    return nn.Sequential(conv3x3(M, N), leaky(), _conv5(N, N), leaky(), _conv5(N, N))
+
+
+def hyper_synthesis(arch: str, N: int, M: int) -> nn.Sequential:
+    """h_s: ẑ (B, N, h, w) to (B, M, 4h, 4w) scales for bmshj2018-hyperprior, else (B, 2M, 4h, 4w)."""
+    if arch == "bmshj2018-hyperprior":
+        return nn.Sequential(
+            _deconv5(N, N), nn.ReLU(), _deconv5(N, N), nn.ReLU(), conv3x3(N, M), nn.ReLU()
+        )  # fmt: skip
+    leaky = nn.LeakyReLU
+    if arch == "cheng2020-attn":
+        return nn.Sequential(
+            conv3x3(N, N), leaky(), subpixel(N, N), leaky(), conv3x3(N, N * 3 // 2), leaky(),
+            subpixel(N * 3 // 2, N * 3 // 2), leaky(), conv3x3(N * 3 // 2, N * 2),
+        )  # fmt: skip
+    return nn.Sequential(
+        _deconv5(N, M), leaky(), _deconv5(M, M * 3 // 2), leaky(), conv3x3(M * 3 // 2, M * 2)
+    )  # fmt: skip
+
+
+class MaskedConv(nn.Conv2d):
+    """A 5x5 convolution that sees what lies above and to the left: twelve taps of 25."""
+
+    TAPS = 12
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 5, padding=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        visible = torch.zeros_like(self.weight).flatten(2)
+        visible[:, :, : self.TAPS] = 1
+        weight = self.weight * visible.reshape(self.weight.shape)
+        return nn.functional.conv2d(x, weight, self.bias, padding=2)
+
+
+def entropy_parameters(M: int) -> nn.Sequential:
+    """(B, 4M, h, w) of h_s and the context to (B, 2M, h, w): scales, then means."""
+    return nn.Sequential(
+        nn.Conv2d(4 * M, M * 10 // 3, 1), nn.LeakyReLU(),
+        nn.Conv2d(M * 10 // 3, M * 8 // 3, 1), nn.LeakyReLU(),
+        nn.Conv2d(M * 8 // 3, 2 * M, 1),
+    )  # fmt: skip
+
+
+class HyperNetworks(nn.Module):
+    """The float networks of one codec; CompressAI's parameter names, its entropy models aside.
+
+    Args:
+        arch: one of catalogue.ARCHITECTURES.
+        N, M: channels of z and of y, as in CompressAI.
+    """
+
+    def __init__(self, arch: str, N: int, M: int) -> None:
+        super().__init__()
+        self.arch, self.N, self.M = arch, N, M
+        if arch == "cheng2020-attn":
+            self.g_a, self.g_s = attention.analysis(N), attention.synthesis(N)
+        else:
+            self.g_a, self.g_s = transforms.analysis(N, M), transforms.synthesis(N, M)
+        self.h_a = hyper_analysis(arch, N, M)
+        self.h_s = hyper_synthesis(arch, N, M)
+        if arch in CONTEXT:
+            self.context_prediction = MaskedConv(M, 2 * M)
+            self.entropy_parameters = entropy_parameters(M)
+
+    @classmethod
+    def from_state_dict(cls, arch: str, state: Mapping[str, Tensor]) -> HyperNetworks:
+        """The networks of a state dict of CompressAI's class for `arch`.
+
+        Raises:
+            ValueError: no such architecture, or the state is not of it; one line says why.
+        """
+        if arch not in ARCHITECTURES:
+            raise ValueError(f"no architecture {arch!r}; there are {', '.join(ARCHITECTURES)}")
+        parts = ("g_a.", "g_s.", "h_a.", "h_s.", "context_prediction.", "entropy_parameters.")
+        buffers = (".mask", "_reparam.pedestal", "_reparam.lower_bound.bound")
+        own = {k: v for k, v in state.items() if k.startswith(parts) and not k.endswith(buffers)}
+        first = "g_a.0.conv1.weight" if arch == "cheng2020-attn" else "g_a.0.weight"
+        try:
+            N = len(own[first])
+            if not N:
+                raise TypeError
+            networks = cls(arch, N, N if arch == "cheng2020-attn" else len(own["g_a.6.weight"]))
+            networks.load_state_dict(own)
+        except KeyError as error:
+            raise ValueError(f"no state of {arch}: {error.args[0]} is missing") from error
+        except TypeError as error:
+            raise ValueError(f"no state of {arch}: a weight of g_a has no channels") from error
+        except RuntimeError as error:
+            raise ValueError(f"no state of {arch}: {str(error).splitlines()[1].strip()}") from error
+        return networks.eval()
+
+    def hyper_latents(self, y: Tensor) -> Tensor:
+        """z (B, N, h, w) of y (B, M, 4h, 4w)."""
+        z: Tensor = self.h_a(y.abs() if self.arch == "bmshj2018-hyperprior" else y)
+        return z
+
+    def parameters_of(self, z_hat: Tensor, y_hat: Tensor) -> tuple[Tensor, Tensor]:
+        """Scales and means (B, M, 4h, 4w), in floats; means are 0 for bmshj2018-hyperprior.
+
+        Args:
+            z_hat: (B, N, h, w).
+            y_hat: (B, M, 4h, 4w), what the context sees; of no account elsewhere.
+        """
+        params: Tensor = self.h_s(z_hat)
+        if self.arch in CONTEXT:
+            context = self.context_prediction(y_hat)
+            params = self.entropy_parameters(torch.cat([params, context], dim=1))
+        if self.arch == "bmshj2018-hyperprior":
+            return params, torch.zeros_like(params)
+        scales, means = params.chunk(2, 1)
+        return scales, means

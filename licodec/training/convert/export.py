@@ -1,0 +1,189 @@
+"""`licodec export`: a checkpoint's averaged weights as a hashed file that the codec loads."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import re
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import save
+from torch import Tensor
+
+from licodec.entropy.classes import check_exact
+from licodec.entropy.pdf_transform import quantize_synthesis
+from licodec.entropy.tables import BINS, LOG2_UNIT
+from licodec.errors import UsageError
+from licodec.io.files import write
+from licodec.training import config as configs
+from licodec.training.checkpoint import load_checkpoint
+from licodec.training.codecs.factorized import Adaptive, DistributionNets, Factorized
+from licodec.training.codecs.hyperprior import CLASSES, compressai_state, z_distributions
+from licodec.weights.catalogue import Z_DISTRIBUTIONS
+from licodec.weights.file import ARITHMETIC, packed
+
+
+def export(checkpoint: str | Path, folder: str | Path | None, name: str) -> Path:
+    """Write `NAME-HASH8.safetensors`, and its recipe beside it as `NAME-HASH8.json`.
+
+    A checkpoint of stage (a) gives static tables from its trained bottlenecks; one of stages (b) or
+    (c) the best average tables, and the adaptive distributions. One with a hyperprior gives the state
+    of CompressAI's own class and `log_gain`, in float32, and what codes ẑ by the image's own distributions,
+    if that was trained, as weights hold it: `licodec import` makes weights of it.
+
+    Args:
+        folder: by default `weights`; with a hyperprior the checkpoint's own, since a file that cannot
+            decode yet has no place among the weights.
+
+    Raises:
+        UsageError: no checkpoint, or one whose tables are not set yet; or no name for a file.
+    """
+    check_name(name)
+    state = load_checkpoint(checkpoint)
+    config = configs.from_dict(state["config"], str(checkpoint))
+    ema: dict[str, Tensor] = state["ema"]
+    metadata = {"name": name, "lambdas": json.dumps(list(config.model.lambdas))}
+    if config.model.arch != "factorized":
+        nets = z_distributions(config, ema)
+        plain = {k: v for k, v in ema.items() if not k.startswith(Z_DISTRIBUTIONS)}
+        tensors = {k: v.numpy() for k, v in compressai_state(config, plain).items()}
+        tensors |= {} if nets is None else z_tensors(nets)
+        metadata["arch"] = CLASSES[config.model.arch][0]
+        folder = folder or Path(checkpoint).parent
+    else:
+        tensors = _licodec_tensors(config, ema)
+        metadata |= {"arithmetic": ARITHMETIC, "groups": str(config.model.groups)}
+    recipe = {"stages": [_stage(s) for s in (*state.get("earlier", []), state)]}
+    return write_weights(folder or "weights", name, tensors, metadata, recipe)
+
+
+def check_name(name: str) -> None:
+    """Refuse what would lead out of the folder that weights are written to."""
+    if not re.fullmatch(r"[\w.-]+", name):
+        raise UsageError(f"{name!r} is no name for weights: letters, digits, . _ and - are")
+
+
+def _licodec_tensors(config: configs.Config, ema: dict[str, Tensor]) -> dict[str, NDArray[Any]]:
+    tensors: dict[str, NDArray[Any]] = {
+        k: v.half().numpy() for k, v in ema.items() if k.startswith(("g_a.", "g_s."))
+    }
+    tensors["log_gain"] = ema["log_gain"].float().numpy()
+    if config.train.stage == "transforms":
+        tensors["prior"] = log2_integers(trained_prior(config, ema))
+    else:
+        tensors |= _adaptive(config, ema)
+    return tensors
+
+
+def write_weights(
+    folder: str | Path, name: str, tensors: Mapping[str, NDArray[Any]],
+    metadata: dict[str, str], recipe: dict[str, Any],
+) -> Path:  # fmt: skip
+    """Write `NAME-HASH8.safetensors` and, with its hash, the recipe beside it."""
+    # safetensors writes the buffer as it lies, and channels_last tensors lie in another order.
+    data = _sorted(save({k: np.ascontiguousarray(v) for k, v in tensors.items()}, metadata))
+    digest = hashlib.sha256(data).hexdigest()
+    path = Path(folder) / f"{name}-{digest[:8]}.safetensors"
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    write(str(path), data, True)
+    recipe = {"sha256": digest, **recipe}
+    write(str(path.with_suffix(".json")), json.dumps(recipe, indent=1).encode(), True)
+    return path
+
+
+def _sorted(data: bytes) -> bytes:
+    """A safetensors file with its metadata in order, which the library leaves to chance.
+
+    The same tensors then give the same file, and so the same hash.
+    """
+    (length,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + data[8 + length :]
+
+
+def _stage(state: dict[str, Any]) -> dict[str, Any]:
+    """One run as a recipe tells it: without the folders of the machine it ran on."""
+    config = copy.deepcopy(state["config"])
+    config["data"]["path"] = Path(config["data"]["path"]).name
+    for key in ("init", "blend"):
+        config["train"][key] = Path(config["train"].get(key, "")).name
+    config["train"].pop("out", None)
+    return {
+        "config": config,
+        "steps": state["step"],
+        "seconds": round(state["seconds"]),
+        "history": state["history"],
+        "provenance": state["provenance"],
+    }
+
+
+def trained_prior(config: configs.Config, ema: dict[str, Tensor]) -> Tensor:
+    """log2 of the trained bottlenecks' mass in each bin: (K, M, BINS + 1)."""
+    K, M = len(config.model.lambdas), config.model.M
+    model = Factorized(config.model.N, M, config.model.lambdas)
+    model.load_state_dict(ema)
+    bins = torch.arange(BINS, dtype=torch.float32) - BINS // 2
+    with torch.no_grad():
+        _, mass = model.bottleneck(bins.repeat(K * M, 1)[None], training=False)
+    mass = mass.reshape(K, M, BINS).double()
+    escape = (1 - mass.sum(-1, keepdim=True)).clamp(min=2.0**-20)
+    return torch.cat([mass.clamp(min=2.0**-24), escape], -1).log2()
+
+
+def _adaptive(config: configs.Config, ema: dict[str, Tensor]) -> dict[str, NDArray[Any]]:
+    settings = config.model
+    model = Adaptive(
+        settings.N, settings.M, settings.lambdas,
+        settings.width, settings.z_channels, settings.groups, settings.kernel_size,
+        settings.classes,
+    )  # fmt: skip
+    model.load_state_dict(ema)
+    context_weights = ema["context_weights"].numpy().astype(np.int16)
+    check_exact(context_weights)
+    return {
+        **_distributions(model),
+        **packed("class_prior", log2_integers(ema["class_prior"])),
+        "context.order": ema["context_order"].numpy().astype(np.int16),
+        "context.weights": context_weights,
+        "context.thresholds": ema["context_thresholds"].numpy(),
+        "echo": ema["echo"].float().numpy(),
+    }
+
+
+def _distributions(nets: DistributionNets) -> dict[str, NDArray[Any]]:
+    """As licodec.entropy.image_distributions reads them.
+
+    Raises:
+        UsageError: their tables are not set yet.
+    """
+    if not nets.z_prior.any():
+        raise UsageError("the checkpoint has no tables yet: they are set at its first validation")
+    return {
+        "prior": log2_integers(nets.prior),
+        "z_prior": log2_integers(nets.z_prior),
+        **{f"h_a.{k}": v.half().numpy() for k, v in nets.h_a.state_dict().items()},
+        **quantize_synthesis(nets.h_s),
+    }
+
+
+def z_tensors(nets: DistributionNets) -> dict[str, NDArray[Any]]:
+    """What codes ẑ by the image's own distributions, as a weights file names it.
+
+    Raises:
+        UsageError: their tables are not set yet.
+    """
+    return {f"{Z_DISTRIBUTIONS}{k}": v for k, v in _distributions(nets).items()}
+
+
+def log2_integers(log2: Tensor) -> NDArray[Any]:
+    return (log2.double() * LOG2_UNIT).round().clamp(-(2**15), 2**15 - 1).numpy().astype(np.int16)

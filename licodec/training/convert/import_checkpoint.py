@@ -1,0 +1,381 @@
+"""`licodec import`: a CompressAI checkpoint as a weights file, its entropy path in integers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import pickle
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from licodec.entropy.gaussian import MEAN_UNIT, SCALE_UNIT
+from licodec.entropy.hyperprior import (
+    CONTEXT_LIMIT,
+    OUTPUT_LIMIT,
+    PARAMETERS,
+    PREDICTION,
+    SCALE_THRESHOLD_UNIT,
+    SYNTHESIS,
+    Z_LIMIT,
+    Z_UNIT,
+)
+from licodec.entropy.integer_nets import FLOAT32_SUMS
+from licodec.errors import UsageError
+from licodec.networks.hyper import CONTEXT, HYPER_STRIDE, HyperNetworks, MaskedConv
+from licodec.networks.transforms import STRIDE, has_native_bf16
+from licodec.training.checkpoint import stages_beside
+from licodec.training.codecs.compressai_layers import EntropyBottleneck
+from licodec.training.convert.export import check_name, log2_integers, write_weights
+from licodec.training.convert.quantize_nets import quantize_net
+from licodec.training.data import Images, central
+from licodec.training.fit import scale_shifts
+from licodec.training.fit.back_projection import middles, strengths
+from licodec.weights.catalogue import Z_DISTRIBUTIONS
+from licodec.weights.file import ARITHMETIC, narrowed
+
+ACTIVATION_LIMIT = 2**9 - 1
+"""Largest activation between integer layers: with it, sums stay within float32's 2^24."""
+
+Z_BINS = 128
+"""Bins of ẑ's tables, centred on the median; an escape follows."""
+
+SCALES = np.exp(np.linspace(np.log(0.11), np.log(256), 64))
+"""The standard deviations of the tables, CompressAI's."""
+
+_IMAGES = 480
+_CALIBRATION_IMAGES = 24
+_CALIBRATION_SIDE = 384
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What is imported.
+
+    Attributes:
+        state: of CompressAI's class; and what `licodec export` has added for ẑ.
+        log_gain: (K, M) what y is multiplied by, in log; None for one rate.
+        lambdas: of the K rates.
+    """
+
+    state: dict[str, Tensor]
+    log_gain: Tensor | None
+    lambdas: list[float]
+
+
+def import_checkpoint(
+    path: str | Path, arch: str, calibrate: str | Path | None, folder: str | Path, name: str
+) -> Path:
+    """Write a weights file from a checkpoint of CompressAI's class for `arch`.
+
+    Args:
+        path: a state dict, as PyTorch or safetensors saves it (`licodec export` among them), or a dict
+            that holds it as `state_dict`, `network` or `model_state_dict`; either may hold `log_gain`
+            and `lambdas`.
+        calibrate: a folder of images on which activations are measured, and which choose the echo
+            (`transforms.Pair.analyze`) where the checkpoint tells its lambdas, and from which
+            `surprises` are learnt where there is no context and they are enough; without it, smooth
+            noise, no echo and no surprises.
+
+    Raises:
+        UsageError: no checkpoint of that architecture, or its weights cannot be made integers.
+    """
+    check_name(name)
+    checkpoint = read(path)
+    photographs = _photographs(calibrate)
+    images = _middles(photographs)
+    try:
+        tensors = weights_of(checkpoint, arch, images)
+        if photographs:
+            tensors |= _learnt(checkpoint, arch, tensors, images, photographs)
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}") from error
+    for weight in [k for k in tensors if re.fullmatch(r"integer\..*\.weight", k)]:
+        tensors |= narrowed(weight, tensors.pop(weight))
+    metadata = {
+        "name": name,
+        "arithmetic": ARITHMETIC,
+        "arch": arch,
+        "lambdas": json.dumps(checkpoint.lambdas),
+    }
+    recipe = {
+        "checkpoint": Path(path).name,
+        "checkpoint_sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest(),
+        "calibration": "smooth noise" if calibrate is None else Path(calibrate).name,
+        "calibration_images": len(images),
+        "photographs": len(photographs),
+    }
+    if stages := stages_beside(path):
+        recipe["stages"] = stages
+    return write_weights(folder, name, tensors, metadata, recipe)
+
+
+def _learnt(
+    checkpoint: Checkpoint, arch: str, tensors: dict[str, NDArray[Any]], images: list[Tensor],
+    photographs: list[Tensor],
+) -> dict[str, NDArray[Any]]:  # fmt: skip
+    """The tensors that only photographs tell."""
+    networks = HyperNetworks.from_state_dict(arch, checkpoint.state)
+    own: dict[str, NDArray[Any]] = {}
+    with torch.autocast("cpu", torch.bfloat16, enabled=has_native_bf16()):
+        if checkpoint.lambdas and checkpoint.log_gain is not None:
+            echo = strengths(networks, checkpoint.lambdas, checkpoint.log_gain, middles(images))
+            own["echo"] = echo.numpy()
+        if arch not in CONTEXT:
+            median = torch.from_numpy(tensors["z_median"]).float() / Z_UNIT
+            log_gain = torch.from_numpy(tensors["log_gain"])
+            own |= scale_shifts.fit(networks, log_gain, median, photographs, SCALES)
+    return own
+
+
+def read(path: str | Path) -> Checkpoint:
+    """Read a checkpoint without running anything in it.
+
+    Raises:
+        UsageError: it cannot be read, or holds no state dict.
+    """
+    try:
+        saved: Any
+        if Path(path).suffix == ".safetensors":
+            saved = load_file(path)
+        else:
+            saved = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UsageError(f"{path}: holds more than tensors, or is damaged") from error
+    except Exception as error:  # torch raises anything at all over foreign bytes
+        first = " ".join(str(error).strip().splitlines()[:1])
+        raise UsageError(f"{path}: no readable checkpoint ({first})") from error
+    if not isinstance(saved, dict):
+        raise UsageError(f"{path}: not a checkpoint")
+    if "ema" in saved and "config" in saved:
+        raise UsageError(f"{path}: of a run; import what `licodec export` makes of it")
+    state = saved
+    for key in ("state_dict", "network", "model_state_dict"):
+        if isinstance(saved.get(key), dict):
+            state = saved[key]
+    tensors = {str(k).removeprefix("module."): v for k, v in state.items() if isinstance(v, Tensor)}
+    log_gain = saved.get("log_gain", tensors.pop("log_gain", None))
+    try:
+        lambdas = [float(v) for v in saved.get("lambdas", [])]
+        if log_gain is not None:
+            tensors["log_gain"] = log_gain = torch.as_tensor(log_gain).float()
+            if log_gain.shape[:-1] != (max(1, len(lambdas)),):
+                rows = "x".join(map(str, log_gain.shape))
+                raise ValueError(f"log_gain has {rows} rows and channels, lambdas {len(lambdas)}")
+        odd = [k for k, v in tensors.items() if v.is_complex() or not torch.isfinite(v).all()]
+        odd += ["lambdas"] * (not all(map(math.isfinite, lambdas)))
+        if odd:
+            raise ValueError(f"{odd[0]} is not finite")
+    except (TypeError, ValueError, RuntimeError) as error:
+        first = " ".join(str(error).strip().splitlines()[:1])
+        raise UsageError(f"{path}: no usable checkpoint ({first})") from error
+    tensors.pop("log_gain", None)
+    return Checkpoint({_current_name(k): v for k, v in tensors.items()}, log_gain, lambdas)
+
+
+def _current_name(key: str) -> str:
+    """CompressAI has named some parameters otherwise before."""
+    key = key.replace(".downsample.", ".skip.")
+    for old, new in (("_matrix", "matrices"), ("_bias", "biases"), ("_factor", "factors")):
+        key = re.sub(rf"^(entropy_bottleneck\.){old}(\d)$", rf"\1{new}.\2", key)
+    for part in ("matrices", "biases", "factors"):
+        key = re.sub(rf"^(entropy_bottleneck\.)_{part}\.", rf"\1{part}.", key)
+    return key
+
+
+def weights_of(
+    checkpoint: Checkpoint, arch: str, images: list[Tensor], sums: int = FLOAT32_SUMS,
+    activation_limit: int = ACTIVATION_LIMIT,
+) -> dict[str, NDArray[Any]]:  # fmt: skip
+    """Every tensor of the weights file.
+
+    Args:
+        images: (3, H, W) in 0 … 1, sides multiples of 64.
+        sums: no integer sum may reach it.
+        activation_limit: largest activation between layers.
+
+    Raises:
+        ValueError: the state does not fit `arch`, or no precision keeps the sums exact.
+    """
+    networks = HyperNetworks.from_state_dict(arch, checkpoint.state)
+    log_gain = checkpoint.log_gain
+    if log_gain is None:
+        log_gain = torch.zeros(1, networks.M)
+    if log_gain.shape[1] != networks.M:
+        raise ValueError(f"log_gain is for {log_gain.shape[1]} channels, not {networks.M}")
+    z_prior, z_median = bottleneck_tables(checkpoint.state, networks.N)
+    if len(z_prior) not in (1, len(log_gain)):
+        raise ValueError(f"entropy bottleneck: for {len(z_prior)} rates, not {len(log_gain)}")
+    tensors: dict[str, NDArray[Any]] = {
+        k: v.half().numpy()
+        for k, v in networks.state_dict().items()
+        if k.startswith(("g_a.", "g_s.", "h_a."))
+    }
+    for name, value in networks.state_dict().items():
+        if not torch.isfinite(value.half()).all():
+            raise ValueError(f"{name} is not finite in float16")
+    thresholds = np.sqrt(SCALES[:-1] * SCALES[1:]) * SCALE_THRESHOLD_UNIT
+    tensors |= {
+        "log_gain": log_gain.float().numpy(),
+        "z_prior": z_prior,
+        "z_median": z_median,
+        "scales": np.round(SCALES * SCALE_UNIT).astype(np.int32),
+        "scale_thresholds": np.round(thresholds).astype(np.int32),
+    }
+    z = {k: v.numpy() for k, v in checkpoint.state.items() if k.startswith(Z_DISTRIBUTIONS)}
+    if z and z[f"{Z_DISTRIBUTIONS}prior"].shape[:2] != (len(log_gain), networks.N):
+        raise ValueError("its z-distributions are not for these rates and channels")
+    tensors |= z
+    seen = _activations(networks, log_gain, torch.from_numpy(z_median).float() / Z_UNIT, images)
+    return tensors | _integer_nets(networks, seen, sums, activation_limit)
+
+
+def bottleneck_tables(
+    state: Mapping[str, Tensor], N: int
+) -> tuple[NDArray[np.int16], NDArray[np.int32]]:
+    """log2 tables (K, N, Z_BINS + 1) of ẑ's symbols, K being 1 if all rates share them, and medians (N,)
+    in 1/Z_UNIT.
+
+    Raises:
+        ValueError: the state holds no entropy bottleneck of N or K·N channels, or its medians differ
+            between rates.
+    """
+    prefix = "entropy_bottleneck."
+    own = {
+        k[len(prefix) :]: v
+        for k, v in state.items()
+        if k.startswith(prefix) and not k.startswith(prefix + "_") and k != prefix + "target"
+    }
+    quantiles = own.get("quantiles", torch.empty(0))
+    K = max(1, quantiles.numel() // (3 * N))
+    bottleneck = EntropyBottleneck(K * N)
+    try:
+        missing, unexpected = bottleneck.load_state_dict(own, strict=False)
+    except RuntimeError as error:
+        raise ValueError(f"entropy bottleneck: {str(error).splitlines()[1].strip()}") from error
+    wrong = [k for k in (*missing, *unexpected) if not k.startswith("_") and k != "target"]
+    if wrong:
+        raise ValueError(f"entropy bottleneck: {wrong[0]} does not fit")
+    with torch.no_grad():
+        median = torch.round(bottleneck.quantiles[:, :, 1:2] * Z_UNIT)
+        bins = torch.arange(Z_BINS) - Z_BINS // 2
+        mass = bottleneck._likelihood(median / Z_UNIT + bins)[0][:, 0].double()
+    escape = (1 - mass.sum(-1, keepdim=True)).clamp(min=2.0**-20)
+    log2 = torch.cat([mass.clamp(min=2.0**-24), escape], -1).log2()
+    medians = median.reshape(K, N).int().numpy()
+    if (medians != medians[0]).any():
+        raise ValueError("entropy bottleneck: its medians differ between rates")
+    return log2_integers(log2.reshape(K, N, -1)), medians[0]
+
+
+@dataclass
+class _Seen:
+    """What each net sees on the calibration images, (1, C, H, W) each."""
+
+    z_hat: list[Tensor]
+    columns: list[Tensor]
+
+
+@torch.inference_mode()
+def _activations(
+    networks: HyperNetworks, log_gain: Tensor, median: Tensor, images: list[Tensor]
+) -> _Seen:
+    """ẑ and the context's columns, each image at one of the rates in turn."""
+    seen = _Seen([], [])
+    for i, x in enumerate(images):
+        y = networks.g_a(x[None]) * log_gain[i % len(log_gain)].exp()[:, None, None]
+        offset = median[:, None, None]
+        seen.z_hat.append((networks.hyper_latents(y) - offset).round() + offset)
+        if networks.arch in CONTEXT:
+            y_hat = y.round().clamp(-CONTEXT_LIMIT, CONTEXT_LIMIT)
+            taps = F.unfold(y_hat, 5, padding=2).reshape(networks.M, 25, *y.shape[2:])
+            seen.columns.append(taps[:, : MaskedConv.TAPS].transpose(0, 1).flatten(0, 1)[None])
+    return seen
+
+
+def _integer_nets(
+    networks: HyperNetworks, seen: _Seen, sums: int, activation_limit: int
+) -> dict[str, NDArray[Any]]:
+    arch, M = networks.arch, networks.M
+    outputs = np.full(M, 1 / SCALE_THRESHOLD_UNIT)
+    if arch != "bmshj2018-hyperprior":
+        outputs = np.concatenate([outputs, np.full(M, 1 / MEAN_UNIT)])
+    z_units = np.full(networks.N, 1 / Z_UNIT)
+    if arch not in CONTEXT:
+        return quantize_net(
+            networks.h_s, SYNTHESIS[arch], "integer.h_s", seen.z_hat, z_units, Z_LIMIT,
+            activation_limit, sums, outputs, OUTPUT_LIMIT,
+        )[0]  # fmt: skip
+    tensors, hyper_units = quantize_net(
+        networks.h_s, SYNTHESIS[arch], "integer.h_s", seen.z_hat, z_units, Z_LIMIT,
+        activation_limit, sums,
+    )  # fmt: skip
+    prediction = nn.Sequential(_over_columns(networks.context_prediction))
+    own, context_units = quantize_net(
+        prediction, PREDICTION, "integer.context", seen.columns,
+        np.ones(MaskedConv.TAPS * M), CONTEXT_LIMIT, activation_limit, sums,
+    )  # fmt: skip
+    tensors |= own
+    with torch.inference_mode():
+        joined = [
+            torch.cat([networks.h_s(z_hat), prediction(columns)], 1)
+            for z_hat, columns in zip(seen.z_hat, seen.columns, strict=True)
+        ]
+    own, _ = quantize_net(
+        networks.entropy_parameters, PARAMETERS, "integer.parameters", joined,
+        np.concatenate([hyper_units, context_units]), activation_limit,
+        activation_limit, sums, outputs, OUTPUT_LIMIT,
+    )  # fmt: skip
+    return tensors | own
+
+
+def _over_columns(masked: MaskedConv) -> nn.Conv2d:
+    """The context's convolution as a 1x1 one over its twelve taps, taps outermost."""
+    weight = masked.weight.detach().flatten(2)[:, :, : MaskedConv.TAPS].transpose(1, 2).flatten(1)
+    conv = nn.Conv2d(weight.shape[1], weight.shape[0], 1)
+    conv.load_state_dict({"weight": weight[:, :, None, None], "bias": masked.bias})
+    return conv
+
+
+def _photographs(folder: str | Path | None) -> list[Tensor]:
+    """Images uint8 (3, H, W), evenly spread over those that a folder has."""
+    if folder is None:
+        return []
+    found = Images(folder, 0, STRIDE * HYPER_STRIDE, torch.device("cpu")).train
+    return _spread(found, _IMAGES)
+
+
+def _spread(images: list[Tensor], count: int) -> list[Tensor]:
+    return images[:: max(1, len(images) // count)][:count]
+
+
+def _middles(photographs: list[Tensor]) -> list[Tensor]:
+    """Squares (3, H, W) in 0 … 1 for calibration, sides multiples of 64; noise where there is no
+    photograph."""
+    some = _spread(photographs, _CALIBRATION_IMAGES)
+    multiple = STRIDE * HYPER_STRIDE
+    return [central(image, _CALIBRATION_SIDE, multiple).float() / 255 for image in some] or [
+        _smooth_noise(seed) for seed in range(8)
+    ]
+
+
+def _smooth_noise(seed: int) -> Tensor:
+    """(3, H, W) in 0 … 1: noise whose amplitude falls with its frequency, as in photographs."""
+    generator = torch.Generator().manual_seed(seed)
+    out = torch.zeros(1, 3, _CALIBRATION_SIDE, _CALIBRATION_SIDE)
+    side = 3
+    while side <= _CALIBRATION_SIDE:
+        octave = torch.randn(1, 3, side, side, generator=generator)
+        out += F.interpolate(octave, out.shape[2:], mode="bilinear") / side**0.5
+        side *= 2
+    return (0.5 + 0.25 * out[0] / out.std()).clamp(0, 1)

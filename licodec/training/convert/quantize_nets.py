@@ -1,0 +1,128 @@
+"""Post-training quantization: float layers to the integer ones of licodec/entropy/integer_nets.py.
+
+Activations are seen on calibration images. Each channel gets a power of two as its unit, so that its
+largest value seen fills the limit; the next layer's weights take the units up. Each output's weights
+then get the finest power of two that keeps every possible sum exact: the accumulator is used
+to the full, and its bound holds by construction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from licodec.entropy.integer_nets import Shape, largest_sum, weight_magnitude
+
+Floats = NDArray[np.float64]
+
+_WEIGHT_LIMIT = 2**15 - 1
+
+
+def grouped(net: nn.Sequential) -> list[tuple[nn.Module, nn.Module | None]]:
+    """The layers of a net, each with the activation after it."""
+    out: list[tuple[nn.Module, nn.Module | None]] = []
+    for module in net:
+        if isinstance(module, nn.ReLU | nn.LeakyReLU):
+            out[-1] = (out[-1][0], module)
+        else:
+            out.append((module, None))
+    return out
+
+
+def units_for(largest: Floats, limit: int) -> Floats:
+    """The power of two for each channel in which `largest` is at most `limit`."""
+    units: Floats = np.exp2(np.ceil(np.log2(np.maximum(largest, 2.0**-20) / limit)))
+    return units
+
+
+def quantize_layer(
+    weight: Floats, bias: Floats, shape: Shape, input_units: Floats, input_limit: int,
+    output_units: Floats, limit: tuple[int, int], sums: int,
+) -> dict[str, NDArray[Any]]:  # fmt: skip
+    """The tensors of one integer layer.
+
+    Args:
+        weight: (O, inputs, taps); its kernel flattened. (inputs, O, taps) for deconv.
+        bias: (O,).
+        input_units: (inputs,) what 1 stands for in each input channel.
+        output_units: (O,) powers of two.
+        limit: low and high of the outputs, in units.
+        sums: no sum may reach it.
+
+    Raises:
+        ValueError: no precision keeps the sums below `sums`.
+    """
+    outputs = len(bias)
+    if shape.kind == "deconv":
+        scaled = (weight * input_units[:, None, None]).reshape(len(weight), -1)
+        per_output = np.repeat(np.arange(outputs), weight.shape[2])[None]
+    else:
+        scaled = (weight * input_units[None, :, None]).reshape(outputs, -1)
+        per_output = np.arange(outputs)[:, None]
+    reach = weight_magnitude(scaled, outputs, shape) * input_limit + np.abs(bias)
+    largest = np.zeros(outputs)
+    np.maximum.at(largest, np.broadcast_to(per_output, scaled.shape), np.abs(scaled))
+    finest = np.minimum(
+        np.log2(sums / np.maximum(reach, 1e-12)),
+        np.log2(_WEIGHT_LIMIT / np.maximum(largest, 1e-12)),
+    )
+    bits = np.minimum(np.floor(finest), 30).astype(np.int64)
+    while True:
+        unit = np.ldexp(1.0, -bits)
+        integers = np.round(scaled / unit[per_output]).astype(np.int64)
+        biases = np.round(bias / unit).astype(np.int64)
+        over = weight_magnitude(integers, outputs, shape) * input_limit + np.abs(biases) >= sums
+        if not over.any():  # rounding may have carried a sum beyond
+            break
+        bits[over] -= 1
+    shift = bits + np.round(np.log2(output_units)).astype(np.int64)
+    if largest_sum(integers, biases, shape, input_limit) >= sums or np.abs(shift).max() > 127:
+        raise ValueError("weights too large for exact sums")
+    return {
+        "weight": integers.astype(np.int16),
+        "bias": biases,
+        "shift": shift.astype(np.int8),
+        "limit": np.array(limit, dtype=np.int32),
+    }
+
+
+def quantize_net(
+    net: nn.Sequential, shapes: Sequence[Shape], name: str, inputs: Sequence[Tensor], input_units: Floats,
+    input_limit: int, activation_limit: int, sums: int,
+    output_units: Floats | None = None, output_limit: int = 0,
+) -> tuple[dict[str, NDArray[Any]], Floats]:  # fmt: skip
+    """Integer tensors `NAME.i.weight` … of a net, and the units of its outputs.
+
+    Args:
+        shapes: of its integer layers, in the order of `grouped`.
+        inputs: what the float net sees on the calibration images, (1, C, H, W) each.
+        output_units, output_limit: of the last layer; without them it is calibrated like the others.
+    """
+    tensors: dict[str, NDArray[Any]] = {}
+    layers = grouped(net)
+    seen = list(inputs)
+    for i, ((layer, activation), shape) in enumerate(zip(layers, shapes, strict=True)):
+        with torch.inference_mode():
+            seen = [layer(x) for x in seen]
+            seen = seen if activation is None else [activation(x) for x in seen]
+        conv: Any = layer[0] if isinstance(layer, nn.Sequential) else layer
+        weight = conv.weight.detach().double().flatten(2).numpy()
+        bias = conv.bias.detach().double().numpy()
+        if i == len(layers) - 1 and output_units is not None:
+            units, high = output_units, output_limit
+        else:
+            largest = torch.stack([x.abs().amax((0, 2, 3)) for x in seen]).amax(0)
+            units, high = units_for(largest.double().numpy(), activation_limit), activation_limit
+        own = np.repeat(units, 4) if shape.kind == "subpixel" else units
+        low = 0 if shape.activation == "relu" else -high
+        for part, value in quantize_layer(
+            weight, bias, shape, input_units, input_limit, own, (low, high), sums
+        ).items():
+            tensors[f"{name}.{i}.{part}"] = value
+        input_units, input_limit = units, high
+    return tensors, input_units

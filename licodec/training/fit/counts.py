@@ -1,0 +1,118 @@
+"""Counts of latents over images and rates: what stage (b) learns from, and its static prior."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from licodec.entropy.classes import Contexts
+from licodec.entropy.tables import BINS, count_values
+from licodec.training.codecs.factorized import Adaptive, between
+from licodec.training.codecs.hyperprior import Hyperprior, ZDistributions
+from licodec.training.fit.back_projection import echo_of
+from licodec.weights.file import STEPS
+
+_LEANING = 8
+"""Samples of the common distribution that are added to those of each class."""
+
+
+@dataclass
+class Counts:
+    """Per example: counts (n, M, C, BINS + 1) as int16, the last for escapes, and the rate t (n,)."""
+
+    values: Tensor
+    t: Tensor
+
+
+@torch.no_grad()
+def latents(
+    model: Adaptive | Hyperprior, images: list[Tensor], precision: torch.dtype,
+    device: torch.device, multiple: int = 16,
+) -> list[Tensor]:  # fmt: skip
+    """y (1, M, h, w) of each image (3, H, W), cut to multiples, as float16 on the CPU; and its echo with
+    it, (2, M, h, w), where an adaptive codec takes account of that.
+    """
+    out = []
+    for image in images:
+        height, width = (side // multiple * multiple for side in image.shape[1:])
+        x = image[None, :, :height, :width].float() / 255
+        x = x.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+            if isinstance(model, Adaptive) and model.echo.any():
+                both = torch.cat(echo_of(model, x))
+            else:
+                both = model.g_a(x)
+        out.append(both.to("cpu", torch.float16))
+    return out
+
+
+@torch.no_grad()
+def collect(model: Adaptive, latents: list[Tensor], rates: list[list[float]]) -> Counts:
+    """Counts of each image's latents at each of its rates t in 0 … K-1."""
+    contexts = Contexts(
+        model.context_order.cpu().numpy().astype(np.int16),
+        model.context_weights.cpu().numpy().astype(np.int16),
+        model.context_thresholds.cpu().numpy(), STEPS,
+    )  # fmt: skip
+    values, ts = [], []
+    for y, wanted in zip(latents, rates, strict=True):
+        for t in wanted:
+            position = round(t * STEPS)
+            gain = between(model.log_gain, torch.tensor([position / STEPS]))[0].exp().cpu()
+            u = y[0].float()
+            if len(y) > 1:
+                u = u + between(model.echo.cpu(), torch.tensor([position / STEPS])) * y[1]
+            symbols = (u * gain[:, None, None]).round().to(torch.int32).numpy()
+            counts = contexts.counts(symbols, contexts.sort(symbols, position), BINS)
+            values.append(torch.from_numpy(counts.astype(np.int16)))
+            ts.append(position / STEPS)
+    return Counts(torch.stack(values), torch.tensor(ts, dtype=torch.float32))
+
+
+@torch.no_grad()
+def collect_z(model: ZDistributions, latents: list[Tensor], rates: list[list[float]]) -> Counts:
+    """Counts (n, N, 1, BINS + 1) of the symbols of each image's ẑ, likewise."""
+    values, ts = [], []
+    for y, wanted in zip(latents, rates, strict=True):
+        for t in wanted:
+            rate = round(t * STEPS) / STEPS
+            gain = between(model.log_gain, torch.tensor([rate]))[0].exp()
+            z = model.z_hat(y[0].to(gain.device).float() * gain[:, None, None]).int().cpu().numpy()
+            channels = np.repeat(np.arange(len(z)), z[0].size)
+            counts = count_values(z.reshape(-1), channels, len(z), BINS)
+            values.append(torch.from_numpy(counts[:, None].astype(np.int16)))
+            ts.append(rate)
+    return Counts(torch.stack(values), torch.tensor(ts, dtype=torch.float32))
+
+
+def log2_average(counts: NDArray[Any]) -> Tensor:
+    """The best single distribution for counts (C, bins + 1): log2 of their smoothed shares.
+
+    Bins never seen get the tail of a Laplace distribution of three times the channel's spread, with
+    the weight of two samples: dear, but never absurd.
+    """
+    bins = counts.shape[1] - 1
+    distance = np.abs(np.arange(bins) - bins // 2)
+    total = counts[:, :-1].sum(1, keepdims=True)
+    spread = 3 * ((counts[:, :-1] * distance).sum(1, keepdims=True) / np.maximum(total, 1) + 0.1)
+    tail = np.exp(-distance / spread)
+    tail = np.concatenate([tail / tail.sum(1, keepdims=True), np.full((len(counts), 1), 1e-3)], 1)
+    smoothed = counts + 2 * tail
+    return torch.from_numpy(np.log2(smoothed / smoothed.sum(1, keepdims=True))).float()
+
+
+def best_average(counts: Counts, k: int) -> tuple[Tensor, Tensor]:
+    """log2 of the best static distributions at anchor k: (M, BINS + 1), and by class (M, C, BINS + 1).
+
+    A class that is rare in a channel leans on what all its classes have in common.
+    """
+    total = counts.values[counts.t == k].sum(0, dtype=torch.float64).numpy()
+    prior = log2_average(total.sum(1))
+    common = 2.0 ** prior.double().numpy()[:, None]
+    classes = [log2_average(c) for c in np.swapaxes(total + _LEANING * common, 0, 1)]
+    return prior, torch.stack(classes, 1)

@@ -1,0 +1,206 @@
+"""Where training starts: a layer-wise Karhunen-Loève transform, or earlier weights."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from licodec.errors import UsageError
+from licodec.networks.transforms import GDN
+from licodec.training.checkpoint import load_checkpoint
+from licodec.training.codecs.factorized import Adaptive, Factorized, between
+from licodec.training.config import Config
+from licodec.training.data import Images
+from licodec.training.start.widen import start_latents
+
+TABLES = (
+    "prior", "class_prior", "z_prior", "context_order", "context_weights", "context_thresholds",
+    "echo",
+)  # fmt: skip
+"""What stage (b) sets from data, together."""
+
+
+def initialize(model: Factorized | Adaptive, config: Config, images: Images) -> None:
+    """Set model's weights as config.train.init says; an adaptive model may start from transforms alone,
+    which is what a weights file gives it: nets and tables are integers there.
+
+    Raises:
+        UsageError: the named file is missing or does not fit the model.
+    """
+    if config.train.init == "klt":
+        if isinstance(model, Adaptive):
+            raise UsageError(
+                f"train.stage {config.train.stage} needs trained transforms in train.init"
+            )
+        karhunen_loeve(model, images, config.train.seed)
+        return
+    state, lambdas = read_state(config.train.init)
+    if config.train.blend:
+        state = _blend(state, read_state(config.train.blend)[0], config.train.blend_share)
+    if config.train.init.endswith(".safetensors"):
+        state = {k: v for k, v in state.items() if not k.startswith(("h_a.", "h_s.", *TABLES))}
+    state = fit_rates(_stack_bottlenecks(state), lambdas, model)
+    known = state["log_gain"].shape[1] if "log_gain" in state else model.M
+    if known < model.M and isinstance(model, Factorized):
+        state = _pad_latents(state, model, known)
+    if isinstance(model, Adaptive):
+        state = _fit_tables(state, model)
+    try:
+        missing, unexpected = model.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        raise UsageError(f"train.init {config.train.init}: {str(error).splitlines()[1]}") from error
+    own = ("bottleneck.", "h_a.", "h_s.", *TABLES)
+    wrong = [k for k in (*missing, *unexpected) if not k.startswith(own)]
+    if wrong:
+        raise UsageError(f"train.init {config.train.init}: does not fit the model ({wrong[0]})")
+    if known < model.M and isinstance(model, Factorized):
+        start_latents(model, model.M - known, images, config.train.seed)
+    if isinstance(model, Factorized) and "bottleneck.matrices.0" in missing:
+        fit_bottleneck(model, images, config.train.seed)
+
+
+def _blend(state: dict[str, Tensor], other: dict[str, Tensor], share: float) -> dict[str, Tensor]:
+    if any(k not in other or other[k].shape != v.shape for k, v in state.items()):
+        raise UsageError("train.blend does not fit train.init")
+    return {k: v.lerp(other[k], share) if v.is_floating_point() else v for k, v in state.items()}
+
+
+def fit_bottleneck(model: Factorized, images: Images, seed: int, steps: int = 300) -> None:
+    """Let the static bottlenecks learn the latents of given transforms before these move.
+
+    Exported weights hold tables instead of bottlenecks; fresh ones would pull at the transforms.
+    """
+    rng = np.random.default_rng(seed)
+    with torch.no_grad():
+        x = [images.crops(rng, 16, 128).float().cpu() / 255 for _ in range(8)]
+        y = torch.cat([model.g_a(batch) for batch in x]).transpose(0, 1).flatten(1)
+    optimizer = torch.optim.Adam(model.bottleneck.parameters(), lr=1e-2)
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = 1e-2 * (1 - step / steps)
+        some = torch.from_numpy(rng.integers(y.shape[1], size=256))
+        u = (y[:, some] * model.log_gain.detach().exp()[:, :, None]).flatten(0, 1)
+        _, likelihoods = model.bottleneck(u[None], training=True)
+        optimizer.zero_grad()
+        (-torch.log2(likelihoods).mean()).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+
+def _pad_latents(state: dict[str, Tensor], model: Factorized, known: int) -> dict[str, Tensor]:
+    """Transforms and gains with zeros for the latent channels that they do not have."""
+    out = {}
+    for name, own in model.state_dict().items():
+        if name.startswith(("g_a.", "g_s.", "log_gain")) and name in state:
+            out[name] = value = state[name]
+            sides = zip(value.shape, own.shape, strict=False)
+            if all(pair == (known, model.M) or pair[0] == pair[1] for pair in sides):
+                out[name] = own.new_zeros(own.shape)
+                out[name][tuple(slice(side) for side in value.shape)] = value
+    return out
+
+
+def read_state(path: str) -> tuple[dict[str, Tensor], tuple[float, ...]]:
+    """Tensors and lambdas of a weights file, or a checkpoint's averaged weights and theirs.
+
+    Raises:
+        UsageError: neither.
+    """
+    if not path.endswith(".safetensors"):
+        saved = load_checkpoint(path)
+        return saved["ema"], tuple(saved["config"]["model"]["lambdas"])
+    try:
+        with safe_open(path, "pt") as file:
+            state = {name: file.get_tensor(name) for name in file.keys()}
+            # Weights files say context.order where a model in training has context_order.
+            state = {re.sub(r"^context\.", "context_", name): t for name, t in state.items()}
+            told = (file.metadata() or {}).get("lambdas")
+    except (OSError, SafetensorError) as error:
+        raise UsageError(f"train.init {path}: {error}") from error
+    try:
+        lambdas = tuple(float(lmbda) for lmbda in json.loads(told or ""))
+        if not all(0 < lmbda < math.inf for lmbda in lambdas):
+            raise ValueError(told)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UsageError(f"train.init {path}: its metadata tells no list of lambdas") from error
+    return state, lambdas
+
+
+def _stack_bottlenecks(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Per-rate bottlenecks as one of K·M channels."""
+    out = {k: v for k, v in state.items() if not k.startswith("bottlenecks.")}
+    parts: dict[str, dict[int, Tensor]] = {}
+    for key, value in state.items():
+        if key.startswith("bottlenecks."):
+            _, rate, name = key.split(".", 2)
+            parts.setdefault(name, {})[int(rate)] = value
+    for name, rates in parts.items():
+        out[f"bottleneck.{name}"] = torch.cat([rates[k] for k in sorted(rates)])
+    # Latents are rounded about 0 here: g_a's last bias does a median's work at every rate.
+    out.pop("bottleneck.quantiles", None)
+    return out
+
+
+def fit_rates(
+    state: dict[str, Tensor], lambdas: tuple[float, ...], model: Factorized | Adaptive
+) -> dict[str, Tensor]:
+    """Carry gains over to the model's lambdas: from between the known ones, or with √λ from the outermost.
+    Bottlenecks are left out, to be fitted anew."""
+    if lambdas == model.lambdas:
+        return state
+    known, wanted = np.log(lambdas), np.log(model.lambdas)
+    within = np.clip(wanted, known[0], known[-1])
+    place = torch.from_numpy(np.interp(within, known, np.arange(len(known))))
+    beyond = torch.from_numpy(0.5 * (wanted - within)).float()
+    stacked = len(known) * state["log_gain"].shape[1]
+    out = {
+        k: v for k, v in state.items() if not (k.startswith("bottleneck.") and len(v) == stacked)
+    }
+    out["log_gain"] = between(state["log_gain"], place.float()) + beyond[:, None]
+    return out
+
+
+def _fit_tables(state: dict[str, Tensor], model: Adaptive) -> dict[str, Tensor]:
+    """Without tables that are for another number of classes, or for transforms of stage (a) alone."""
+    prior = state.get("class_prior")
+    if prior is None:
+        return {k: v for k, v in state.items() if not k.startswith(("bottleneck.", *TABLES))}
+    if prior.shape == model.class_prior.shape:
+        return state
+    return {k: v for k, v in state.items() if k not in TABLES}
+
+
+@torch.no_grad()
+def karhunen_loeve(model: Factorized, images: Images, seed: int) -> None:
+    """Principal components of 2x2 blocks, layer by layer; g_s gets the transposes.
+
+    From noise, 3,000 steps at all rates are at 26 dB; from here, 400 steps are at 29 to 35 dB.
+    """
+    x = images.crops(np.random.default_rng(seed), 64, 128).float().cpu() / 255
+    convs = [m for m in model.g_a if isinstance(m, nn.Conv2d)]
+    deconvs = [m for m in model.g_s if isinstance(m, nn.ConvTranspose2d)][::-1]
+    norms = [m for m in model.g_a if isinstance(m, GDN)]
+    for norm in (*norms, *(m for m in model.g_s if isinstance(m, GDN))):
+        norm.gamma.copy_(torch.sqrt(0.01 * torch.eye(len(norm.beta)) + 2.0**-36))
+    for conv, deconv, following in zip(convs, deconvs, [*norms, None], strict=True):
+        C = x.shape[1]
+        blocks = torch.nn.functional.unfold(x, 2, stride=2).transpose(1, 2).reshape(-1, 4 * C)
+        mean = blocks.mean(0)
+        centred = (blocks - mean).double()
+        _, vectors = torch.linalg.eigh(centred.T @ centred)
+        count = min(conv.out_channels, 4 * C)
+        V = vectors.flip(1)[:, :count].T.float().reshape(count, C, 2, 2)
+        for layer, scale in ((conv, 0.05), (deconv, 0.05)):
+            layer.weight.mul_(scale)
+            layer.weight[:count].zero_()
+            layer.weight[:count, :, 2:4, 2:4] = V
+        offset = conv.get_parameter("bias").zero_()
+        offset[:count] = -V.flatten(1) @ mean
+        deconv.get_parameter("bias").copy_(mean.reshape(C, 4).mean(1))
+        x = conv(x)
+        if following is not None:
+            x = following(x)

@@ -1,0 +1,199 @@
+"""Which weights there are and which models they offer, without loading a tensor.
+
+A weights file is `NAME-HASH8.safetensors`; its metadata stand in a JSON header at its start. This file
+imports neither torch nor numpy, so that `licodec info` and `licodec models` start fast.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from licodec.errors import ModelMissingError, UsageError
+
+ARCHITECTURES = {
+    "bmshj2018-hyperprior": "scale-hyperprior",
+    "mbt2018-mean": "hyperprior",
+    "mbt2018": "autoregressive",
+    "cheng2020-attn": "attention",
+}
+"""CompressAI's architectures, and the models they are here."""
+
+NAMES = ("adaptive", "factorized", *ARCHITECTURES.values())
+
+SEARCHED = ("hyperprior", "scale-hyperprior")
+"""Models whose latents an encoder can search for."""
+DEFAULT_EFFORT, MAX_EFFORT = 5, 20
+"""Rounds of the search."""
+
+Z_DISTRIBUTIONS = "z_distributions."
+"""How the names start of what codes ẑ by the image's own distributions."""
+
+_MAX_HEADER = 2**24
+
+
+def folders() -> list[Path]:
+    """Where weights are looked for: LICODEC_WEIGHTS, the installed package, the checkout."""
+    package = Path(__file__).resolve().parents[1]
+    named = os.environ.get("LICODEC_WEIGHTS")
+    places = [Path(named)] if named else []
+    return [p for p in (*places, package / "_weights", package.parent / "weights") if p.is_dir()]
+
+
+def installed() -> list[Path]:
+    """Every weights file there is, folder by folder, in the order of names."""
+    found = [p for folder in folders() for p in sorted(folder.glob("*.safetensors"))]
+    return [p for p in found if p.is_file()]  # a named pipe would keep its reader waiting
+
+
+def header(path: Path) -> dict[str, Any]:
+    """The JSON header of a weights file: tensors' names, and `__metadata__`; its hash is not checked.
+
+    Raises:
+        ModelMissingError: it is no readable weights file.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise ValueError("not a regular file")
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > _MAX_HEADER:
+                raise ValueError("its header is too long")
+            found: dict[str, Any] = json.loads(file.read(length))
+            if not isinstance(found, dict) or not isinstance(found.get("__metadata__"), dict):
+                raise ValueError("its header says nothing of models")
+            ends = [v["data_offsets"][1] for k, v in found.items() if k != "__metadata__"]
+            if path.stat().st_size != 8 + length + max(ends, default=0):
+                raise ValueError("it is cut short, or too long")
+            return found
+    except (OSError, struct.error, ValueError, RecursionError, LookupError, TypeError) as error:
+        raise ModelMissingError(f"{path}: no readable weights file ({error})") from error
+
+
+def models(path: Path) -> tuple[str, ...]:
+    """The models that a weights file offers, its default first.
+
+    Raises:
+        ModelMissingError: it is no readable weights file, or of a later licodec.
+    """
+    found = header(path)
+    arch = found["__metadata__"].get("arch")
+    if arch is None:
+        return ("adaptive", "factorized") if "z_prior" in found else ("factorized",)
+    if not isinstance(arch, str) or arch not in ARCHITECTURES:
+        raise ModelMissingError(f"{path}: architecture {arch!r} is not known to this licodec")
+    return (ARCHITECTURES[arch],)
+
+
+def adaptive_z(z_distributions: str, model: str | None, file: Path | None) -> bool:
+    """Whether ẑ is to be coded by the image's own distributions; model and file as `resolve` takes them.
+
+    Args:
+        z_distributions: static or adaptive.
+
+    Raises:
+        UsageError: neither; or the model has no ẑ, or its weights no nets for this.
+        ModelMissingError: as `resolve`.
+    """
+    if z_distributions == "static":
+        return False
+    if z_distributions != "adaptive":
+        raise UsageError(f"z-distributions are static or adaptive, not {z_distributions!r}")
+    name, path = resolve(model, file)
+    if name not in ARCHITECTURES.values():
+        raise UsageError(f"--z-distributions adaptive needs a model with a hyperprior, not {name}")
+    if f"{Z_DISTRIBUTIONS}prior" not in header(path):
+        raise UsageError(f"{path.name} offers no --z-distributions but static")
+    return True
+
+
+def effort(wanted: int | None, model: str | None, file: Path | None) -> int:
+    """The rounds of search for better latents (`refine`); model and file as `resolve` takes them.
+
+    Args:
+        wanted: 0 … MAX_EFFORT; None for what is usual: DEFAULT_EFFORT where the model can, else 0.
+
+    Raises:
+        UsageError: more than 0 for a model that cannot: only with a hyperprior and without a context is it
+            known beforehand what latents cost, and only some weights tell their lambdas.
+        ModelMissingError: as `resolve`.
+    """
+    if wanted is not None and not (type(wanted) is int and 0 <= wanted <= MAX_EFFORT):
+        raise UsageError(f"effort is a whole number of 0 … {MAX_EFFORT}, not {wanted!r}")
+    if wanted == 0:
+        return 0
+    name, path = resolve(model, file)
+    lambdas = str(header(path)["__metadata__"].get("lambdas", ""))
+    can = name in SEARCHED and lambdas.strip("[ ]") != ""
+    if wanted is None:
+        return DEFAULT_EFFORT if can else 0
+    if not can:
+        why = "tells no lambdas" if name in SEARCHED else f"offers {name}, which has no search"
+        raise UsageError(f"no effort but 0: {path.name} {why}")
+    return wanted
+
+
+def by_hash(model_hash: bytes) -> Path | None:
+    """The installed weights whose name carries this hash."""
+    for path in installed():
+        if path.stem.endswith("-" + model_hash.hex()):
+            return path
+    return None
+
+
+def _offered() -> Iterator[str]:
+    """What the installed weights offer, those that can be read."""
+    for path in installed():
+        with contextlib.suppress(ModelMissingError):
+            yield from models(path)
+
+
+def resolve(model: str | None, file: Path | None = None) -> tuple[str, Path]:
+    """A model argument as (model's name, weights file).
+
+    Args:
+        model: a name of NAMES, alone or with `@HASH8`; or the path of a weights file, whose default is
+            meant; or None for the default.
+        file: weights to use instead of the installed ones.
+
+    Raises:
+        UsageError: no such model, or not in that file.
+        ModelMissingError: no installed weights offer it; those that cannot be read are passed over,
+            unless `@HASH8` names them.
+    """
+    if not isinstance(model, (str, type(None))):
+        raise UsageError(f"a model is named by a string, not {model!r}")
+    if model is not None and model.endswith(".safetensors"):
+        if file is not None:
+            raise UsageError("the model is a weights file already; --weights names another")
+        path = Path(model)
+        return models(path)[0], path
+    if file is not None:
+        offered = models(file)
+        name, _, wanted = (model or offered[0]).partition("@")
+        if name not in offered:
+            raise UsageError(f"{file.name} offers {' and '.join(offered)}, not {name}")
+        if not file.stem.endswith(wanted):
+            raise UsageError(f"{file.name} is not {name}@{wanted}")
+        return name, file
+    name, _, wanted = (model or NAMES[0]).partition("@")
+    if name not in NAMES:
+        there = ", ".join(dict.fromkeys(_offered())) or "none"
+        raise UsageError(f"no model named {name!r}; {there} are installed")
+    for path in installed():
+        try:
+            if path.stem.endswith(wanted) and name in models(path):
+                return name, path
+        except ModelMissingError:
+            if wanted:
+                raise
+    which = f"{name}@{wanted}" if wanted else name
+    raise ModelMissingError(
+        f"no weights for {which} are installed (looked in $LICODEC_WEIGHTS and the package); "
+        "`licodec import` makes them from a CompressAI checkpoint, --weights names a file"
+    )

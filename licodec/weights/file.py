@@ -1,0 +1,207 @@
+"""Weights files: found by name or by hash, checked, loaded without running anything.
+
+A file is `NAME-HASH8.safetensors`, HASH8 being the first 8 hex digits of the SHA-256 of its bytes; a
+.lic file names the weights that must decode it by those 4 bytes. A released file never changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from licodec.container import QUALITY_STEPS
+from licodec.errors import ModelMissingError
+from licodec.weights import catalogue
+from licodec.weights.catalogue import installed as installed
+
+if TYPE_CHECKING:
+    import torch
+
+STEPS = 256
+"""Rate positions from one anchor to the next."""
+
+_LEAST = -(2**15)
+"""What most entries of a table of log frequencies are: symbols that a channel does not use."""
+
+ARITHMETIC = "2"
+"""Version of the integer arithmetic that tables and nets are made for."""
+
+
+class Weights:
+    """The tensors of one weights file.
+
+    Attributes:
+        hash: 4 bytes, as in a .lic header.
+        metadata: strings: name, lambdas, groups, arithmetic, and how it was trained.
+    """
+
+    def __init__(self, path: Path) -> None:
+        from safetensors import safe_open
+
+        if path.exists() and not path.is_file():  # a device may have no end
+            raise ModelMissingError(f"{path}: not a regular file")
+        try:
+            self.hash = hashlib.sha256(path.read_bytes()).digest()[:4]
+            with safe_open(path, "np") as file:
+                self.metadata: dict[str, str] = dict(file.metadata() or {})
+                self._tensors = unpacked({name: file.get_tensor(name) for name in file.keys()})
+        except MemoryError:
+            raise
+        except Exception as error:  # of a type that numpy lacks, safetensors raises a TypeError
+            raise ModelMissingError(f"{path}: no readable weights file ({error})") from error
+        stem = path.stem.rsplit("-", 1)
+        if len(stem) != 2 or stem[1] != self.hash.hex():
+            raise ModelMissingError(
+                f"{path}: its bytes hash to {self.hash.hex()}, which is not in its name: "
+                "the file is damaged or was altered"
+            )
+        if self.metadata.get("arithmetic") != ARITHMETIC:
+            if "arch" in self.metadata and "arithmetic" not in self.metadata:
+                raise ModelMissingError(
+                    f"{path}: a state dict; `licodec import` makes weights of it"
+                )
+            raise ModelMissingError(f"{path}: made for another version of licodec")
+        self.path = path
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._tensors
+
+    def numpy(self, name: str) -> NDArray[Any]:
+        return self._tensors[name]
+
+    def tensors(self, prefix: str) -> dict[str, NDArray[Any]]:
+        """Those whose name starts with prefix, under their full names."""
+        return {k: v for k, v in self._tensors.items() if k.startswith(prefix)}
+
+    def torch(self, prefix: str) -> dict[str, torch.Tensor]:
+        """Those whose name starts with prefix, without it, in float32: a module's state."""
+        import torch
+
+        return {
+            k[len(prefix) :]: torch.from_numpy(v.astype(np.float32))
+            for k, v in self.tensors(prefix).items()
+        }
+
+    def position(self, quality: int) -> int:
+        """Rate position of a header's quality, 0 … QUALITY_STEPS."""
+        anchors = len(self._tensors["log_gain"])
+        return quality * (anchors - 1) * STEPS // QUALITY_STEPS
+
+    def echo(self, position: int) -> float:
+        """How much of its echo an encoder adds to y (`transforms.Pair.analyze`), between anchors linear."""
+        if "echo" not in self:
+            return 0.0
+        echo = self._tensors["echo"]
+        return float(np.interp(position / STEPS, np.arange(len(echo)), echo))
+
+    @property
+    def lambdas(self) -> list[float]:
+        """Those of the anchors, as far as the file tells.
+
+        Raises:
+            ValueError: it tells something else.
+        """
+        found = json.loads(self.metadata.get("lambdas", "[]"))
+        if not isinstance(found, list) or not all(
+            type(v) in (int, float) and abs(v) < 2**64 for v in found
+        ):
+            raise ValueError("lambdas is no list of numbers")
+        return [float(v) for v in found]
+
+    def lmbda(self, position: int) -> float:
+        """λ of R + λ·255²·mse, R in bits per pixel, that a rate was trained for, between anchors linear in
+        log; 0 where that is not known."""
+        if not self.lambdas:
+            return 0.0
+        rates = np.arange(len(self.lambdas))
+        return float(np.exp(np.interp(position / STEPS, rates, np.log(self.lambdas))))
+
+    def gain(self, position: int) -> NDArray[np.float32]:
+        """(M,) what y is multiplied by before rounding; linear in log between anchors."""
+        log_gain = self._tensors["log_gain"].astype(np.float64)
+        k = min(position // STEPS, max(0, len(log_gain) - 2))
+        t = position / STEPS - k
+        above = log_gain[min(k + 1, len(log_gain) - 1)]
+        row: NDArray[np.float64] = (1 - t) * log_gain[k] + t * above
+        gain: NDArray[np.float32] = np.exp(row).astype(np.float32)
+        return gain
+
+
+def packed(name: str, table: NDArray[np.int16]) -> dict[str, NDArray[Any]]:
+    """A table of log frequencies as a weights file holds it: a bit for each entry that is not the least
+    there is, and those entries. A tenth of the bytes where few are."""
+    used = table != _LEAST
+    return {
+        f"{name}.shape": np.array(table.shape, np.int32),
+        f"{name}.used": np.packbits(used),
+        f"{name}.values": table[used],
+    }
+
+
+def narrowed(name: str, weight: NDArray[np.int16]) -> dict[str, NDArray[Any]]:
+    """An integer layer's weights as a weights file holds them: a byte each, a bit that says whether it was
+    too narrow, and the values of which it was."""
+    used = weight != weight.astype(np.int8)
+    return {
+        f"{name}.bytes": np.where(used, 0, weight).astype(np.int8),
+        f"{name}.used": np.packbits(used),
+        f"{name}.values": weight[used],
+    }
+
+
+_PACKED = (".shape", ".bytes", ".used", ".values")
+
+
+def unpacked(tensors: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """A weights file's tensors, those that are packed or narrowed as they were before.
+
+    Raises:
+        ValueError: the parts of one do not fit each other.
+    """
+    whole = {k: v for k, v in tensors.items() if not k.endswith(_PACKED)}
+    for name in [k.removesuffix(".used") for k in tensors if k.endswith(".used")]:
+        used, values = tensors[f"{name}.used"], tensors[f"{name}.values"]
+        narrow = tensors.get(f"{name}.bytes")
+        shape = tensors[f"{name}.shape"].tolist() if narrow is None else narrow.shape
+        bits = np.unpackbits(used)
+        size = math.prod(shape)
+        if not 0 <= len(bits) - size < 8 or values.shape != (bits[:size].sum(),):
+            raise ValueError(f"{name} is not packed as it should be")
+        table = np.full(shape, _LEAST, np.int16) if narrow is None else narrow.astype(np.int16)
+        table.reshape(-1)[bits[:size].astype(bool)] = values
+        whole[name] = table
+    return whole
+
+
+@lru_cache(maxsize=2)
+def load(path: Path) -> Weights:
+    return Weights(path)
+
+
+def by_hash(wanted: bytes, file: Path | None = None) -> Weights:
+    """The weights that a .lic file names.
+
+    Args:
+        wanted: the first 4 bytes of their SHA-256.
+        file: where they are, if they are not installed.
+
+    Raises:
+        ModelMissingError: they are not installed, or not intact.
+    """
+    path = file or catalogue.by_hash(wanted)
+    if path is None:
+        raise ModelMissingError(
+            f"needs the weights {wanted.hex()}, which are not installed "
+            "(looked in $LICODEC_WEIGHTS and the package; --weights names a file)"
+        )
+    loaded = load(path)
+    if loaded.hash != wanted:
+        raise ModelMissingError(f"needs the weights {wanted.hex()}, not {path.name}")
+    return loaded

@@ -1,0 +1,440 @@
+import json
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import licodec
+from licodec.entropy.pdf_transform import SIDE_LENGTH
+from licodec.entropy.tables import BINS
+from licodec.errors import UsageError
+from licodec.training import config as configs
+from licodec.training.checkpoint import load_checkpoint
+from licodec.training.codecs.factorized import Adaptive, Factorized, between, round_ste
+from licodec.training.convert.export import export
+from licodec.training.data import Images
+from licodec.training.fit.back_projection import STRENGTHS, echo_of, strengths
+from licodec.training.loop import train
+from licodec.training.optimizers import orthogonalize
+from licodec.training.stages import uses_bf16
+from licodec.training.start.klt import initialize, karhunen_loeve
+
+
+def settings(folder, out, classes=4, **changes):
+    raw = {
+        "data": {"path": str(folder), "holdout": 2, "patch": 64, "batch": 4},
+        "model": {
+            "N": 8, "M": 16, "lambdas": [0.005, 0.05],
+            "width": 16, "z_channels": 4, "groups": 4, "kernel_size": 5,
+            "classes": classes,
+        },
+        "train": {
+            "steps": 6, "warmup": 1, "precision": "float32", "device": "cpu", "out": str(out), **changes,
+        },
+    }  # fmt: skip
+    return configs.from_dict(raw)
+
+
+@pytest.fixture(scope="session")
+def trained(folder, tmp_path_factory):
+    """Checkpoints of the two stages, 30 and 20 steps."""
+    out = tmp_path_factory.mktemp("runs")
+    a = train(settings(folder, out / "a", steps=30, lr=1e-3))
+    changes = dict(steps=20, stage="distributions", init=str(a), lr=2e-3, bottleneck_lr=1e-2)
+    return a, train(settings(folder, out / "b", **changes))
+
+
+def test_loss_falls(folder, tmp_path):
+    rows = []
+    train(settings(folder, tmp_path, steps=60, lr=1e-4, bottleneck_lr=2e-2), report=rows.append)
+    history = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
+    start = settings(folder, tmp_path / "zero", steps=1, lr=1e-9, bottleneck_lr=1e-9, ema=0.0)
+    train(start, report=rows.append)
+    first = [json.loads(s) for s in (tmp_path / "zero/history.jsonl").read_text().splitlines()]
+    assert history[-1]["val_objective"] < 0.97 * first[-1]["val_objective"]
+    assert rows
+
+
+def test_resume_goes_on(folder, tmp_path):
+    train(settings(folder, tmp_path, steps=3))
+    with pytest.raises(UsageError, match="resume"):
+        train(settings(folder, tmp_path, steps=5))
+    train(settings(folder, tmp_path, steps=5), resume=True)
+    state = load_checkpoint(tmp_path / "checkpoint.pt")
+    assert state["step"] == 5
+    assert len(state["history"]) == 2
+
+
+def test_a_resumed_run_is_the_run_uninterrupted(folder, tmp_path):
+    """And the weights kept on the way are those of a run that ended there."""
+    shared = {"cooldown": 0.0, "warmup": 1}
+    whole = train(settings(folder, tmp_path / "whole", steps=4, keep_every=2, **shared))
+    parts = train(settings(folder, tmp_path / "parts", steps=2, **shared))
+    kept = load_checkpoint(whole.parent / "step-0000002.pt")
+    assert kept["step"] == 2 and (whole.parent / "step-0000004.pt").exists()
+    assert _same(kept["ema"], load_checkpoint(parts)["ema"])
+    assert [row["step"] for row in load_checkpoint(whole)["history"]] == [2, 4]
+    train(settings(folder, tmp_path / "parts", steps=4, **shared), resume=True)
+    assert not _same(kept["ema"], load_checkpoint(parts)["ema"])
+    assert _same(load_checkpoint(whole)["ema"], load_checkpoint(parts)["ema"])
+    export(whole.parent / "step-0000002.pt", tmp_path, "kept")
+
+
+def _same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_fixed_rate_and_optimizers(folder, tmp_path, optimizer):
+    config = settings(folder, tmp_path, optimizer=optimizer, steps=2)
+    config.model.lambdas = (0.01,)
+    assert load_checkpoint(train(config))["step"] == 2
+
+
+def test_trained_weights_encode_and_decode(trained, folder, tmp_path, monkeypatch):
+    with Image.open(sorted(folder.iterdir())[0]) as image:
+        image.load()
+    for checkpoint, model in zip(trained, ("factorized", "adaptive"), strict=True):
+        path = export(checkpoint, tmp_path, "tiny")
+        assert path.with_suffix(".json").exists()
+        data = licodec.encode(image, quality=100, model=str(path))
+        monkeypatch.setenv("LICODEC_WEIGHTS", str(path.parent))
+        assert licodec.info(data)["model"] == model
+        os.environ["LICODEC_WEIGHTS"] = str(tmp_path)
+        try:
+            out = licodec.decode(data)
+        finally:
+            del os.environ["LICODEC_WEIGHTS"]
+        error = np.asarray(out, float) - np.asarray(image, float)
+        assert 10 * np.log10(255**2 / (error**2).mean()) > 18
+
+
+def test_gains_of_other_rates_lie_between_the_known_ones(trained, folder, tmp_path):
+    """Beyond them they go with √λ; the bottlenecks are fitted to all."""
+    known = load_checkpoint(trained[0])
+    config = settings(
+        folder, tmp_path / "run", steps=1, lr=1e-9, bottleneck_lr=1e-9, init=str(trained[0])
+    )
+    low, high = known["config"]["model"]["lambdas"]
+    config.model.lambdas = (low, (low * high) ** 0.5, high, 4 * high)
+    config.data.batch = 4
+    started = load_checkpoint(train(config))
+    was, gains = known["ema"]["log_gain"], started["ema"]["log_gain"]
+    expected = torch.stack([was[0], (was[0] + was[1]) / 2, was[1], was[1] + np.log(2)])
+    assert torch.allclose(gains, expected, atol=1e-4)
+    rates = started["history"][-1]["val_bpp"]
+    assert rates == sorted(rates)
+    assert rates[0] < 1.15 * known["history"][-1]["val_bpp"][0]
+
+
+def test_bottlenecks_are_fitted_to_weights_that_have_none(trained, folder, tmp_path):
+    """Exported weights hold tables; a run that starts from them starts at their rate."""
+    path = export(trained[0], tmp_path, "tiny")
+    config = settings(
+        folder, tmp_path / "run", steps=1, lr=1e-9, bottleneck_lr=1e-9, init=str(path)
+    )
+    train(config)
+    fresh = settings(folder, tmp_path / "fresh", steps=1, lr=1e-9, bottleneck_lr=1e-9)
+    train(fresh)
+    (fitted,), (unfitted,) = (
+        load_checkpoint(tmp_path / run / "checkpoint.pt")["history"] for run in ("run", "fresh")
+    )
+    before = load_checkpoint(trained[0])["history"][-1]["val_bpp"]
+    assert fitted["val_bpp"][-1] < 1.1 * before[-1] < unfitted["val_bpp"][-1]
+
+
+def test_stage_b_makes_its_own_tables_for_exported_weights(trained, folder, tmp_path):
+    """Those of a weights file are integers, for nets that it does not hold as they were trained."""
+    path = export(trained[1], tmp_path, "tiny")
+    config = settings(folder, tmp_path / "again", stage="distributions", init=str(path), steps=1)
+    again, first = (load_checkpoint(c)["ema"] for c in (train(config), trained[1]))
+    assert torch.allclose(again["prior"].exp2(), first["prior"].exp2(), atol=0.02)
+    total = again["class_prior"].exp2().sum(-1)
+    assert torch.allclose(total, torch.ones_like(total), atol=0.01)
+
+
+def test_a_start_can_be_the_average_of_two(trained, folder, tmp_path):
+    other = train(settings(folder, tmp_path / "other", init=str(trained[0]), steps=2, lr=1e-2))
+    config = settings(
+        folder, tmp_path / "run", init=str(trained[0]), blend=str(other), blend_share=0.25, steps=1,
+        lr=1e-9, bottleneck_lr=1e-9,
+    )  # fmt: skip
+    a, b, start = (load_checkpoint(path)["ema"] for path in (trained[0], other, train(config)))
+    for name in ("g_a.0.weight", "g_s.6.weight", "log_gain"):
+        assert torch.allclose(start[name], 0.75 * a[name] + 0.25 * b[name], atol=1e-6)
+    wide = settings(folder, tmp_path / "wide", steps=1)
+    wide.model.N = 10
+    config.train.out, config.train.blend = str(tmp_path / "odd"), str(train(wide))
+    with pytest.raises(UsageError, match="does not fit"):
+        train(config)
+
+
+def test_latent_channels_can_be_added(trained, folder, tmp_path):
+    """The known ones stay as they are, and the new ones tell what those do not."""
+    path = export(trained[0], tmp_path, "tiny")
+    config = settings(folder, tmp_path / "wide", init=str(path))
+    images = Images(folder, 2, 64, torch.device("cpu"))
+    narrow = Factorized(8, 16, config.model.lambdas)
+    initialize(narrow, config, images)
+    config.model.M = 24
+    wide = Factorized(8, 24, config.model.lambdas)
+    initialize(wide, config, images)
+    with torch.no_grad():
+        x = images.crops(np.random.default_rng(0), 8, 128) / 255
+        y, known = wide.g_a(x), narrow.g_a(x)
+        torch.testing.assert_close(y[:, :16], known)
+        assert (y[:, 16:].std((0, 2, 3)) > 0.3).all()
+        errors = [((out - x) ** 2).mean() for out in (wide.g_s(y), narrow.g_s(known))]
+        assert errors[0] < 0.99 * errors[1]
+        assert (wide.log_gain[:, :16] == narrow.log_gain).all()
+    with pytest.raises(UsageError, match="32 can be added"):
+        initialize(Factorized(8, 49, config.model.lambdas), config, images)
+    with pytest.raises(UsageError, match="size mismatch"):
+        initialize(Factorized(10, 24, config.model.lambdas), config, images)
+
+
+def test_auto_precision_is_bf16_only_where_it_is_native(monkeypatch, folder, tmp_path):
+    for native in (True, False):
+        monkeypatch.setattr("licodec.training.stages.has_native_bf16", lambda native=native: native)
+        for name, expected in (("auto", native), ("bf16", True), ("float32", False)):
+            config = settings(folder, tmp_path, precision=name)
+            assert uses_bf16(config, torch.device("cpu")) == expected
+
+
+def test_recipe_tells_every_stage(trained, tmp_path):
+    text = export(trained[1], tmp_path, "tiny").with_suffix(".json").read_text()
+    first, second = json.loads(text)["stages"]
+    assert first["config"]["train"]["stage"] == "transforms" and first["steps"] == 30
+    assert second["config"]["train"]["stage"] == "distributions" and second["steps"] == 20
+    assert second["provenance"]["data_sha256"]
+    assert str(tmp_path.parent) not in text
+
+
+def test_stage_b_leaves_the_transforms_alone(trained):
+    a, b = (load_checkpoint(path)["ema"] for path in trained)
+    for name in a:
+        if name.startswith(("g_a", "g_s", "log_gain")):
+            assert torch.equal(a[name], b[name])
+    assert any(b[n].abs().sum() > 0 for n in b if n.startswith("h_s.layers.4"))
+
+
+def test_joint_stage_trains_everything(trained, folder, tmp_path):
+    b = trained[1]
+    changes = dict(steps=3, stage="joint", init=str(b), lr=1e-3)
+    with pytest.raises(UsageError, match="classes = 1"):
+        settings(folder, tmp_path, **changes)
+    c = train(settings(folder, tmp_path, classes=1, **changes))
+    before, after = load_checkpoint(b)["model"], load_checkpoint(c)["model"]
+    for part in ("g_a.0.weight", "g_s.0.weight", "h_a.layers.0.weight", "h_s.layers.4.weight"):
+        assert not torch.equal(before[part], after[part])
+
+
+def test_two_processes(folder, tmp_path):
+    """DDP over gloo: both ranks step together, and the result is a checkpoint like any other."""
+    config = tmp_path / "config.toml"
+    config.write_text(
+        f'[data]\npath = "{folder}"\nholdout = 2\npatch = 64\nbatch = 2\n'
+        "[model]\nN = 8\nM = 16\nlambdas = [0.005, 0.05]\n"
+        f'[train]\nsteps = 3\nprecision = "float32"\ndevice = "cpu"\nout = "{tmp_path}/out"\n'
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+               "-m", "licodec", "train", str(config)]  # fmt: skip
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    state = load_checkpoint(tmp_path / "out/checkpoint.pt")
+    assert state["step"] == 3 and state["provenance"]["processes"] == 2
+
+
+def test_an_echo_is_added_where_quality_pays_for_it():
+    """A g_a that sees half of everything: its echo makes up for it, in bits that only a high λ pays."""
+    x = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) - 0.5
+    codec = SimpleNamespace(g_a=lambda x: x / 2, g_s=lambda y: y)
+    y, echo = echo_of(codec, x)
+    assert torch.allclose(echo, x / 4) and torch.allclose(y, x / 2)
+    log_gain = torch.full((2, 3), 4.0)
+    chosen = strengths(codec, (1e-6, 10.0), log_gain, x.clamp(min=0))
+    assert chosen.tolist() == [0, max(STRENGTHS)]
+
+
+def test_fewer_images_are_spread_evenly(folder):
+    every = Images(folder, 2, 64, torch.device("cpu")).train
+    some = Images(folder, 2, 64, torch.device("cpu"), count=3).train
+    assert [any(torch.equal(a, b) for b in some) for a in every] == [True, False] * 3
+
+
+def test_processes_see_different_images(folder):
+    parts = [Images(folder, 2, 64, torch.device("cpu"), (rank, 2)).train for rank in (0, 1)]
+    assert len(parts[0]) == len(parts[1]) == 3
+    assert not any(torch.equal(a, b) for a in parts[0] for b in parts[1])
+
+
+def test_tar_shards_read_like_a_folder(folder, tmp_path):
+    import tarfile
+
+    with tarfile.open(tmp_path / "shard-0.tar", "w") as tar:
+        for path in sorted(folder.iterdir()):
+            tar.add(path, path.name)
+    a = Images(folder, 2, 64, torch.device("cpu"))
+    b = Images(tmp_path, 2, 64, torch.device("cpu"))
+    assert a.sha256 == b.sha256
+    assert all(torch.equal(x, y) for x, y in zip(a.train, b.train, strict=True))
+
+
+def test_start_is_a_good_linear_transform(folder):
+    images = Images(folder, 2, 64, torch.device("cpu"))
+    model = Factorized(32, 64, (0.01,))
+    karhunen_loeve(model, images, seed=0)
+    x = torch.stack([image[:, :128, :128] for image in images.validation]).float() / 255
+    with torch.no_grad():
+        mse = ((model.g_s(model.g_a(x)) - x) ** 2).mean()
+    assert -10 * torch.log10(mse) > 24
+
+
+def test_rounding_passes_gradients():
+    x = torch.tensor([0.4, 1.6], requires_grad=True)
+    out = round_ste(x)
+    out.sum().backward()
+    assert out.tolist() == [0, 2] and x.grad.tolist() == [1, 1]
+
+
+def test_transforms_are_trained_with_the_echo_that_is_coded():
+    """Both nets keep their gradients in bf16 too, and only the patches with an echo are coded otherwise."""
+    torch.manual_seed(0)
+    x = torch.rand(4, 3, 64, 64)
+    figures = []
+    for echo in ((), (0.0, 0.75)):
+        torch.manual_seed(1)
+        model = Factorized(16, 24, (0.01, 0.1), echo)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss, seen = model(x, torch.ones(2), 0.2)
+        loss.backward()
+        figures.append(seen)
+        for name, parameter in model.named_parameters():
+            if not name.endswith("quantiles"):
+                assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+        y = model.g_a(x).float()
+        heard = model.g_a(model.g_s(y)).float()
+        wanted = y + (0.75 if echo else 0) * (y - heard)
+        with torch.no_grad():
+            u = (wanted * model.log_gain[1].exp()[:, None, None]).round()
+            x_hat = model.g_s(u / model.log_gain[1].exp()[:, None, None]).clamp(0, 1)
+        assert torch.isclose(model.evaluate(x, 1)[1], ((x_hat - x) ** 2).mean(), rtol=1e-3)
+    assert figures[0][1, 0] == figures[1][1, 0] and figures[0][1, 1] != figures[1][1, 1]
+
+
+def test_stage_b_loss_reaches_both_nets_and_nothing_else():
+    model = Adaptive(8, 16, (0.01, 0.1), 16, 4, 4, 5, classes=2)
+    torch.nn.init.normal_(model.h_s.layers[-1].weight, std=0.1)
+    counts = torch.zeros(2, 16, 2, 257)
+    counts[..., 120:136] = torch.rand(2, 16, 2, 16) * 50
+    loss, _ = model.rates(counts, torch.tensor([0.0, 0.7]))
+    loss.backward()
+    for name, parameter in model.named_parameters():
+        reached = parameter.grad is not None and bool(parameter.grad.abs().sum() > 0)
+        assert reached == name.startswith(("h_a", "h_s", "bottleneck.")) or "quantiles" in name
+
+
+def test_between_interpolates_per_row():
+    tables = torch.tensor([[0.0], [2.0], [6.0]])
+    assert between(tables, torch.tensor([0.5, 1.0, 2.0])).flatten().tolist() == [1, 2, 6]
+
+
+def test_orthogonalize_flattens_singular_values():
+    torch.manual_seed(0)
+    for shape in ((8, 40), (40, 8)):
+        values = torch.linalg.svdvals(orthogonalize(torch.randn(shape)))
+        assert values.min() > 0.6 and values.max() < 1.3
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        ({"train": {"steps": 1, "stage": "x"}}, "stage"),
+        ({"train": {"steps": 1, "speed": 3}}, "train.speed"),
+        ({"train": {"steps": "many"}}, "must be int"),
+        ({"trains": {}}, "section"),
+        ({"train": {}}, "steps or"),
+        ({"train": {"steps": 1}, "data": {"batch": 7}}, "multiple"),
+        ({"train": {"steps": 1}, "model": {"lambdas": [0.2, 0.1]}}, "rise"),
+    ],
+)
+def test_bad_configs(raw, reason):
+    with pytest.raises(UsageError, match=reason):
+        configs.from_dict(raw)
+
+
+def test_the_command_line_stands_in_for_a_config(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text('[data]\npath = "a"\npatch = 64\n[train]\nout = "b"\n')
+    with pytest.raises(UsageError, match=r"set train.steps or train.minutes"):
+        configs.load(path)
+    given = configs.load(path, data={"path": "c"}, train={"steps": 3, "out": None})
+    assert (given.data.path, given.data.patch) == ("c", 64)
+    assert (given.train.steps, given.train.out) == (3, "b")
+    with pytest.raises(UsageError, match=r"train.minutes must be float"):
+        configs.load(path, train={"minutes": "x"})
+    path.write_text("train = 1\n")
+    with pytest.raises(UsageError, match=r"unknown section \[train\]"):
+        configs.load(path, train={"steps": 3})
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"groups": 5},
+        {"groups": 0},
+        {"width": 20},
+        {"width": 0},
+        {"kernel_size": 4},
+        {"z_channels": 0},
+    ],
+)
+def test_nets_over_distributions_that_cannot_be(model):
+    raw = {"model": model, "train": {"steps": 1, "stage": "distributions", "init": "a.pt"}}
+    with pytest.raises(UsageError, match="model.groups|model.kernel_size"):
+        configs.from_dict(raw)
+
+
+def test_checkpoints_cannot_run_code(tmp_path):
+    import pickle
+
+    class Evil:
+        def __reduce__(self):
+            return (os.mkdir, (str(tmp_path / "evil"),))
+
+    (tmp_path / "x.pt").write_bytes(pickle.dumps({"ema": Evil(), "config": {}}))
+    with pytest.raises(UsageError):
+        load_checkpoint(tmp_path / "x.pt")
+    assert not (tmp_path / "evil").exists()
+
+
+def test_bits_are_those_of_the_distributions_written_down():
+    torch.manual_seed(0)
+    model = Adaptive(8, 16, (0.01, 0.1), 16, 4, 4, 5, classes=3)
+    torch.nn.init.normal_(model.h_s.layers[-1].weight, std=0.5)
+    model.class_prior.copy_(torch.randn_like(model.class_prior))
+    counts = torch.randint(0, 9, (2, 16, 3, BINS + 1)).float()
+    z_hat, t = torch.randint(-3, 4, (2, 4, SIDE_LENGTH)).float(), torch.tensor([0.0, 0.7])
+    with torch.no_grad():
+        delta = model.h_s(z_hat, t)[:, :, None]
+        log_p = model.class_prior_at(t).clone()
+        log_p[..., :-1] += delta
+        log_p -= torch.logsumexp(log_p * np.log(2), -1, keepdim=True) / np.log(2)
+        expected = -(counts * log_p).sum((1, 2, 3))
+        got = model.bits(counts, z_hat, t)
+    assert torch.allclose(got, expected, rtol=1e-5)
+
+
+def test_training_needs_to_be_told_of_its_data(tmp_path):
+    config = tmp_path / "c.toml"
+    config.write_text(f'[train]\nsteps = 1\nout = "{tmp_path}/run"\n')
+    with pytest.raises(UsageError, match="no data: --data"):
+        train(configs.load(config))
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,298 @@
+"""Weights files that are not what they must be: one line that names the file and what is wrong."""
+
+import json
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from conftest import noise
+from small_weights import small_weights
+
+import licodec
+from licodec.cli.main import main
+from licodec.codec import Codec
+from licodec.errors import ModelMissingError
+from licodec.training.convert.export import write_weights
+from licodec.weights import catalogue
+from licodec.weights import file as weights_file
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "hyperprior"
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("originals")
+    found = {path.stem[:-9]: path for path in GOLDEN.glob("*.safetensors")}
+    return {"adaptive": small_weights(folder), **found}
+
+
+def changed(original, folder, tensors=None, metadata=None):
+    """A copy with other tensors and metadata, None for none, under the name that its bytes ask for."""
+    loaded = weights_file.load(original)
+    own = {**loaded.tensors(""), **(tensors or {})}
+    said = {**loaded.metadata, **(metadata or {})}
+    return write_weights(
+        folder, "odd", {k: v for k, v in own.items() if v is not None},
+        {k: v for k, v in said.items() if v is not None}, {},
+    )  # fmt: skip
+
+
+def encode(path):
+    codec = Codec(weights_file.Weights(path), "cpu", "float32")
+    for name in codec.offers:
+        codec.model(name)
+    if "z_distributions.prior" in codec.weights:
+        codec.model(codec.offers[0], adaptive_z=True)
+
+
+Z, S = "mbt2018-mean-z", "mbt2018-mean-s"
+KINDS = ["adaptive", "bmshj2018-hyperprior", "mbt2018-mean", "mbt2018", "cheng2020-attn", Z, S]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_tensor_is_checked(kind, originals, tmp_path):
+    """Without it, of another shape, of another type, and, for floats, with a value that is not finite."""
+    loaded = weights_file.load(originals[kind])
+    encode(originals[kind])
+    odd = weights_file.Weights(originals[kind])
+    tensors = loaded.tensors({Z: "z_distributions.", S: "surprises."}.get(kind, ""))
+    for name, tensor in list(tensors.items())[:: 1 if kind in ("adaptive", Z, S) else 5]:
+        if name in ("z_distributions.prior", "surprises.order") or (kind, name) == (
+            "adaptive",
+            "z_prior",
+        ):
+            continue  # without it, the model is factorized, ẑ coded with static tables, or nothing surprises
+        broken = [None, tensor[None], tensor[..., :-1], tensor.astype(np.complex64)]
+        if name == "echo":
+            del broken[0]  # weights may have none
+        if tensor.dtype.kind == "f":
+            for value in (np.nan, np.inf):
+                broken.append(tensor.copy())
+                broken[-1].flat[-1] = value
+        for value in broken:
+            odd._tensors = {**loaded.tensors(""), name: value}
+            if value is None:
+                del odd._tensors[name]
+            with pytest.raises(ModelMissingError) as caught:
+                Codec(odd, "cpu", "float32")
+            assert "\n" not in str(caught.value) and str(odd.path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "values"),
+    [
+        ("adaptive", "context.order", np.zeros(8)),
+        ("adaptive", "context.weights", np.full((8, 16), 32767)),
+        ("adaptive", "log_gain", np.full((2, 8), 1e4)),
+        ("adaptive", "log_gain", np.zeros((0, 8))),
+        ("adaptive", "class_prior", np.zeros((2, 8, 0, 257))),
+        ("adaptive", "h_s.4.bias", np.full(8, 2**31 - 1)),
+        ("adaptive", "h_s.0.bias", np.full(16, -(2**31))),
+        (Z, "z_distributions.h_s.4.bias", np.full(8, 2**31 - 1)),
+        (S, "surprises.order", np.zeros(12)),
+        (S, "surprises.weights", np.full((12, 24), 1)),
+        (S, "surprises.weights", np.tri(12, 24, -1) * 32767),
+        (S, "surprises.blocks", np.full(11, 1)),
+        (S, "surprises.blocks", np.array([1, 1, 1, 9, 0])),
+        (S, "surprises.blocks", np.array([1, 1, 10])),
+        (S, "surprises.own", np.full((12, 2), 32768)),
+        (S, "surprises.table", np.full((64, 128), 65)),
+        (S, "surprises.table", np.zeros((64, 64))),
+        (S, "surprises.mixture", np.full((64, 64), 255)),
+        (S, "surprises.mixture", np.eye(64) * 2**15 - np.ones((64, 64)) * 2**8),
+        ("mbt2018", "scales", np.arange(64) - 1),
+        ("mbt2018", "scales", np.arange(64, 0, -1)),
+        ("mbt2018", "scale_thresholds", np.arange(63, 0, -1)),
+        ("mbt2018", "z_prior", np.zeros((1, 8, 128))),
+        ("mbt2018", "z_prior", np.zeros((3, 8, 129))),
+        ("mbt2018", "integer.h_s.0.limit", np.array([5, -5])),
+        ("mbt2018", "integer.h_s.0.shift", np.full(12, 1000)),
+        ("mbt2018", "integer.h_s.0.bias", np.full(12, 2**50)),
+    ],
+)
+def test_values_that_make_no_sense(kind, name, values, originals, tmp_path):
+    before = weights_file.load(originals[kind]).numpy(name).dtype
+    wider = values.astype(before if (values.astype(before) == values).all() else np.int32)
+    wider = values.astype(np.int64) if values.size and values.max() > 2**31 else wider
+    path = changed(originals[kind], tmp_path, {name: wider})
+    with pytest.raises(ModelMissingError, match=path.name) as caught:
+        encode(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [{"groups": "0"}, {"groups": "three"}, {"groups": "3"}, {"groups": None}, {"arch": "vgg"},
+     {"arch": "mbt2018"}, {"arithmetic": "9"}, {"arithmetic": None}],
+)  # fmt: skip
+def test_odd_metadata(metadata, originals, tmp_path):
+    path = changed(originals["adaptive"], tmp_path, None, metadata)
+    noise(20, 20, "RGB").save(tmp_path / "x.png")
+    result = CliRunner().invoke(
+        main, ["encode", str(tmp_path / "x.png"), "--weights", str(path), "-o", "-"]
+    )
+    assert result.exit_code == 4 and result.stderr.count("\n") == 1
+    assert path.name in result.stderr and "internal" not in result.stderr
+
+
+def test_tables_are_packed(tmp_path):
+    table = np.full((2, 3, 257), -(2**15), np.int16)
+    table[0, 1, 100:140] = np.arange(-20, 20)
+    table[1, 2, 256] = 7
+    parts = weights_file.packed("class_prior", table)
+    assert sum(p.nbytes for p in parts.values()) < table.nbytes / 8
+    assert (weights_file.unpacked(parts)["class_prior"] == table).all()
+    path = write_weights(tmp_path, "odd", parts, {"arithmetic": weights_file.ARITHMETIC}, {})
+    assert (weights_file.load(path).numpy("class_prior") == table).all()
+    full = np.zeros((3, 5), np.int16)
+    assert (weights_file.unpacked(weights_file.packed("t", full))["t"] == full).all()
+
+
+def test_layers_are_narrowed():
+    layer = np.random.default_rng(0).integers(-90, 90, (40, 30)).astype(np.int16)
+    layer[:4, 0] = -(2**15), 2**15 - 1, 128, -129
+    parts = weights_file.narrowed("integer.h_s.0.weight", layer)
+    assert sum(p.nbytes for p in parts.values()) < 0.6 * layer.nbytes
+    whole = weights_file.unpacked(parts)["integer.h_s.0.weight"]
+    assert whole.dtype == np.int16 and (whole == layer).all()
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("bytes", np.zeros((40, 31), np.int8)),
+        ("bytes", None),
+        ("used", np.zeros(149, np.uint8)),
+        ("used", np.zeros(150, np.uint8)),
+        ("values", np.zeros(3, np.int16)),
+        ("values", None),
+    ],
+)
+def test_narrowings_that_make_no_sense(part, value, tmp_path):
+    parts = weights_file.narrowed("integer.h_s.0.weight", np.full((40, 30), 300, np.int16))
+    parts |= {f"integer.h_s.0.weight.{part}": value}
+    parts = {k: v for k, v in parts.items() if v is not None}
+    path = write_weights(tmp_path, "odd", parts, {"arithmetic": weights_file.ARITHMETIC}, {})
+    with pytest.raises(ModelMissingError, match=path.name) as caught:
+        weights_file.load(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("shape", np.array([2, 3, 258], np.int32)),
+        ("shape", np.array([-2, -3, 257], np.int32)),
+        ("shape", np.array([2**20, 2**20, 2**20], np.int32)),
+        ("shape", np.array([np.inf])),
+        ("shape", np.zeros((2, 2), np.int32)),
+        ("used", np.zeros(193, np.uint8)),
+        ("used", np.zeros(192, np.uint8)),
+        ("used", np.zeros(193)),
+        ("values", np.zeros(1, np.int16)),
+        ("values", np.zeros(40, np.int16)),
+        ("values", np.zeros((41, 1), np.int16)),
+        ("shape", None),
+        ("values", None),
+    ],
+)
+def test_packings_that_make_no_sense(part, value, tmp_path):
+    table = np.full((2, 3, 257), -(2**15), np.int16)
+    table[0, 1, 100:141] = 5
+    parts = {**weights_file.packed("class_prior", table), f"class_prior.{part}": value}
+    parts = {k: v for k, v in parts.items() if v is not None}
+    path = write_weights(tmp_path, "odd", parts, {"arithmetic": weights_file.ARITHMETIC}, {})
+    with pytest.raises(ModelMissingError, match=path.name) as caught:
+        weights_file.load(path)
+    assert "\n" not in str(caught.value)
+
+
+def with_header(text):
+    return struct.pack("<Q", len(text)) + text
+
+
+JUNK = {
+    "nothing": b"",
+    "text": b"not weights at all\n",
+    "deep": with_header(b"[" * 100_000),
+    "deeper": with_header(b'{"__metadata__":' + b'{"a":' * 100_000),
+    "list": with_header(b"[]"),
+    "no metadata": with_header(b"{}"),
+    "metadata no map": with_header(b'{"__metadata__": 3}'),
+    "arch no text": with_header(b'{"__metadata__": {"arch": []}}'),
+    "cut": with_header(json.dumps({
+        "__metadata__": {}, "a": {"dtype": "F32", "shape": [9], "data_offsets": [0, 36]}}).encode()),
+    "offsets": with_header(b'{"__metadata__": {}, "a": {"data_offsets": []}}'),
+    "entry": with_header(b'{"__metadata__": {}, "a": 3}'),
+    "long": struct.pack("<Q", 2**60) + b"{}",
+    "type": with_header(json.dumps({
+        "__metadata__": {"arithmetic": "2"},
+        "log_gain": {"dtype": "BF16", "shape": [1], "data_offsets": [0, 2]}}).encode()) + b"\0\0",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", list(JUNK))
+def test_what_is_no_weights_file(kind, tmp_path):
+    path = tmp_path / "junk-00000000.safetensors"
+    path.write_bytes(JUNK[kind])
+    noise(20, 20, "RGB").save(tmp_path / "x.png")
+    for arguments in (["--weights", str(path)], ["-m", str(path)]):
+        result = CliRunner().invoke(
+            main, ["encode", str(tmp_path / "x.png"), "-o", "-", *arguments]
+        )
+        assert result.exit_code == 4 and result.stderr.count("\n") == 1, result.stderr
+        assert path.name in result.stderr and "internal" not in result.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_junk_among_the_weights_is_passed_over(tmp_path, monkeypatch):
+    monkeypatch.setenv("LICODEC_WEIGHTS", str(tmp_path))
+    for name, content in JUNK.items():
+        (tmp_path / f"{name}.safetensors").write_bytes(content)
+    (tmp_path / "folder.safetensors").mkdir()
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    assert licodec.decode(licodec.encode(noise(20, 20, "RGB"))).size == (20, 20)
+    result = CliRunner().invoke(main, ["models"])
+    assert result.exit_code == 0 and "adaptive@" in result.stdout
+    assert result.stderr.count("licodec: note: ") == result.stderr.count("\n") == len(JUNK) - 1
+
+
+def test_damaged_weights_that_are_asked_for_are_refused(originals, tmp_path, monkeypatch):
+    shipped = catalogue.resolve("adaptive")[1]
+    encoded = licodec.encode(noise(20, 20, "RGB"))
+    monkeypatch.setenv("LICODEC_WEIGHTS", str(tmp_path))
+    damaged = tmp_path / shipped.name
+    for content in (JUNK["text"], originals["adaptive"].read_bytes()):
+        damaged.write_bytes(content)
+        weights_file.load.cache_clear()
+        with pytest.raises(ModelMissingError, match=str(damaged)):
+            licodec.decode(encoded)
+        with pytest.raises(ModelMissingError, match=str(damaged)):
+            licodec.encode(noise(20, 20, "RGB"), model=f"adaptive@{shipped.stem[-8:]}")
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "[0.01]",
+        "[0.01, 0]",
+        "[0.01, -1]",
+        "[0.01, NaN]",
+        "[1e999, 1]",
+        f"[{10**400}, 1]",
+        '["a", "b"]',
+        "[true, 1]",
+        "{}",
+        "3",
+        "",
+        "[[",
+    ],
+)
+def test_odd_lambdas(originals, tmp_path, told):
+    path = changed(originals["mbt2018-mean"], tmp_path, metadata={"lambdas": told})
+    with pytest.raises(ModelMissingError) as caught:
+        encode(path)
+    assert "\n" not in str(caught.value) and str(path) in str(caught.value)
