@@ -1,4 +1,4 @@
-"""Checkpoints: weights, average, optimizers, config, counters; never code. And what is told beside others."""
+"""Checkpoints: weights, average, optimizer, config, counters; never code. And what is told beside others."""
 
 from __future__ import annotations
 

@@ -62,10 +62,6 @@ class Train:
     everything, with the rate of the adaptive distributions."""
     init: str = "klt"
     """klt, fresh (random; with a hyperprior only), or a safetensors file or checkpoint to start from."""
-    blend: str = ""
-    """A checkpoint that the factorized transforms' start is averaged with."""
-    blend_share: float = 0.5
-    """Its share of the average."""
     surrogate: str = "round"
     """What stands for rounding with a hyperprior: round (straight through, for the distortion; noise
     for the rate), or noise (for both, as CompressAI trains)."""
@@ -76,14 +72,11 @@ class Train:
     cooldown: float = 0.4
     """The last fraction of the run in which the learning rate falls linearly to 0."""
     warmup: int = 100
-    optimizer: str = "adam"
-    """adam, or muon for the convolutions' weights and adam for the rest."""
     lr: float = 3e-4
+    """Adam's, for all but gains and bottlenecks."""
     bottleneck_lr: float = 3e-3
     clip: float = 1.0
     ema: float = 0.999
-    high_rates_first: float = 0.0
-    """Fraction of the run in which the upper rates weigh more (useful from a cold start)."""
     rate_balance: float = 0.4
     """The loss at each lambda is divided by lambda to this power."""
     echo: tuple[float, ...] = ()
@@ -171,8 +164,6 @@ def check(config: Config, name: str = "config") -> None:
     data, model, train = config.data, config.model, config.train
     if train.stage not in ("transforms", "rate", "distributions", "joint"):
         raise UsageError(f"{name}: train.stage is transforms, rate, distributions or joint")
-    if train.optimizer not in ("adam", "muon"):
-        raise UsageError(f"{name}: train.optimizer is adam or muon")
     if train.precision not in ("auto", "float32", "bf16"):
         raise UsageError(f"{name}: train.precision is auto, float32 or bf16")
     if train.steps <= 0 and train.minutes <= 0:
@@ -195,8 +186,6 @@ def check(config: Config, name: str = "config") -> None:
         _check_distributions(config, name)
     if train.echo and (train.stage != "transforms" or model.arch != "factorized"):
         raise UsageError(f"{name}: train.echo is for the factorized transforms")
-    if train.blend and (train.stage != "transforms" or model.arch != "factorized"):
-        raise UsageError(f"{name}: train.blend is for the factorized transforms")
     if train.echo and len(train.echo) != len(model.lambdas):
         raise UsageError(f"{name}: train.echo needs a value for each of model.lambdas")
     if model.arch != "factorized":

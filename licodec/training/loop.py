@@ -27,7 +27,6 @@ from licodec.training import distributed
 from licodec.training.checkpoint import load_checkpoint, save_checkpoint, stages_beside
 from licodec.training.config import Config
 from licodec.training.data import Images
-from licodec.training.optimizers import Muon
 from licodec.training.stages import Task, make_task
 
 _MAX_BAD_STEPS = 20
@@ -35,15 +34,15 @@ _MAX_BAD_STEPS = 20
 
 
 class Run:
-    """The state that a checkpoint holds: weights, average, optimizers, counters."""
+    """The state that a checkpoint holds: weights, average, optimizer, counters."""
 
     def __init__(self, config: Config, task: Task) -> None:
         self.config = config
         self.model: nn.Module = task.model
         self.ema = {k: v.detach().clone() for k, v in task.model.state_dict().items()}
-        self.optimizers = _optimizers(config, task)
+        self.optimizer = _optimizer(config, task)
         self.regularizer = task.regularizer
-        self.base_lrs = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
+        self.base_lrs = [group["lr"] for group in self.optimizer.param_groups]
         self.step = 0
         self.seconds = 0.0
         self.bad_steps = 0
@@ -64,9 +63,8 @@ class Run:
         factor = min(1.0, (self.step + 1) / max(1, train.warmup))
         if train.cooldown > 0:
             factor *= min(1.0, max(0.0, 1 - self.progress()) / train.cooldown)
-        for optimizer, lrs in zip(self.optimizers, self.base_lrs, strict=True):
-            for group, lr in zip(optimizer.param_groups, lrs, strict=True):
-                group["lr"] = lr * factor
+        for group, lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+            group["lr"] = lr * factor
 
     @torch.no_grad()
     def average(self) -> None:
@@ -81,7 +79,7 @@ class Run:
         """Write all that it takes to go on."""
         state = {
             "model": self.model.state_dict(),
-            "optimizers": [o.state_dict() for o in self.optimizers],
+            "optimizer": self.optimizer.state_dict(),
         }
         if self.regularizer:
             state["regularizer"] = self.regularizer.state_dict()
@@ -103,10 +101,16 @@ class Run:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `save` wrote.
+
+        Raises:
+            UsageError: it holds averaged weights alone, as `keep` writes them.
+        """
+        if not {"model", "optimizer"} <= state.keys():
+            raise UsageError("the checkpoint cannot be resumed; train.init starts from it")
         self.model.load_state_dict(state["model"])
         self.ema = state["ema"]
-        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
+        self.optimizer.load_state_dict(state["optimizer"])
         self.step = state["step"]
         self.seconds = state["seconds"]
         self.history = state["history"]
@@ -127,23 +131,16 @@ def _earlier_runs(config: Config) -> list[dict[str, Any]]:
     return [*state.get("earlier", []), {key: state[key] for key in keys}]
 
 
-def _optimizers(config: Config, task: Task) -> list[torch.optim.Optimizer]:
+def _optimizer(config: Config, task: Task) -> torch.optim.Optimizer:
+    """Adam, with a learning rate of their own for gains and bottlenecks."""
     train = config.train
-    kernels, others, bottleneck = [], [], []
+    others: list[Tensor] = []
+    bottleneck: list[Tensor] = []
     for name, param in task.model.named_parameters():
-        if not param.requires_grad:
-            continue
-        if "bottleneck" in name or "log_gain" in name:
-            bottleneck.append(param)
-        elif param.ndim == 4 and train.optimizer == "muon":
-            kernels.append(param)
-        else:
-            others.append(param)
+        if param.requires_grad:
+            (bottleneck if "bottleneck" in name or "log_gain" in name else others).append(param)
     groups = [{"params": others, "lr": train.lr}, {"params": bottleneck, "lr": train.bottleneck_lr}]
-    optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam([g for g in groups if g["params"]])]
-    if kernels:
-        optimizers.append(Muon(kernels, lr=train.lr))
-    return optimizers
+    return torch.optim.Adam([g for g in groups if g["params"]])
 
 
 def advance(
@@ -155,17 +152,15 @@ def advance(
         LicodecError: too many steps in a row had no finite gradient.
     """
     run.schedule()
-    loss, figures = task.loss(network, rng, run.progress())
-    for optimizer in run.optimizers:
-        optimizer.zero_grad(set_to_none=True)
+    loss, figures = task.loss(network, rng)
+    run.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     norm = nn.utils.clip_grad_norm_(task.model.parameters(), run.config.train.clip)
     run.bad_steps = 0 if torch.isfinite(norm) else run.bad_steps + 1
     if run.bad_steps >= _MAX_BAD_STEPS:
         raise LicodecError(f"{run.bad_steps} steps in a row had no finite gradient; stopped")
     if not run.bad_steps:
-        for optimizer in run.optimizers:
-            optimizer.step()
+        run.optimizer.step()
         run.average()
     run.step += 1
     return loss, norm, figures
@@ -238,7 +233,7 @@ def train(
         if now - last_logged > 10 or done:
             last_logged = now
             report({"step": run.step, "seconds": round(run.seconds, 1), "loss": loss.item(),
-                    "lr": run.optimizers[0].param_groups[0]["lr"], "norm": norm.item(),
+                    "lr": run.optimizer.param_groups[0]["lr"], "norm": norm.item(),
                     "progress": run.progress(), **figures})  # fmt: skip
         keep = settings.keep_every > 0 and run.step % settings.keep_every == 0
         if now - last_validated > settings.validate_s or keep or done:

@@ -38,9 +38,7 @@ class Task(Protocol):
     regularizer: Regularizer | None
     """What learns beside the model and is part of a checkpoint, but not of the weights."""
 
-    def loss(
-        self, network: nn.Module, rng: np.random.Generator, progress: float
-    ) -> tuple[Tensor, dict[str, Any]]:
+    def loss(self, network: nn.Module, rng: np.random.Generator) -> tuple[Tensor, dict[str, Any]]:
         """A step's loss, and figures for the log. `network` is the model, or DDP around it."""
 
     def validate(self) -> dict[str, Any]:
@@ -89,18 +87,12 @@ class Transforms:
             self.device.type, torch.bfloat16, enabled=uses_bf16(self.config, self.device)
         )
 
-    def loss(
-        self, network: nn.Module, rng: np.random.Generator, progress: float
-    ) -> tuple[Tensor, dict[str, Any]]:
+    def loss(self, network: nn.Module, rng: np.random.Generator) -> tuple[Tensor, dict[str, Any]]:
         data = self.config.data
         x = self.images.crops(rng, data.batch, data.patch).float() / 255
         x = x.contiguous(memory_format=self.layout)
-        K = len(self.config.model.lambdas)
-        weights = torch.ones(K, device=self.device)
-        if progress < self.config.train.high_rates_first:
-            weights[: K // 2] = 0.1
         with self._precision():
-            loss, figures = network(x, weights, self.config.train.rate_balance)
+            loss, figures = network(x, self.config.train.rate_balance)
         bpp, mse = figures
         psnr = -10 * torch.log10(mse)
         return loss, {"bpp": _row(bpp, 3), "psnr": _row(psnr, 2)}
@@ -146,9 +138,7 @@ class Hyperpriors(Transforms):
         initialize_hyperprior(model, self.config, self.images)
         return model
 
-    def loss(
-        self, network: nn.Module, rng: np.random.Generator, progress: float
-    ) -> tuple[Tensor, dict[str, Any]]:
+    def loss(self, network: nn.Module, rng: np.random.Generator) -> tuple[Tensor, dict[str, Any]]:
         """As any task's. With a regularizer, q has made its update when this returns."""
         data, K = self.config.data, len(self.config.model.lambdas)
         x = self.images.crops(rng, data.batch, data.patch).float() / 255
@@ -166,11 +156,7 @@ class Hyperpriors(Transforms):
                 figures["conditional_bpp"] = round(float(self.regularizer.learn(x, x_hat)), 4)
                 if self.regularizer.alpha:
                     per_patch = per_patch - self.regularizer.reward(x, x_hat)
-        weights = torch.ones_like(lambdas)
-        if progress < self.config.train.high_rates_first:
-            weights.view(-1, K)[:, : K // 2] = 0.1
-        weights = weights / weights.mean()
-        scale = weights * (lambdas / 0.013) ** -self.config.train.rate_balance
+        scale = (lambdas / 0.013) ** -self.config.train.rate_balance
         return (scale * per_patch).mean(), figures
 
     def validate(self) -> dict[str, Any]:
@@ -195,9 +181,7 @@ class Rate(Hyperpriors):
         initialize_hyperprior(model, self.config, self.images)
         return model
 
-    def loss(
-        self, network: nn.Module, rng: np.random.Generator, progress: float
-    ) -> tuple[Tensor, dict[str, Any]]:
+    def loss(self, network: nn.Module, rng: np.random.Generator) -> tuple[Tensor, dict[str, Any]]:
         data = self.config.data
         lambdas = torch.tensor(self.config.model.lambdas, device=self.device)
         some = self.images.choose(rng, data.batch)
@@ -299,9 +283,7 @@ class Distributions:
         model.context_thresholds.copy_(torch.from_numpy(thresholds))
         distributed.share([model.context_thresholds])
 
-    def loss(
-        self, network: nn.Module, rng: np.random.Generator, progress: float
-    ) -> tuple[Tensor, dict[str, Any]]:
+    def loss(self, network: nn.Module, rng: np.random.Generator) -> tuple[Tensor, dict[str, Any]]:
         rows = torch.from_numpy(rng.integers(len(self.counts.t), size=self.config.data.batch))
         counts = self.counts.values[rows].to(self.device).float()
         loss, figures = network("rates", counts, self.counts.t[rows].to(self.device))
@@ -395,9 +377,7 @@ class Joint(Distributions):
         self.model.requires_grad_(True)
         self.nets.bottleneck.quantiles.requires_grad_(False)
 
-    def loss(
-        self, network: nn.Module, rng: np.random.Generator, progress: float
-    ) -> tuple[Tensor, dict[str, Any]]:
+    def loss(self, network: nn.Module, rng: np.random.Generator) -> tuple[Tensor, dict[str, Any]]:
         config = self.config
         x = self.images.crops(rng, config.data.batch, config.data.patch).float() / 255
         with torch.autocast(

@@ -55,12 +55,11 @@ class Factorized(nn.Module):
         self.bottleneck = EntropyBottleneck(len(lambdas) * M)
         self.bottleneck.quantiles.requires_grad_(False)  # latents are rounded about 0
 
-    def forward(self, x: Tensor, weights: Tensor, rate_balance: float) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, rate_balance: float) -> tuple[Tensor, Tensor]:
         """The training loss and, for the log, bpp and mse per lambda.
 
         Args:
             x: (R·K, 3, H, W) in [0, 1].
-            weights: (K,) emphasis of each lambda.
             rate_balance: the loss at each lambda is divided by lambda to this power.
 
         Returns:
@@ -78,8 +77,8 @@ class Factorized(nn.Module):
         bpp = bits.mean(0) / (height * width)
         mse = ((x_hat - x) ** 2).mean((1, 2, 3)).reshape(batch // K, K).mean(0)
         lambdas = torch.tensor(self.lambdas, device=x.device)
-        scale = weights * (lambdas / 0.013) ** -rate_balance
-        loss = (scale * (bpp + lambdas * 255**2 * mse)).sum() / weights.sum()
+        scale = (lambdas / 0.013) ** -rate_balance
+        loss = (scale * (bpp + lambdas * 255**2 * mse)).mean()
         return loss, torch.stack([bpp, mse]).detach()
 
     def _with_echo(self, y: Tensor, strengths: tuple[float, ...]) -> Tensor:

@@ -115,8 +115,7 @@ def _stage(state: dict[str, Any]) -> dict[str, Any]:
     """One run as a recipe tells it: without the folders of the machine it ran on."""
     config = copy.deepcopy(state["config"])
     config["data"]["path"] = Path(config["data"]["path"]).name
-    for key in ("init", "blend"):
-        config["train"][key] = Path(config["train"].get(key, "")).name
+    config["train"]["init"] = Path(config["train"].get("init", "")).name
     config["train"].pop("out", None)
     return {
         "config": config,

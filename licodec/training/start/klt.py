@@ -17,7 +17,6 @@ from licodec.training.checkpoint import load_checkpoint
 from licodec.training.codecs.factorized import Adaptive, Factorized, between
 from licodec.training.config import Config
 from licodec.training.data import Images
-from licodec.training.start.widen import start_latents
 
 TABLES = (
     "prior", "class_prior", "z_prior", "context_order", "context_weights", "context_thresholds",
@@ -41,14 +40,9 @@ def initialize(model: Factorized | Adaptive, config: Config, images: Images) -> 
         karhunen_loeve(model, images, config.train.seed)
         return
     state, lambdas = read_state(config.train.init)
-    if config.train.blend:
-        state = _blend(state, read_state(config.train.blend)[0], config.train.blend_share)
     if config.train.init.endswith(".safetensors"):
         state = {k: v for k, v in state.items() if not k.startswith(("h_a.", "h_s.", *TABLES))}
     state = fit_rates(_stack_bottlenecks(state), lambdas, model)
-    known = state["log_gain"].shape[1] if "log_gain" in state else model.M
-    if known < model.M and isinstance(model, Factorized):
-        state = _pad_latents(state, model, known)
     if isinstance(model, Adaptive):
         state = _fit_tables(state, model)
     try:
@@ -59,16 +53,8 @@ def initialize(model: Factorized | Adaptive, config: Config, images: Images) -> 
     wrong = [k for k in (*missing, *unexpected) if not k.startswith(own)]
     if wrong:
         raise UsageError(f"train.init {config.train.init}: does not fit the model ({wrong[0]})")
-    if known < model.M and isinstance(model, Factorized):
-        start_latents(model, model.M - known, images, config.train.seed)
     if isinstance(model, Factorized) and "bottleneck.matrices.0" in missing:
         fit_bottleneck(model, images, config.train.seed)
-
-
-def _blend(state: dict[str, Tensor], other: dict[str, Tensor], share: float) -> dict[str, Tensor]:
-    if any(k not in other or other[k].shape != v.shape for k, v in state.items()):
-        raise UsageError("train.blend does not fit train.init")
-    return {k: v.lerp(other[k], share) if v.is_floating_point() else v for k, v in state.items()}
 
 
 def fit_bottleneck(model: Factorized, images: Images, seed: int, steps: int = 300) -> None:
@@ -89,19 +75,6 @@ def fit_bottleneck(model: Factorized, images: Images, seed: int, steps: int = 30
         optimizer.zero_grad()
         (-torch.log2(likelihoods).mean()).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-
-
-def _pad_latents(state: dict[str, Tensor], model: Factorized, known: int) -> dict[str, Tensor]:
-    """Transforms and gains with zeros for the latent channels that they do not have."""
-    out = {}
-    for name, own in model.state_dict().items():
-        if name.startswith(("g_a.", "g_s.", "log_gain")) and name in state:
-            out[name] = value = state[name]
-            sides = zip(value.shape, own.shape, strict=False)
-            if all(pair == (known, model.M) or pair[0] == pair[1] for pair in sides):
-                out[name] = own.new_zeros(own.shape)
-                out[name][tuple(slice(side) for side in value.shape)] = value
-    return out
 
 
 def read_state(path: str) -> tuple[dict[str, Tensor], tuple[float, ...]]:
