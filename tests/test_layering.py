@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "licodec"
 
 # From the bottom up. A folder stands for all of its files; within it, only circles are forbidden.
 ORDER = [
-    "signals", "errors", "progress", "container", "weights/catalogue", "info", "rate_control",
+    "signals", "errors", "progress", "help", "container", "weights/catalogue", "info", "rate_control",
     "rangecoder", "weights/file", "entropy/threads", "entropy/tables", "entropy/gaussian",
     "entropy/pdf_transform", "networks/transforms", "networks/attention", "networks/hyper",
     "latent_search", "entropy/integer_nets", "entropy/classes", "entropy/scale_shifts",
@@ -70,7 +70,7 @@ def test_imports_point_downwards(path):
 @pytest.mark.parametrize(
     "name",
     [
-        "signals", "container", "weights/catalogue", "info", "errors", "io/files", "pillow_plugin",
+        "signals", "help", "container", "weights/catalogue", "info", "errors", "io/files", "pillow_plugin",
         "cli/main", "cli/batch", "cli/encode_decode", "rate_control", "progress",
     ],
 )  # fmt: skip

@@ -75,9 +75,9 @@ def bench(
     from licodec.bench import arguments, plots
     from licodec.bench.evaluate import Outcome, Plan, evaluate
     from licodec.bench.interface import Settings
-    from licodec.bench.progress import Bar
     from licodec.bench.results import load_curves, save_curves
     from licodec.errors import LicodecError
+    from licodec.progress import Bar
 
     if preset and (page or codecs or qualities or checkpoint or anchor or per_image):
         raise click.UsageError("--preset goes with --static, -o, --plot, -j and --device alone")
@@ -111,8 +111,8 @@ def bench(
             if output is not None and curves:
                 save_curves(output, curves)
 
-        with Bar() as progress:
-            outcome = evaluate(plan, previous, save, progress)
+        with Bar("starting") as bar:
+            outcome = evaluate(plan, previous, save, bar.count)
         for name, reason in outcome.missing.items():
             arguments.note(f"skipped {name}: {reason}")
         if not outcome.curves and not outcome.interrupted:
@@ -132,12 +132,12 @@ def _encoding_distributions(
 
     from licodec.bench import paper1 as preset
     from licodec.bench.plots import save_plot
-    from licodec.bench.progress import Bar
     from licodec.bench.report import table
     from licodec.bench.results import save_curves, to_json
+    from licodec.progress import Bar
 
-    with Bar() as progress:
-        curves = preset.run(plan, static, progress)
+    with Bar("starting") as bar:
+        curves = preset.run(plan, static, bar.count)
     if output is not None:
         save_curves(output, list(curves.values()))
     if output is None and not sys.stdout.isatty():

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from licodec.progress import Bar
 from licodec.weights.catalogue import ARCHITECTURES
 
 
@@ -41,34 +42,21 @@ def train(
 
 @contextlib.contextmanager
 def _reporter() -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A progress bar with the latest figures on a terminal, plain lines elsewhere."""
+    """A bar with the latest figures on a terminal, and a line for each row that is no step of the way."""
 
     def text(row: dict[str, Any]) -> str:
         return " ".join(
             f"{k}={v:.5g}" if isinstance(v, float) else f"{k}={v}" for k, v in row.items()
         )
 
-    if not sys.stderr.isatty():
-        yield lambda row: click.echo(text(row), err=True)
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (
-        BarColumn(),
-        TextColumn("{task.percentage:>5.1f}%"),
-        TimeElapsedColumn(),
-        TextColumn("{task.description}"),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        bar = progress.add_task("starting", total=1.0)
+    with Bar("starting") as bar:
 
         def show(row: dict[str, Any]) -> None:
-            if "progress" in row:
-                loss = f"step {row['step']}  loss {row['loss']:.4f}  lr {row['lr']:.2g}"
-                progress.update(bar, completed=row["progress"], description=loss)
+            if "progress" in row and sys.stderr.isatty():
+                figures = f"step {row['step']}, loss {row['loss']:.4f}, lr {row['lr']:.2g}"
+                bar.update(figures, row["progress"])
             else:
-                progress.console.print(text(row))
+                bar.print(text(row))
 
         yield show
 
