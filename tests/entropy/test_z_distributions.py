@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from conftest import noise
 from safetensors.numpy import load_file
 from small_checkpoints import ARCHES, with_z_distributions
-from test_hyperprior_training import M, N, settings
+from small_runs import M, N, settings
 
 import licodec
 from licodec.cli.main import main

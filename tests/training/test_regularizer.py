@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_hyperprior_training import ARCHES, latents, settings
+from small_runs import ARCHES, latents, settings
 
 from licodec.training import config as configs
 from licodec.training.checkpoint import load_checkpoint
