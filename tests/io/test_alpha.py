@@ -154,8 +154,8 @@ def test_latents_left_out_leave_visible_pixels_alone():
     zeroed[:, ~codec.seen(opacity)] = 0
     assert (zeroed != y).any()
     a, b = (codec.synthesize(latents, 200, 200, "RGB", 100) for latents in (y, zeroed))
-    assert (a[opacity > 0] == b[opacity > 0]).all()
-    assert (a != b).any()
+    moved = np.abs(a.astype(int) - b).max(2)
+    assert moved[opacity > 0].max() <= 1 and moved.max() > 9
 
 
 @pytest.mark.parametrize("model", ["adaptive", "factorized"])

@@ -256,6 +256,7 @@ def test_every_rate_has_its_own_tables_of_z(folder, tmp_path):
         import_checkpoint(tmp_path / "odd.safetensors", "mbt2018-mean", folder, tmp_path, "odd")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ARCHES)
 def test_released_weights_can_be_trained_on(folder, tmp_path, arch):
     """Their integers as floats: what they say of an image is what the run said that they are from."""

@@ -90,7 +90,7 @@ def test_q_is_a_distribution_over_the_levels(arch):
     with torch.no_grad():
         p = q.likelihoods(x, torch.rand(1, 3, 5, 5).expand_as(x))
     assert float(p[:, 1, 2, 2].sum()) == pytest.approx(1, abs=1e-4)
-    changes = (p != p[:1]).any(0).any(0).flatten()
+    changes = ((p / p[:1]).log().abs() > 1e-3).any(0).any(0).flatten()
     assert not changes[:12].any()
     assert changes[13:].any() == (arch in ("autoregressive", "attention"))
 
@@ -167,6 +167,7 @@ def test_resume_goes_on_with_q(folder, tmp_path):
             assert not torch.equal(value, saved["regularizer"]["q"][name])
 
 
+@pytest.mark.slow
 def test_two_processes(folder, tmp_path):
     """DDP over gloo: q is the same in both processes, and learns from both."""
     config = tmp_path / "config.toml"
