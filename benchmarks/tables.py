@@ -1,4 +1,4 @@
-"""Write README's results from benchmarks/kodak.json: `python benchmarks/tables.py`."""
+"""Write README's tables from benchmarks/kodak.json: `python benchmarks/tables.py`."""
 
 from __future__ import annotations
 
@@ -9,17 +9,28 @@ from pathlib import Path
 from licodec.bench.bdrate import bd_rate
 
 ROOT = Path(__file__).resolve().parent.parent
-START = "<!-- results: written by benchmarks/tables.py from benchmarks/kodak.json -->"
-END = "<!-- end of results -->"
 
 
-def points(curve: dict, axis: str = "psnr-rgb") -> tuple[list[float], list[float]]:
-    return curve["results"]["bpp"], curve["results"][axis]
+def points(curve: dict) -> tuple[list[float], list[float]]:
+    return curve["results"]["bpp"], curve["results"]["psnr-rgb"]
 
 
-def results() -> str:
-    document = json.loads((ROOT / "benchmarks" / "kodak.json").read_text("utf-8"))
-    curves = {curve["name"]: curve for curve in (document, *document.get("others", []))}
+def qualities(curves: dict[str, dict]) -> list[str]:
+    """What a quality gives with each model."""
+    models = ("adaptive", "hyperprior")
+    rows = [curves[f"licodec-{model}"]["results"] for model in models]
+    lines = [
+        f"| `-q` | {' | '.join(f'`{m}`: bpp | PSNR [dB]' for m in models)} |",
+        "|---" * 5 + "|",
+    ]
+    for i, quality in enumerate(rows[0]["quality"]):
+        cells = [f"{r['bpp'][i]:.2f} | {r['psnr-rgb'][i]:.1f}" for r in rows]
+        lines.append(f"| {quality:g} | {' | '.join(cells)} |")
+    return lines
+
+
+def results(curves: dict[str, dict]) -> list[str]:
+    """BD-rates of every codec against the usual ones."""
     lines = [
         "Kodak, 24 images; BD-rate in PSNR, negative means fewer bits than that codec:",
         "",
@@ -32,29 +43,19 @@ def results() -> str:
             value = bd_rate(points(curves[anchor]), points(curve)) if anchor in curves else None
             cells.append("–" if value is None else f"{value:+.1f} %")
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    adaptive = curves["licodec-adaptive"]["results"]
-    lines += [
-        "",
-        "`adaptive`, the default model:",
-        "",
-        "| -q | bpp | PSNR [dB] | MS-SSIM | side stream [bytes] |",
-    ]
-    lines += ["|---|---|---|---|---|"]
-    for i, quality in enumerate(adaptive["quality"]):
-        ms_ssim = adaptive["ms-ssim-rgb"][i]
-        lines.append(
-            f"| {quality:g} | {adaptive['bpp'][i]:.3f} | {adaptive['psnr-rgb'][i]:.2f} | "
-            f"{ms_ssim:.4f} | {adaptive['side_bytes'][i]:.0f} |"
-        )
-    return "\n".join([*lines, "", "![Rate and distortion on Kodak](benchmarks/kodak.svg)", ""])
+    return [*lines, "", "![Rate and distortion on Kodak](benchmarks/kodak.svg)"]
 
 
 def main() -> None:
+    document = json.loads((ROOT / "benchmarks" / "kodak.json").read_text("utf-8"))
+    curves = {curve["name"]: curve for curve in (document, *document.get("others", []))}
     readme = ROOT / "README.md"
     text = readme.read_text("utf-8")
-    pattern = re.escape(START) + ".*?" + re.escape(END)
-    new = re.sub(pattern, lambda _: f"{START}\n{results()}{END}", text, flags=re.S)
-    readme.write_text(new, "utf-8")
+    for table in (qualities, results):
+        marked = f"(<!-- {table.__name__}: .*? -->\n).*?(<!-- end of {table.__name__} -->)"
+        lines = "\n".join(table(curves))
+        text = re.sub(marked, lambda m, new=lines: f"{m[1]}{new}\n{m[2]}", text, flags=re.S)
+    readme.write_text(text, "utf-8")
 
 
 if __name__ == "__main__":

@@ -55,3 +55,4 @@ def register() -> None:
     )
     Image.register_save(LicImageFile.format, _save)
     Image.register_extension(LicImageFile.format, ".lic")
+    Image.register_mime(LicImageFile.format, "image/x-licodec")

@@ -1,38 +1,83 @@
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
+from PIL import Image
 
 from licodec.cli.main import main
 from licodec.container import SIGNATURE, Container, pack
 
 ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text("utf-8")
+README = ROOT / "README.md"
 FORMAT = (ROOT / "docs" / "format.md").read_text("utf-8")
+PAGES = [README, ROOT / "weights" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMANDS = main.list_commands(click.Context(main))
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", path.read_text("utf-8"), re.S)
+
+
+def calls(path: Path) -> list[tuple[str, str]]:
+    """(command, the rest of its line) of every licodec call in a page's console blocks."""
+    lines = [line for block in blocks(path, "console") for line in block.splitlines()]
+    parts = [part for line in lines if line.startswith("$ ") for part in line[2:].split(" | ")]
+    return re.findall(
+        r"(?:^|-m )licodec (\w+)(.*)", "\n".join(part.split(" #")[0] for part in parts), re.M
+    )
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help_and_stands_in_the_readme(name):
     command = main.get_command(click.Context(main), name)
     assert command is not None and command.help
-    assert f"`licodec {name}" in README
+    assert f"licodec {name}" in README.read_text("utf-8")
 
 
-def test_every_command_and_option_of_the_readme_exists():
-    lines = re.findall(
-        r"licodec (\w+)([^\n|]*)", "\n".join(re.findall(r"```console\n(.*?)```", README, re.S))
-    )
-    assert lines
-    for name, rest in lines:
-        if name == "train" and "configs/" in rest:
-            assert (ROOT / re.search(r"configs/\S+", rest).group()).exists()
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_command_option_and_link_of_a_page_exists(path):
+    for name, rest in calls(path):
+        for config in re.findall(r"configs/\S+", rest):
+            assert (ROOT / config).exists(), config
         command = main.get_command(click.Context(main), name)
         assert command is not None, name
         known = {option for parameter in command.params for option in parameter.opts}
+        known |= set(command.context_settings.get("help_option_names", ["-h", "--help"]))
         for option in re.findall(r"(?<= )--?[a-z][a-z-]*", rest):
             assert option in known, (name, option)
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text("utf-8")):
+        assert (path.parent / target).exists(), target
+
+
+def test_pages_are_seen_to_hold_calls():
+    assert len(calls(README)) >= 4
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/tutorial.md", "docs/mime.md"])
+def test_python_examples_run(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)
+    Image.fromarray(pixels).save("photo.png")
+    found = blocks(ROOT / name, "python")
+    assert found
+    exec("\n".join(found), {})
+
+
+def test_magic_recognizes_a_file(tmp_path):
+    (rules,) = blocks(ROOT / "docs" / "mime.md", "magic")
+    assert "\\x89LIC\\x0a" in rules and SIGNATURE == b"\x89LIC\x0a"
+    if shutil.which("file") is None:
+        pytest.skip("file(1) is not installed")
+    magic, image = tmp_path / "licodec.magic", tmp_path / "photo.lic"
+    magic.write_text(rules, "utf-8")
+    for mode, told in [("L", "grey"), ("RGBA", "RGB with alpha")]:
+        image.write_bytes(pack(Container(8, 8, mode, False, bytes(4), 0, 0, 0, payload=b"")))
+        said = subprocess.check_output(["file", "-b", "-m", magic, image], text=True)
+        assert said.strip() == f"licodec image, version 1, {told}"
 
 
 def test_signature_and_example_of_the_specification():
@@ -46,10 +91,12 @@ def test_signature_and_example_of_the_specification():
     assert bytes.fromhex(example.replace("|", " ")) == data[:-4]
 
 
-def test_links_in_the_readme_lead_somewhere():
-    for target in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (ROOT / target).exists(), target
-
-
 def test_changelog_has_the_bitstream_heading():
     assert "### Bitstream" in (ROOT / "CHANGELOG.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_that_a_page_names_exist(path):
+    pattern = r"`((?:licodec|docs|tests|configs|benchmarks)/[\w./-]*)`"
+    for name in re.findall(pattern, path.read_text("utf-8")):
+        assert (ROOT / name).exists(), name
