@@ -204,12 +204,18 @@ def encoded(weights: Path, folder: str) -> dict[str, Any]:
     """Bytes over all images at each quality, and of the side stream for one image."""
     from PIL import Image
 
-    from licodec.codec import Codec
+    from licodec.codec import open_codec
     from licodec.container import pack
     from licodec.io.image import from_pillow
-    from licodec.weights.file import load
+    from licodec.options import EncodeOptions
 
-    codec = Codec(load(weights), "cpu", "float32")
+    codecs = {
+        model: open_codec(
+            EncodeOptions(model=model, weights=weights, device="cpu", precision="float32")
+        )[0]
+        for model in ("factorized", "adaptive")
+    }
+    codec = codecs["adaptive"]
     sizes = {f"{model} {q}": 0 for model in ("factorized", "adaptive") for q in QUALITIES}
     sides = []
     for path in sorted(Path(folder).glob("*.png")):
@@ -219,8 +225,8 @@ def encoded(weights: Path, folder: str) -> dict[str, Any]:
             position = codec.weights.position(2 * q)
             gain, echo = codec.weights.gain(position), codec.weights.echo(position)
             y = codec.transforms.analyze(picture.color, gain, echo=echo)
-            for model in ("factorized", "adaptive"):
-                container = codec.container(picture, y, 2 * q, model, {})
+            for model, codec in codecs.items():
+                container = codec.code(picture, y, 2 * q)
                 sizes[f"{model} {q}"] += len(pack(container))
             sides.append(container.side_bytes)
         codec.decode_latents(container)  # it is a file, not an estimate

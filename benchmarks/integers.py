@@ -22,6 +22,7 @@ import torch
 from PIL import Image
 
 import licodec
+from licodec.architectures import BY_COMPRESSAI
 from licodec.bench import datasets, metrics
 from licodec.bench.bdrate import bd_rate
 from licodec.bench.provenance import provenance
@@ -29,7 +30,6 @@ from licodec.entropy import hyperprior
 from licodec.training.codecs.hyperprior import Hyperprior
 from licodec.training.convert.export import write_weights
 from licodec.training.start.klt import read_state
-from licodec.weights.catalogue import ARCHITECTURES
 from licodec.weights.file import Weights
 
 
@@ -93,7 +93,7 @@ def main() -> None:
     arguments = parser.parse_args()
     hyperprior.Z_CURVATURE = 1e9  # the nearest step is then the best
     weights = Weights(arguments.weights)
-    model = floats(arguments.export, ARCHITECTURES[weights.metadata["arch"]])
+    model = floats(arguments.export, BY_COMPRESSAI[weights.metadata["arch"]].name)
     images = [datasets.load(path) for path in datasets.collect([arguments.images])]
     with tempfile.TemporaryDirectory() as folder:
         files = {"files": without(weights, ("echo", "surprises."), folder, "plain")}

@@ -48,7 +48,7 @@ class Header:
         mode: one of MODES.
         adaptive: whether the payload starts with a side stream of encoding distributions.
         model_hash: first 4 bytes of the SHA-256 of the weights that must decode it.
-        quality: 0 … QUALITY_STEPS.
+        quality_step: 0 … QUALITY_STEPS.
         side_bytes: how much of the payload the side stream takes, rounded up.
         latents_crc32: CRC-32 of ŷ, as docs/format.md defines it.
     """
@@ -58,7 +58,7 @@ class Header:
     mode: str
     adaptive: bool
     model_hash: bytes
-    quality: int
+    quality_step: int
     side_bytes: int
     latents_crc32: int
 
@@ -88,7 +88,7 @@ def pack(container: Container) -> bytes:
         _varint(c.width - 1),
         _varint(c.height - 1),
         c.model_hash,
-        bytes([c.quality]),
+        bytes([c.quality_step]),
         _varint(c.side_bytes),
         struct.pack("<I", c.latents_crc32),
     ]

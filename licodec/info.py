@@ -15,12 +15,10 @@ def model_name(container: Container) -> str:
     """The model that coded a file; `unknown` where only weights that are not installed could tell."""
     path = catalogue.by_hash(container.model_hash)
     try:
-        models = () if path is None else catalogue.models(path)
+        name = None if path is None else catalogue.coded_by(path, container.adaptive)[0]
     except ModelMissingError:
-        models = ()
-    if container.adaptive and "adaptive" in models:
-        return "adaptive"
-    return models[-1] if models else "unknown"
+        name = None
+    return name or "unknown"
 
 
 def checked_bytes(data: object) -> bytes:
@@ -58,7 +56,7 @@ def describe(data: bytes, max_pixels: int = MAX_PIXELS) -> dict[str, Any]:
         "model": model_name(container),
         "model_hash": container.model_hash.hex(),
         "distributions": "adaptive" if container.adaptive else "static",
-        "quality": container.quality * 100 / QUALITY_STEPS,
+        "quality": container.quality_step * 100 / QUALITY_STEPS,
         "streams": {**streams, "header": len(data) - sum(streams.values())},
         "latents_crc32": container.latents_crc32,
         "bpp": round(8 * len(data) / (container.width * container.height), 4),

@@ -20,8 +20,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from licodec.entropy.gaussian import MEAN_UNIT, Forecast
-from licodec.networks.transforms import STRIDE, Box, Pair, cut, tiles
+from licodec.networks.transforms import Pair
 from licodec.progress import track
+from licodec.tiles import STRIDE, Box, cut, tiles
 
 Integers = NDArray[np.int32]
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import IO, Any
 
 from PIL import Image, ImageFile
 
 from licodec.container import HEADER_BYTES, SIGNATURE, unpack_header
+from licodec.options import EncodeOptions
 
 
 class LicImageFile(ImageFile.ImageFile):
@@ -38,12 +40,10 @@ class LicImageFile(ImageFile.ImageFile):
 
 
 def _save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
-    import inspect
-
     from licodec.codec import encode
 
     # Others are for other formats, as Pillow's own plugins see it.
-    known = inspect.signature(encode).parameters.keys() - {"image"}
+    known = {field.name for field in fields(EncodeOptions)}
     given = getattr(image, "encoderinfo", {})
     file.write(encode(image, **{k: v for k, v in given.items() if k in known}))
 

@@ -29,9 +29,10 @@ import atheris
 
 with atheris.instrument_imports(include=["licodec"]):
     import licodec
-    from licodec.codec import latents_crc32, opacity_of, open_codec
+    from licodec.codec import codec_of, latents_crc32, opacity_of
     from licodec.container import Container, pack, unpack
     from licodec.io.output import to_file
+    from licodec.options import DecodeOptions
     from licodec.rangecoder import Decoder
     from licodec.weights import catalogue
 
@@ -58,11 +59,11 @@ def resealed(data: bytes) -> bytes:
 
 def with_right_latents(container: Container) -> Container:
     """The file that states the CRC-32 of the latents that its payload decodes to."""
-    codec, _ = open_codec(container.model_hash, "cpu", "float32")
-    position = codec.weights.position(container.quality)
+    codec = codec_of(container, DecodeOptions(device="cpu", precision="float32"))
+    position = codec.weights.position(container.quality_step)
     h, w = -(-container.height // 16), -(-container.width // 16)
-    decoder, seen = Decoder(container.payload), codec.seen(opacity_of(container))
-    y = codec.model_of(container).code_latents(decoder, position, h, w, seen=seen)
+    decoder, visible = Decoder(container.payload), codec.visible(opacity_of(container))
+    y = codec.entropy_model.code_latents(decoder, position, h, w, None, None, visible)
     return dataclasses.replace(container, latents_crc32=latents_crc32(y))
 
 

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from opened import opened
 from PIL import Image
 
-from licodec.codec import Codec, is_precise, open_codec
+from licodec.codec import Codec, is_precise
 from licodec.entropy.gaussian import MEAN_UNIT, MIXTURE_TOTAL
 from licodec.entropy.hyperprior import Hyperprior
 from licodec.entropy.scale_shifts import starts
@@ -71,7 +72,7 @@ def with_z_distributions(path: Path, photo: Image.Image) -> Path:
     of its negative."""
     loaded = weights_file.load(path)
     model = Hyperprior(loaded)
-    pair = Codec(loaded).transforms
+    pair = opened(weights=path).transforms
     rates = np.arange(len(loaded.numpy("log_gain")))
     counts = []
     for k in rates:
@@ -97,7 +98,7 @@ def with_z_distributions(path: Path, photo: Image.Image) -> Path:
 def analyzed(path: Path, photo: Image.Image, quality: float) -> tuple[Codec, int, np.ndarray]:
     """The codec of a weights file, a quality's position, and y (M, h, w) of a photograph there, in
     1/MEAN_UNIT."""
-    codec, _ = open_codec(None, "cpu", file=path)
+    codec = opened(weights=path)
     step = round(2 * quality)
     position = codec.weights.position(step)
     gain = codec.weights.gain(position) * np.float32(MEAN_UNIT)

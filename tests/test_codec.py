@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import noise
+from opened import opened
 from PIL import Image
 from skimage import data
 
 import licodec
-from licodec.codec import Codec, is_precise, latents_crc32, open_codec, verify_latents
+from licodec.codec import is_precise, latents_crc32, verify_latents
 from licodec.container import pack, unpack
 from licodec.entropy import tabled
 from licodec.entropy.tabled import code_used, used_odds
@@ -68,7 +69,7 @@ def test_quality_is_continuous(photo):
 @pytest.mark.parametrize("model", sorted(MODELS))
 @pytest.mark.parametrize("quality", [0, 33.5, 100])
 def test_decoder_returns_the_very_latents(photo, model, quality):
-    codec, _ = open_codec(model, "cpu")
+    codec = opened(model)
     step = round(2 * quality)
     position = codec.weights.position(step)
     gain, echo = codec.weights.gain(position), codec.weights.echo(position)
@@ -81,9 +82,9 @@ def test_decoder_returns_the_very_latents(photo, model, quality):
 def test_rate_is_the_information_of_the_tables():
     image = noise(512, 384, "RGB", seed=4)
     container = unpack(licodec.encode(image, quality=100))
-    codec, _ = open_codec("adaptive", "cpu")
-    model = codec.model("adaptive")
-    position = codec.weights.position(container.quality)
+    codec = opened("adaptive")
+    model = codec.entropy_model
+    position = codec.weights.position(container.quality_step)
     decoder = Decoder(container.payload)
     z = model.code_side(decoder, position, None)
     y = codec.decode_latents(container)
@@ -100,13 +101,12 @@ def test_rate_is_the_information_of_the_tables():
 
 def test_one_traversal_for_both_directions(photo):
     """Extreme latents, escapes included, survive both models."""
-    codec, _ = open_codec("adaptive", "cpu")
     rng = np.random.default_rng(5)
-    M = codec.transforms.M
+    M = opened("adaptive").transforms.M
     y = rng.integers(-3, 4, (M, 2, 3)).astype(np.int32)
     y[0] = [[0, 127, 128], [-128, -129, 100_000]]
     for name in MODELS:
-        model = codec.model(name)
+        model = opened(name).entropy_model
         encoder = Encoder()
         z = model.side_information(y, 300)
         model.code_latents(encoder, 300, 2, 3, y, z)
@@ -117,8 +117,8 @@ def test_one_traversal_for_both_directions(photo):
 @pytest.mark.parametrize("seen_share", [1, 0.5])
 @pytest.mark.parametrize("name", sorted(MODELS))
 def test_how_many_channels_an_encoder_takes_at_once_shows_nowhere(name, seen_share, monkeypatch):
-    codec, _ = open_codec("adaptive", "cpu")
-    model = codec.model(name)
+    codec = opened(name)
+    model = codec.entropy_model
     rng = np.random.default_rng(6)
     y = rng.integers(-3, 4, (codec.transforms.M, 20, 24)).astype(np.int32)
     for channel in (0, 7, 8, 100, codec.transforms.M - 1):
@@ -146,8 +146,8 @@ def _singles(order):
 
 @pytest.mark.parametrize("name", sorted(MODELS))
 def test_a_channel_without_latents_costs_a_flag(name):
-    codec, _ = open_codec("adaptive", "cpu")
-    model = codec.model(name)
+    codec = opened(name)
+    model = codec.entropy_model
     y = np.zeros((codec.transforms.M, 20, 20), dtype=np.int32)
     y[7, 3, 4] = 2
     sent = Encoder()
@@ -187,7 +187,7 @@ def test_an_echo_is_worth_its_bits(crop, monkeypatch):
     """At high quality, R + λ·255²·mse is lower with it."""
 
     def cost(encoded):
-        weights = open_codec("adaptive", "cpu")[0].weights
+        weights = opened("adaptive").weights
         error = np.asarray(licodec.decode(encoded), float) - np.asarray(crop, float)
         bpp = 8 * len(encoded) / (crop.width * crop.height)
         return bpp + weights.lmbda(weights.position(188)) * float((error**2).mean())
@@ -314,8 +314,6 @@ def test_weights_without_side_tables_say_so(photo, tmp_path):
     path = write_weights(tmp_path, "partial", tensors, whole.metadata, {})
     with pytest.raises(UsageError, match="offers factorized, not adaptive"):
         licodec.encode(photo, model="adaptive", weights=path)
-    with pytest.raises(ModelMissingError, match="offers factorized, not adaptive"):
-        Codec(weights_file.load(path)).model("adaptive")
     container = unpack(licodec.encode(photo, weights=path))
     assert not container.adaptive
     with pytest.raises(DamagedFileError, match="flag"):

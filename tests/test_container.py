@@ -25,7 +25,7 @@ from licodec.errors import DamagedFileError, LicodecError
 def container(**changes):
     values = dict(
         width=768, height=512, mode="RGB", adaptive=True, model_hash=b"\x12\x34\x56\x78",
-        quality=100, side_bytes=3, latents_crc32=0xDEADBEEF, payload=b"payload", chunks={},
+        quality_step=100, side_bytes=3, latents_crc32=0xDEADBEEF, payload=b"payload", chunks={},
     )  # fmt: skip
     return Container(**{**values, **changes})
 
@@ -46,7 +46,7 @@ def test_what_goes_in_comes_out(
     if mode.endswith("A"):
         chunks = {**chunks, ALPHA: b"\3\xff"}
     original = container(
-        width=width, height=height, mode=mode, adaptive=adaptive, quality=quality,
+        width=width, height=height, mode=mode, adaptive=adaptive, quality_step=quality,
         payload=payload, side_bytes=side_bytes, latents_crc32=crc, chunks=chunks,
     )  # fmt: skip
     data = pack(original)

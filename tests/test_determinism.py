@@ -12,20 +12,20 @@ import licodec
 
 _SCRIPT = """
 import sys, torch, licodec, json
-from licodec.codec import Codec, open_codec
+from licodec.codec import codec_of
+from licodec.options import DecodeOptions
 from licodec.container import unpack
-from licodec.weights import file as weights_file
 threads, onednn, precision, path = sys.argv[1:]
 torch.set_num_threads(int(threads))
 torch.backends.mkldnn.enabled = onednn == "on"
 data = open(path, "rb").read()
 container = unpack(data)
-codec = Codec(weights_file.by_hash(container.model_hash), "cpu", precision)
+codec = codec_of(container, DecodeOptions(device="cpu", precision=precision))
 y = codec.decode_latents(container)
 from licodec.codec import latents_crc32
 image = codec.decode(container)
 # What this machine encodes must decode here too, whatever its transforms round to.
-again = unpack(codec.encode(image, 40, "adaptive"))
+again = codec.encode(image, 80)
 print(json.dumps([latents_crc32(y), latents_crc32(codec.decode_latents(again)) == again.latents_crc32]))
 """
 

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from conftest import noise
+from opened import opened
 from PIL import Image
 
 import licodec
 from licodec import container
 from licodec.cli.main import main
-from licodec.codec import open_codec
 from licodec.container import pack, unpack
 from licodec.errors import (
     DamagedFileError,
@@ -116,10 +116,10 @@ def test_the_encoder_leaves_zeros_on_where_the_payload_would_be_too_short():
 @pytest.mark.parametrize("model", ["adaptive", "factorized"])
 def test_a_large_flat_image_is_within_the_rule_and_less_is_refused(model):
     side = 4096
-    codec, _ = open_codec(model, "cpu", "float32")
+    codec = opened(model, precision="float32")
     y = np.zeros((codec.transforms.M, side // 16, side // 16), dtype=np.int32)
     picture = Picture("RGB", np.broadcast_to(np.uint8(0), (side, side, 3)))
-    flat = codec.container(picture, y, 0, model, {})
+    flat = codec.code(picture, y, 0)
     assert (codec.decode_latents(unpack(pack(flat))) == 0).all()
     least = y.size // LATENTS_PER_BYTE
     assert len(flat.payload) >= least > 10
@@ -136,11 +136,11 @@ def test_more_bytes_than_the_pixels_can_need(encoded, monkeypatch):
 
 def test_the_worst_image_stays_within_the_most_bytes():
     """Escapes everywhere, as far out as the format reaches: 16 bytes a pixel are never used up."""
-    codec, _ = open_codec("factorized", "cpu", "float32")
+    codec = opened("factorized", precision="float32")
     y = np.full((codec.transforms.M, 4, 4), 2**23, dtype=np.int32)
     y[:, ::2] *= -1
     picture = Picture("RGB", np.zeros((64, 64, 3), dtype=np.uint8))
-    file = codec.container(picture, y, 200, "factorized", {})
+    file = codec.code(picture, y, 200)
     assert len(file.payload) < (container.MAX_BYTES_PER_PIXEL - 1) * 64 * 64
     assert (codec.decode_latents(file) == y).all()
 

@@ -1,22 +1,25 @@
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 import torch
 from conftest import noise
+from opened import opened
 from PIL import Image
 from skimage import data
 from small_checkpoints import analyzed, with_surprises
 
 import licodec
-from licodec.codec import Codec, open_codec, verify_latents
-from licodec.container import unpack
+from licodec.codec import verify_latents
+from licodec.container import pack, unpack
 from licodec.entropy.gaussian import MEAN_UNIT
 from licodec.entropy.hyperprior import Hyperprior
 from licodec.entropy.tables import PMF_TOTAL
 from licodec.errors import UsageError
 from licodec.io.image import from_pillow
 from licodec.latent_search import rate_slope, refine, soft_round
+from licodec.networks.transforms import Pair
 from licodec.rangecoder import Encoder
 from licodec.training.convert.export import write_weights
 from licodec.weights import catalogue
@@ -41,7 +44,7 @@ def cost(encoded: bytes, image: Image.Image, path, visible=None) -> float:
     error = np.asarray(licodec.decode(encoded), float) - np.asarray(image, float)
     error = error[..., :3] if visible is None else error[visible][..., :3]
     bpp = 8 * len(encoded) / (image.width * image.height)
-    return bpp + loaded.lmbda(loaded.position(found.quality)) * float((error**2).mean())
+    return bpp + loaded.lmbda(loaded.position(found.quality_step)) * float((error**2).mean())
 
 
 @pytest.mark.parametrize("quality", [5, 50, 95])
@@ -86,11 +89,13 @@ def test_within_a_program_that_casts(photo, model, dtype):
 
 
 def test_tiles_are_nearly_as_good(shipped, crop):
-    whole, tiled = (Codec(weights_file.load(shipped), "cpu") for _ in range(2))
-    tiled.transforms.tile = 4
+    whole = opened("hyperprior")
+    transforms = Pair.of(whole.weights, "cpu", "auto")
+    transforms.tile = 4
+    tiled = dataclasses.replace(whole, transforms=transforms)
     costs = [
-        cost(codec.encode(from_pillow(crop), 50, "hyperprior", effort=effort), crop, shipped)
-        for codec, effort in ((whole, 5), (tiled, 5), (whole, 0))
+        cost(pack(codec.encode(from_pillow(crop), 100, rounds)), crop, shipped)
+        for codec, rounds in ((whole, 5), (tiled, 5), (whole, 0))
     ]
     assert costs[0] < costs[2] and abs(costs[1] - costs[0]) < 0.15 * (costs[2] - costs[0])
 
@@ -115,10 +120,10 @@ def test_what_is_transparent_does_not_count(shipped):
     pixels = data.coffee()[100:292, 100:356].copy()
     opacity = np.full(pixels.shape[:2], 255, np.uint8)
     opacity[:, 128:] = 0
-    codec, _ = open_codec("hyperprior", "cpu")
+    codec = opened("hyperprior")
     step, position = 100, codec.weights.position(100)
-    y = codec.transforms.analyze(pixels, codec._gain(step))
-    model = codec.model("hyperprior")
+    y = codec.transforms.analyze(pixels, codec.gain(step))
+    model = codec.entropy_model
     z = model.side_information(y, position)
     bits = []
     for hidden in (None, opacity):
@@ -143,7 +148,7 @@ def test_forecasts_are_what_latents_are_coded_with(
     path = hyper_weights[arch]
     path = with_surprises(path, tmp_path, arch) if surprising else path
     codec, position, y = analyzed(path, photo, 60)
-    model = codec.model(*codec.offers)
+    model = codec.entropy_model
     assert isinstance(model, Hyperprior)
     z = model.side_information(y, position)
     forecast = model.forecast(y, z)
@@ -193,7 +198,7 @@ def test_rate_slope_is_that_of_the_bits():
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_slope_of_the_distortion(shipped, channels):
-    pair = Codec(weights_file.load(shipped), "cpu", "float32").transforms
+    pair = opened("hyperprior", precision="float32").transforms
     generator = torch.Generator().manual_seed(0)
     with torch.inference_mode():  # an image of middling greys, which nothing clamps
         y = pair._run("g_a", torch.rand(1, 3, 64, 48, generator=generator) * 0.2 + 0.4, True)[0]

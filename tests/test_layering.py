@@ -9,8 +9,9 @@ PACKAGE = Path(__file__).resolve().parent.parent / "licodec"
 
 # From the bottom up. A folder stands for all of its files; within it, only circles are forbidden.
 ORDER = [
-    "signals", "errors", "progress", "help", "container", "weights/catalogue", "info", "rate_control",
-    "rangecoder", "weights/file", "entropy/threads", "entropy/tables", "entropy/gaussian",
+    "signals", "errors", "progress", "help", "container", "rate_control", "options", "architectures",
+    "weights/catalogue", "info", "rangecoder", "weights/file", "tiles", "quantize",
+    "entropy/threads", "entropy/tables", "entropy/gaussian", "interface",
     "entropy/pdf_transform", "networks/transforms", "networks/attention", "networks/hyper",
     "latent_search", "entropy/integer_nets", "entropy/classes", "entropy/scale_shifts",
     "weights/schema", "entropy/image_distributions", "entropy/hyperprior", "entropy/tabled",
@@ -71,7 +72,8 @@ def test_imports_point_downwards(path):
     "name",
     [
         "signals", "help", "container", "weights/catalogue", "info", "errors", "io/files", "pillow_plugin",
-        "cli/main", "cli/batch", "cli/encode_decode", "rate_control", "progress",
+        "cli/main", "cli/batch", "cli/encode_decode", "rate_control", "progress", "options",
+        "architectures", "interface",
     ],
 )  # fmt: skip
 def test_light_files_import_no_heavy_library(name):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from licodec.bench.complexity import Complexity, count
@@ -10,20 +12,21 @@ from licodec.entropy.hyperprior import Hyperprior
 from licodec.entropy.pdf_transform import SIDE_LENGTH, PdfAnalysis, PdfSynthesis
 from licodec.entropy.tables import BINS
 from licodec.networks.hyper import HYPER_STRIDE, HyperNetworks
-from licodec.networks.transforms import STRIDE
+from licodec.options import EncodeOptions
+from licodec.tiles import STRIDE
 from licodec.weights.file import Weights
 
 
 def decoder_complexity(model: str, width: int, height: int) -> Complexity:
     """g_s on the latents of one image, and every network that decides a probability."""
-    codec, name = open_codec(model, "cpu")
+    codec, _ = open_codec(EncodeOptions(model=model, device="cpu"))
     y_hat = torch.zeros(1, codec.transforms.M, -(-height // STRIDE), -(-width // STRIDE))
-    total = count(codec.transforms.network("g_s"), y_hat)
-    if name == "adaptive":
+    transforms: Any = codec.transforms
+    total = count(transforms.network("g_s"), y_hat)
+    if codec.architecture.sends_distributions:
         total += pdf_transforms(codec.weights)[1]
-    entropy_model = codec.model(name)
-    if isinstance(entropy_model, Hyperprior):
-        total += _hyperprior(entropy_model, *y_hat.shape[2:])
+    if isinstance(codec.entropy_model, Hyperprior):
+        total += _hyperprior(codec.entropy_model, *y_hat.shape[2:])
     return total
 
 

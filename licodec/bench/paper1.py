@@ -34,13 +34,14 @@ from licodec.bench.measure import workers
 from licodec.bench.provenance import provenance
 from licodec.bench.report import compare, percent
 from licodec.bench.results import Curve, Row, aggregate
-from licodec.codec import Codec, open_codec
-from licodec.container import unpack
+from licodec.codec import Codec, open_codec, quality_step
+from licodec.container import pack, unpack
 from licodec.entropy.tabled import Adaptive
 from licodec.entropy.tables import BINS, information, integer_softmax, interpolate
 from licodec.errors import UsageError
 from licodec.io.image import from_pillow
-from licodec.networks.transforms import STRIDE
+from licodec.options import EncodeOptions
+from licodec.tiles import STRIDE
 from licodec.weights import file as weights_file
 from licodec.weights.file import STEPS
 
@@ -73,8 +74,7 @@ def run(
         ModelMissingError: no adaptive weights are installed.
         UsageError: `static` holds other transforms.
     """
-    codec, _ = open_codec("adaptive", plan.settings.device)
-    codec.model("adaptive")
+    codec = _codec("adaptive", plan.settings.device)
     if static is not None:
         _same_transforms(codec, weights_file.load(static))
     anchors = len(codec.weights.numpy("log_gain"))
@@ -107,6 +107,10 @@ def run(
     return curves
 
 
+def _codec(model: str, device: str, weights: Path | None = None) -> Codec:
+    return open_codec(EncodeOptions(model=model, device=device, weights=weights))[0]
+
+
 def _same_transforms(codec: Codec, other: weights_file.Weights) -> None:
     mine = codec.weights.tensors("g_") | codec.weights.tensors("log_gain")
     theirs = other.tensors("g_") | other.tensors("log_gain")
@@ -117,18 +121,16 @@ def _same_transforms(codec: Codec, other: weights_file.Weights) -> None:
 def _measure(
     device: str, image: Picture, qualities: list[float], static: Path | None
 ) -> list[_Measured]:
-    codec, _ = open_codec("adaptive", device)
+    codec, average = (_codec(model, device) for model in ("adaptive", "factorized"))
     original = load(image.path)
     picture = from_pillow(original)
     out = []
     for quality in qualities:
-        files = {
-            AVERAGE: codec.encode(picture, quality, "factorized"),
-            ADAPTIVE: codec.encode(picture, quality, "adaptive"),
-        }
+        codecs = {AVERAGE: average, ADAPTIVE: codec}
         if static is not None:
-            trained, _ = open_codec(str(static), device)
-            files[TRAINED] = trained.encode(picture, quality, "factorized")
+            codecs[TRAINED] = _codec("factorized", device, static)
+        step = quality_step(quality)
+        files = {name: pack(c.encode(picture, step)) for name, c in codecs.items()}
         container = unpack(files[ADAPTIVE])
         decoded = codec.decode(container)
         header = len(files[AVERAGE]) - len(unpack(files[AVERAGE]).payload)
@@ -136,7 +138,7 @@ def _measure(
         counts = _counts(y)
         bits = {name: 8.0 * len(data) for name, data in files.items()}
         bits[IDEAL] = 8 * header + cross_entropy(counts, counts)
-        bits[CLASSES] = 8 * header + _by_classes(codec, y, container.quality)
+        bits[CLASSES] = 8 * header + _by_classes(codec, y, step)
         bits[ORACLE] = 8 * header
         row = {
             "image": image.name, "sha256": image.sha256, "width": image.width,
@@ -155,11 +157,11 @@ def _counts(y: npt.NDArray[np.int32]) -> Counts:
     return np.stack([np.bincount(row, minlength=BINS + 1) for row in symbols]).astype(np.float64)
 
 
-def _by_classes(codec: Codec, y: npt.NDArray[np.int32], quality: int) -> float:
+def _by_classes(codec: Codec, y: npt.NDArray[np.int32], quality_step: int) -> float:
     """Bits of y under the class tables as they are shipped, for all images the same."""
-    position = codec.weights.position(quality)
+    position = codec.weights.position(quality_step)
     tables = interpolate(codec.weights.numpy("class_prior"), position, STEPS)
-    model = codec.model("adaptive")
+    model = codec.entropy_model
     assert isinstance(model, Adaptive)
     counts = model.contexts.counts(y, model.contexts.sort(y, position), BINS)
     return information(counts, integer_softmax(tables))
@@ -220,7 +222,7 @@ def side_stream(curves: dict[str, Curve]) -> tuple[list[str], list[list[str]]]:
 
 def complexity(plan: Plan) -> tuple[list[str], list[list[str]]]:
     """The table of h_a + h_s: the distributions', and a scale hyperprior's on the same latents."""
-    codec, _ = open_codec("adaptive", "cpu")
+    codec = _codec("adaptive", "cpu")
     image = max(plan.images, key=lambda i: i.width * i.height)
     pixels = image.width * image.height
     h_a, h_s = pdf_transforms(codec.weights)

@@ -228,7 +228,7 @@ class Batch:
         result = self.work(job)
         self._heard(source, "writing", 1.0)
         files.write(job.target, result.data, self.force)
-        for note in result.notes:
+        for note in result.notes if self.say else ():
             self._print(f"{source}: note: {note}")
         if self.say and job.target != STANDARD:
             self.bar.print(_one_line(f"{source} -> {target}: {result.line}"))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -14,11 +15,14 @@ from licodec import rate_control
 from licodec.cli import batch
 from licodec.container import MAX_PIXELS
 from licodec.io import files
+from licodec.options import MAX_EFFORT, DecodeOptions, EncodeOptions
 from licodec.progress import say
 from licodec.weights import catalogue
 
 if TYPE_CHECKING:
     from licodec.io.image import Picture
+
+Options = TypeVar("Options", bound=DecodeOptions)
 
 
 def shared(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -88,58 +92,44 @@ def shared(command: Callable[..., Any]) -> Callable[..., Any]:
     help="Tables of a hyperprior's ẑ: the same for all images, or the image's own.",
 )  # fmt: skip
 @click.option(
-    "-e", "--effort", type=click.IntRange(0, catalogue.MAX_EFFORT), metavar="N",
+    "-e", "--effort", type=click.IntRange(0, MAX_EFFORT), metavar="N",
     help="Rounds of search for better latents: smaller files, slower encoding."
     f"  [default: {catalogue.DEFAULT_EFFORT} with hyperprior and scale-hyperprior, else 0]",
 )  # fmt: skip
-def encode(
-    inputs: tuple[str, ...], output: str | None, output_dir: str | None, recursive: bool,
-    jobs: int, force: bool, device: str, precision: str, max_pixels: int, strip: bool,
-    weights: str | None, quiet: bool, quality: float | None, target_size: str | None,
-    target_bpp: float | None, target_psnr: float | None, model: str | None, z_distributions: str,
-    effort: int | None,
-) -> None:  # fmt: skip
+def encode(inputs: tuple[str, ...], target_size: str | None, **given: Any) -> None:
     """Encode images to .lic files; - is standard input or output."""
     size = None if target_size is None else rate_control.parse_size(target_size)
-    wanted = rate_control.rate_control(quality, size, target_bpp, target_psnr)
-    file = None if weights is None else Path(weights)
-    adaptive_z = catalogue.adaptive_z(z_distributions, model, file)
-    rounds = catalogue.effort(effort, model, file)
-    name, _ = catalogue.resolve(model, file)
+    options = _taken(EncodeOptions, {**given, "target_size": size})
+    name = catalogue.choose(options).name
 
     def work(job: batch.Job) -> batch.Result:
         from licodec import info
         from licodec.codec import encode_picture
 
-        picture = _picture(job.source, max_pixels, strip)
+        picture = _picture(job.source, options)
         began = time.perf_counter()
-        data = encode_picture(
-            picture, wanted, model, device, precision, weights, adaptive_z, rounds
-        )
+        data = encode_picture(picture, options)
         seconds = time.perf_counter() - began
         height, width = picture.color.shape[:2]
-        made = info(data, max_pixels)
+        made = info(data, options.max_pixels)
         line = (
             f"{len(data):,} bytes, {8 * len(data) / (height * width):.3f} bpp, {name} "
             f"q {made['quality']:g}, {width}x{height}, {seconds:.2f} s"
         )
         notes = [*picture.notes]
-        if isinstance(wanted, rate_control.Target):
-            notes += wanted.notes(made["quality"], len(data), height * width)
-        return batch.Result(data, line, [] if quiet else notes)
+        if isinstance(options.rate, rate_control.Target):
+            notes += options.rate.notes(made["quality"], len(data), height * width)
+        return batch.Result(data, line, notes)
 
-    plan = batch.plan(
-        "encode", inputs, ".lic", output, output_dir, recursive, files.has_image_suffix
-    )
-    _run("encode", plan, work, force, jobs, quiet)
+    _run("encode", inputs, ".lic", files.has_image_suffix, work, given)
 
 
-def _picture(source: str, max_pixels: int, strip: bool) -> Picture:
+def _picture(source: str, options: EncodeOptions) -> Picture:
     """The file's pixels; Pillow's own copy of them is gone when this returns."""
     from licodec.io.image import from_pillow
 
-    with files.open_image(source, max_pixels) as image:
-        return from_pillow(image, strip)
+    with files.open_image(source, options.max_pixels) as image:
+        return from_pillow(image, options.strip)
 
 
 @click.command()
@@ -148,38 +138,46 @@ def _picture(source: str, max_pixels: int, strip: bool) -> Picture:
     "--format", "format_", type=click.Choice(["png", "jpeg", "webp", "ppm", "tiff"]),
     help="Of the output; by default its name decides, else png.",
 )  # fmt: skip
-def decode(
-    inputs: tuple[str, ...], output: str | None, output_dir: str | None, recursive: bool,
-    jobs: int, force: bool, device: str, precision: str, max_pixels: int, strip: bool,
-    weights: str | None, quiet: bool, format_: str | None,
-) -> None:  # fmt: skip
+def decode(inputs: tuple[str, ...], format_: str | None, **given: Any) -> None:
     """Decode .lic files to images; - is standard input or output."""
+    options = _taken(DecodeOptions, given)
 
     def work(job: batch.Job) -> batch.Result:
-        from licodec.codec import decode as decode_bytes
+        from licodec.codec import decode_file
         from licodec.io import output as outputs
 
         name = format_ or Path(job.target).suffix
         outputs.output_format(name)  # an unknown one is refused before the work
-        data = files.read(job.source, max_pixels)
+        data = files.read(job.source, options.max_pixels)
         began = time.perf_counter()
-        image = decode_bytes(
-            data, weights=weights, device=device, precision=precision, strip=strip,
-            max_pixels=max_pixels,
-        )  # fmt: skip
+        image = decode_file(data, options)
         seconds = time.perf_counter() - began
         content, notes = outputs.to_file(image, name)
         line = f"{image.width}x{image.height} {image.mode}, {seconds:.2f} s"
-        return batch.Result(content, line, [] if quiet else notes)
+        return batch.Result(content, line, notes)
 
-    suffix = "." + (format_ or "png")
-    plan = batch.plan("decode", inputs, suffix, output, output_dir, recursive, files.is_lic)
-    _run("decode", plan, work, force, jobs, quiet)
+    _run("decode", inputs, "." + (format_ or "png"), files.is_lic, work, given)
+
+
+def _taken(kind: type[Options], given: dict[str, Any]) -> Options:
+    """The options of the command line that `kind` has; the others are for `_run`."""
+    return kind(**{field.name: given[field.name] for field in fields(kind)})
 
 
 def _run(
-    verb: str, plan: batch.Plan, work: batch.Work, force: bool, jobs: int, quiet: bool
-) -> None:
+    verb: str, inputs: tuple[str, ...], suffix: str, takes: Callable[[Path], bool],
+    work: batch.Work, given: dict[str, Any],
+) -> None:  # fmt: skip
+    """Plan the batch and do its work.
+
+    Args:
+        verb, inputs, suffix, takes: as `batch.plan` has them.
+        given: the options that `shared` declares.
+    """
+    quiet, jobs = given["quiet"], given["jobs"]
+    plan = batch.plan(
+        verb, inputs, suffix, given["output"], given["output_dir"], given["recursive"], takes
+    )
     if quiet:
         warnings.simplefilter("ignore")
     for note in [] if quiet else plan.notes:
@@ -188,4 +186,4 @@ def _run(
         import torch
 
         torch.set_num_threads(max(1, torch.get_num_threads() // jobs))
-    batch.Batch(verb, plan, work, force, not quiet).run(jobs)
+    batch.Batch(verb, plan, work, given["force"], not quiet).run(jobs)

@@ -197,6 +197,7 @@ def _inspect(
 @click.option("--json", "as_json", is_flag=True)
 def models(as_json: bool) -> None:
     """List the models that are installed."""
+    from licodec.architectures import TABLE
     from licodec.weights import catalogue
 
     rows: list[dict[str, Any]] = []
@@ -207,7 +208,7 @@ def models(as_json: bool) -> None:
             complain(f"note: {error}")
             continue
         for name in offered:
-            default = name == catalogue.NAMES[0] and not any(row["default"] for row in rows)
+            default = name == TABLE[0].name and not any(row["default"] for row in rows)
             rows.append(
                 {"model": name, "weights": path.stem, "hash": path.stem.rsplit("-", 1)[-1],
                  "bytes": path.stat().st_size, "default": default}

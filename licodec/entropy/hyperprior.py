@@ -41,9 +41,9 @@ from licodec.entropy.tables import (
     interpolate,
 )
 from licodec.networks.hyper import CONTEXT, HYPER_STRIDE, MaskedConv, hyper_analysis
-from licodec.networks.transforms import cut, tiles
 from licodec.progress import track
 from licodec.rangecoder import Coder, Encoder, Pmf
+from licodec.tiles import cut, tiles
 from licodec.weights.catalogue import Z_DISTRIBUTIONS
 from licodec.weights.file import STEPS, Weights
 from licodec.weights.schema import LARGEST_LIMIT

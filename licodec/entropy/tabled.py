@@ -13,19 +13,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from licodec.entropy.classes import Classes, Contexts, Features, bands, magnitudes
-from licodec.entropy.hyperprior import Hyperprior
 from licodec.entropy.image_distributions import ImageDistributions
 from licodec.entropy.tables import BINS, PMF_TOTAL, code_values, integer_softmax, interpolate
 from licodec.entropy.threads import one_blas_thread
 from licodec.progress import track
 from licodec.rangecoder import Coder, Pmf
-from licodec.weights.catalogue import ARCHITECTURES
 from licodec.weights.file import STEPS, Weights
 
 Integers = NDArray[np.int32]
@@ -34,31 +32,6 @@ Mask = NDArray[np.bool_]
 _TOLD_FROM = 256
 """Latent positions from which on a file tells which channels it uses: what it costs is little there, and
 the time saved is much."""
-
-
-class Model(Protocol):
-    """An entropy model. `position` is the rate, 0 … (K-1)·STEPS.
-
-    y and ŷ (M, h, w) are in steps for `Tabled` models, in 1/MEAN_UNIT of a step for hyperpriors.
-    """
-
-    def side_information(self, y: Integers, position: int, seen: Mask | None = None) -> Any:
-        """What the encoder finds out before it codes: its choice of what goes ahead of y."""
-
-    def side_bits(self, side: Any, position: int) -> float:
-        """Information of the side stream under its tables."""
-
-    def quantize(self, y: Integers, side: Any, position: int) -> Integers:
-        """ŷ as a decoder would get it for y and its side information, which is found out where it is None."""
-
-    def code_latents(
-        self, coder: Coder, position: int, h: int, w: int,
-        y: Integers | None = None, side: Any = None, seen: Mask | None = None,
-    ) -> Integers:  # fmt: skip
-        """Code side stream and latents, and return ŷ; the decoder passes neither y nor side.
-
-        Latents that are not `seen` (h, w) do not matter: a model may leave them out, and return 0.
-        """
 
 
 class Side(NamedTuple):
@@ -91,7 +64,7 @@ class Tabled(ABC):
 
     @abstractmethod
     def side_bits(self, side: Side, position: int) -> float:
-        """As in Model."""
+        """As in EntropyModel."""
 
     def quantize(self, y: Integers, side: Side | None, position: int) -> Integers:
         return y
@@ -244,10 +217,3 @@ class Adaptive(ImageDistributions, Tabled):
     def side_bits(self, side: Side, position: int) -> float:
         assert side.z is not None
         return self.z_bits(side.z, position)
-
-
-MODELS: dict[str, type[Factorized] | type[Adaptive] | type[Hyperprior]] = {
-    "factorized": Factorized,
-    "adaptive": Adaptive,
-    **dict.fromkeys(ARCHITECTURES.values(), Hyperprior),
-}

@@ -17,9 +17,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from licodec.architectures import BY_COMPRESSAI
 from licodec.networks import attention, transforms
 from licodec.networks.attention import conv3x3, subpixel
-from licodec.weights.catalogue import ARCHITECTURES
 
 CONTEXT = ("mbt2018", "cheng2020-attn")
 """Architectures whose latents are also predicted from those decoded before them."""
@@ -94,7 +94,7 @@ class HyperNetworks(nn.Module):
     """The float networks of one codec; CompressAI's parameter names, its entropy models aside.
 
     Args:
-        arch: one of catalogue.ARCHITECTURES.
+        arch: one of architectures.BY_COMPRESSAI.
         N, M: channels of z and of y, as in CompressAI.
     """
 
@@ -118,8 +118,8 @@ class HyperNetworks(nn.Module):
         Raises:
             ValueError: no such architecture, or the state is not of it; one line says why.
         """
-        if arch not in ARCHITECTURES:
-            raise ValueError(f"no architecture {arch!r}; there are {', '.join(ARCHITECTURES)}")
+        if arch not in BY_COMPRESSAI:
+            raise ValueError(f"no architecture {arch!r}; there are {', '.join(BY_COMPRESSAI)}")
         parts = ("g_a.", "g_s.", "h_a.", "h_s.", "context_prediction.", "entropy_parameters.")
         buffers = (".mask", "_reparam.pedestal", "_reparam.lower_bound.bound")
         own = {k: v for k, v in state.items() if k.startswith(parts) and not k.endswith(buffers)}

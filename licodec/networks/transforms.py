@@ -10,9 +10,10 @@ between the two. Nothing here decides a probability: a different rounding moves 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -20,10 +21,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from licodec.errors import UsageError
 from licodec.progress import track
-
-STRIDE = 16
-"""Pixels per latent position, in each direction."""
+from licodec.quantize import quantize
+from licodec.tiles import STRIDE, Box, cut, tiles
+from licodec.weights.file import Weights
 
 _PEDESTAL = 2.0**-36
 
@@ -144,27 +146,7 @@ def has_native_bf16() -> bool:
     )
 
 
-def quantize(
-    features: NDArray[np.float32], gain: NDArray[np.float32], echo: float = 0.0
-) -> NDArray[np.int32]:
-    """y (M, h, w) times gain (M,), rounded half to even.
-
-    Args:
-        features: y alone (1, M, h, w), or with its echo (2, M, h, w).
-        echo: how much of the echo is added to y.
-    """
-    out = np.empty(features.shape[1:], dtype=np.int32)
-    some = max(1, 2**18 // out[0].size)  # channels at once: few of them, for large images
-    for c in range(0, len(out), some):
-        part = slice(c, c + some)
-        y = features[0, part] + np.float32(echo) * features[1, part] if echo else features[0, part]
-        u = y * gain[part, None, None]
-        out[part] = np.rint(u, out=u)
-    return out
-
-
 Network = Callable[[], nn.Sequential]
-Box = tuple[int, int, int, int]
 
 
 class Pair:
@@ -195,6 +177,25 @@ class Pair:
         make_g_a, make_g_s, self.M = self.networks(g_a)
         self._make = {"g_a": make_g_a, "g_s": make_g_s}
         self._made: dict[tuple[str, bool], nn.Sequential] = {}
+
+    @classmethod
+    def of(cls, weights: Weights, device: str, precision: str) -> Self:
+        """Those of a weights file.
+
+        Args:
+            device: auto, cpu or cuda.
+            precision: as above.
+
+        Raises:
+            UsageError: there is no such device.
+        """
+        # oneDNN would keep kernels for 1024 shapes: 0.9 MB for every new size of image in a long batch.
+        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        if device == "cuda" and not torch.cuda.is_available():
+            raise UsageError("no CUDA device is available")
+        return cls(weights.torch("g_a."), weights.torch("g_s."), device, precision)
 
     def networks(self, g_a: dict[str, Tensor]) -> tuple[Network, Network, int]:
         """What makes g_a and g_s as the state of g_a has them, without their weights, and M."""
@@ -343,25 +344,3 @@ class Pair:
             target = color[top : top + pixels.shape[0], left : left + pixels.shape[1]]
             target[:] = pixels[: target.shape[0], : target.shape[1]]
         return color
-
-
-def tiles(h: int, w: int, tile: int, halo: int) -> list[tuple[Box, Box]]:
-    """(inner, outer) boxes in latent positions, top, bottom, left, right: inner tiles the plane, and
-    outer is what must be seen for it."""
-    out = []
-    for top in range(0, h, tile):
-        for left in range(0, w, tile):
-            inner = (top, min(top + tile, h), left, min(left + tile, w))
-            outer = (
-                max(0, inner[0] - halo), min(h, inner[1] + halo),
-                max(0, inner[2] - halo), min(w, inner[3] + halo),
-            )  # fmt: skip
-            out.append((inner, outer))
-    return out
-
-
-def cut(tile: Tensor, inner: Box, outer: Box, scale: int) -> Tensor:
-    """The inner part of a tile (…, h, w) that was computed over the outer box."""
-    top, left = (inner[0] - outer[0]) * scale, (inner[2] - outer[2]) * scale
-    height, width = (inner[1] - inner[0]) * scale, (inner[3] - inner[2]) * scale
-    return tile[..., top : top + height, left : left + width]

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
+from licodec.architectures import BY_COMPRESSAI
 from licodec.progress import Bar
-from licodec.weights.catalogue import ARCHITECTURES
 
 
 @click.command()
@@ -83,7 +83,7 @@ def export(checkpoint: str, output_dir: str | None, name: str) -> None:
 @click.command("import")
 @click.argument("checkpoint", type=click.Path(exists=True, dir_okay=False))
 @click.option(
-    "--arch", required=True, type=click.Choice(list(ARCHITECTURES)), help="Its CompressAI class."
+    "--arch", required=True, type=click.Choice(list(BY_COMPRESSAI)), help="Its CompressAI class."
 )
 @click.option("--calibrate", metavar="DIR", help="Images to measure activations on.")
 @click.option("-o", "--output-dir", default="weights", show_default=True)

@@ -12,24 +12,14 @@ import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from licodec.architectures import ADAPTIVE, BY_COMPRESSAI, BY_NAME, FACTORIZED, TABLE
 from licodec.errors import ModelMissingError, UsageError
+from licodec.options import EncodeOptions
 
-ARCHITECTURES = {
-    "bmshj2018-hyperprior": "scale-hyperprior",
-    "mbt2018-mean": "hyperprior",
-    "mbt2018": "autoregressive",
-    "cheng2020-attn": "attention",
-}
-"""CompressAI's architectures, and the models they are here."""
-
-NAMES = ("adaptive", "factorized", *ARCHITECTURES.values())
-
-SEARCHED = ("hyperprior", "scale-hyperprior")
-"""Models whose latents an encoder can search for."""
-DEFAULT_EFFORT, MAX_EFFORT = 5, 20
-"""Rounds of the search."""
+DEFAULT_EFFORT = 5
+"""Rounds of the search, where a model has one."""
 
 Z_DISTRIBUTIONS = "z_distributions."
 """How the names start of what codes ẑ by the image's own distributions."""
@@ -84,58 +74,78 @@ def models(path: Path) -> tuple[str, ...]:
     found = header(path)
     arch = found["__metadata__"].get("arch")
     if arch is None:
-        return ("adaptive", "factorized") if "z_prior" in found else ("factorized",)
-    if not isinstance(arch, str) or arch not in ARCHITECTURES:
+        both = ADAPTIVE.name, FACTORIZED.name
+        return both if "z_prior" in found else both[1:]
+    if not isinstance(arch, str) or arch not in BY_COMPRESSAI:
         raise ModelMissingError(f"{path}: architecture {arch!r} is not known to this licodec")
-    return (ARCHITECTURES[arch],)
+    return (BY_COMPRESSAI[arch].name,)
 
 
-def adaptive_z(z_distributions: str, model: str | None, file: Path | None) -> bool:
-    """Whether ẑ is to be coded by the image's own distributions; model and file as `resolve` takes them.
+class Choice(NamedTuple):
+    """What options come to with the weights that there are.
 
-    Args:
-        z_distributions: static or adaptive.
+    Attributes:
+        name: of the model.
+        path: of its weights.
+        adaptive_z: whether ẑ is coded by the image's own distributions.
+        rounds: of the search for better latents.
+    """
+
+    name: str
+    path: Path
+    adaptive_z: bool
+    rounds: int
+
+
+def choose(options: EncodeOptions) -> Choice:
+    """The model and the weights that options name, and what of them is to be used.
 
     Raises:
-        UsageError: neither; or the model has no ẑ, or its weights no nets for this.
+        UsageError: the options ask for what the model or its weights have not.
         ModelMissingError: as `resolve`.
     """
-    if z_distributions == "static":
-        return False
-    if z_distributions != "adaptive":
-        raise UsageError(f"z-distributions are static or adaptive, not {z_distributions!r}")
-    name, path = resolve(model, file)
-    if name not in ARCHITECTURES.values():
+    name, path = resolve(options.model, options.weights_path)
+    adaptive_z = options.z_distributions == "adaptive"
+    if adaptive_z and not BY_NAME[name].has_hyperprior:
         raise UsageError(f"--z-distributions adaptive needs a model with a hyperprior, not {name}")
-    if f"{Z_DISTRIBUTIONS}prior" not in header(path):
+    if adaptive_z and f"{Z_DISTRIBUTIONS}prior" not in header(path):
         raise UsageError(f"{path.name} offers no --z-distributions but static")
-    return True
+    return Choice(name, path, adaptive_z, _rounds(options.effort, name, path))
 
 
-def effort(wanted: int | None, model: str | None, file: Path | None) -> int:
-    """The rounds of search for better latents (`refine`); model and file as `resolve` takes them.
+def _rounds(effort: int | None, name: str, path: Path) -> int:
+    """The rounds of search: what was asked for, else DEFAULT_EFFORT where the model can, else 0.
+
+    Only with a hyperprior and without a context is it known beforehand what latents cost, and only some
+    weights tell their lambdas.
+    """
+    has_search = BY_NAME[name].has_search
+    lambdas = str(header(path)["__metadata__"].get("lambdas", "")) if has_search else ""
+    can = lambdas.strip("[ ]") != ""
+    if effort is None:
+        return DEFAULT_EFFORT if can else 0
+    if effort and not can:
+        why = "tells no lambdas" if has_search else f"offers {name}, which has no search"
+        raise UsageError(f"no effort but 0: {path.name} {why}")
+    return effort
+
+
+def coded_by(path: Path, adaptive: bool) -> tuple[str | None, bool]:
+    """The model that coded a file with these weights, and whether ẑ has the image's own distributions.
 
     Args:
-        wanted: 0 … MAX_EFFORT; None for what is usual: DEFAULT_EFFORT where the model can, else 0.
+        adaptive: as the file's header says. No name comes back where the weights do not go with it.
 
     Raises:
-        UsageError: more than 0 for a model that cannot: only with a hyperprior and without a context is it
-            known beforehand what latents cost, and only some weights tell their lambdas.
-        ModelMissingError: as `resolve`.
+        ModelMissingError: as `models`.
     """
-    if wanted is not None and not (type(wanted) is int and 0 <= wanted <= MAX_EFFORT):
-        raise UsageError(f"effort is a whole number of 0 … {MAX_EFFORT}, not {wanted!r}")
-    if wanted == 0:
-        return 0
-    name, path = resolve(model, file)
-    lambdas = str(header(path)["__metadata__"].get("lambdas", ""))
-    can = name in SEARCHED and lambdas.strip("[ ]") != ""
-    if wanted is None:
-        return DEFAULT_EFFORT if can else 0
-    if not can:
-        why = "tells no lambdas" if name in SEARCHED else f"offers {name}, which has no search"
-        raise UsageError(f"no effort but 0: {path.name} {why}")
-    return wanted
+    offered = models(path)
+    if not adaptive:
+        return offered[-1], False
+    if BY_NAME[offered[0]].sends_distributions:
+        return offered[0], False
+    has = f"{Z_DISTRIBUTIONS}prior" in header(path)
+    return (offered[0], True) if has else (None, False)
 
 
 def by_hash(model_hash: bytes) -> Path | None:
@@ -157,7 +167,7 @@ def resolve(model: str | None, file: Path | None = None) -> tuple[str, Path]:
     """A model argument as (model's name, weights file).
 
     Args:
-        model: a name of NAMES, alone or with `@HASH8`; or the path of a weights file, whose default is
+        model: a name of the table, alone or with `@HASH8`; or the path of a weights file, whose default is
             meant; or None for the default.
         file: weights to use instead of the installed ones.
 
@@ -166,8 +176,6 @@ def resolve(model: str | None, file: Path | None = None) -> tuple[str, Path]:
         ModelMissingError: no installed weights offer it; those that cannot be read are passed over,
             unless `@HASH8` names them.
     """
-    if not isinstance(model, (str, type(None))):
-        raise UsageError(f"a model is named by a string, not {model!r}")
     if model is not None and model.endswith(".safetensors"):
         if file is not None:
             raise UsageError("the model is a weights file already; --weights names another")
@@ -181,8 +189,8 @@ def resolve(model: str | None, file: Path | None = None) -> tuple[str, Path]:
         if not file.stem.endswith(wanted):
             raise UsageError(f"{file.name} is not {name}@{wanted}")
         return name, file
-    name, _, wanted = (model or NAMES[0]).partition("@")
-    if name not in NAMES:
+    name, _, wanted = (model or TABLE[0].name).partition("@")
+    if name not in BY_NAME:
         there = ", ".join(dict.fromkeys(_offered())) or "none"
         raise UsageError(f"no model named {name!r}; {there} are installed")
     for path in installed():

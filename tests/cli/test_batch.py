@@ -137,6 +137,7 @@ def test_the_model_is_loaded_once(tree, tmp_path, monkeypatch, jobs):
         monkeypatch.setattr(getattr(module, name), "__init__", counted)
     weights_file.load.cache_clear()
     codec._codec.cache_clear()
+    codec._transforms.cache_clear()
     assert run("encode", "-r", tree, "--output-dir", tmp_path / "out", "-j", jobs).exit_code == 0
     assert sorted(made) == ["Adaptive", "Codec", "Weights"]
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 import torch
+from opened import opened
 
-from licodec.codec import open_codec
 from licodec.entropy.classes import (
     MAGNITUDE_LIMIT,
     Contexts,
@@ -120,8 +120,8 @@ def test_weights_that_could_round_or_look_ahead_are_refused():
 
 def test_latents_of_several_bands_come_back(monkeypatch):
     """A tall image is coded band by band; both directions agree on where."""
-    codec, _ = open_codec("adaptive", "cpu")
-    model = codec.model("adaptive")
+    codec = opened("adaptive")
+    model = codec.entropy_model
     y = np.random.default_rng(4).integers(-2, 3, (codec.transforms.M, 300, 2)).astype(np.int32)
     for module in ("classes", "tabled"):
         monkeypatch.setattr(

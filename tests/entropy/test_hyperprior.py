@@ -6,13 +6,15 @@ import pytest
 import torch
 from click.testing import CliRunner
 from conftest import noise
+from opened import opened
 from PIL import Image
 from skimage import data
 from small_checkpoints import ARCHES, analyzed
 
 import licodec
+from licodec.architectures import BY_COMPRESSAI
 from licodec.cli.main import main
-from licodec.codec import latents_crc32, open_codec, psnr_db
+from licodec.codec import latents_crc32, psnr_db
 from licodec.container import pack, unpack
 from licodec.entropy.gaussian import MEAN_UNIT
 from licodec.entropy.hyperprior import Z_CURVATURE, Hyperprior, _cheapest, fronts
@@ -24,17 +26,12 @@ from licodec.progress import watching
 from licodec.rangecoder import Decoder, Encoder
 from licodec.weights import catalogue
 from licodec.weights import file as weights_file
-from licodec.weights.catalogue import ARCHITECTURES
 
 every_arch = pytest.mark.parametrize("arch", ARCHES)
 
 
-def entropy_model(codec) -> Hyperprior:
-    return codec.model(*codec.offers)
-
-
 def model_of(path) -> Hyperprior:
-    return entropy_model(open_codec(None, "cpu", file=path)[0])
+    return opened(weights=path).entropy_model
 
 
 def latents(model, h, w, seed=0, spread=2.0):
@@ -151,8 +148,8 @@ def test_the_encoder_predicts_in_parallel_what_the_decoder_will_front_by_front(
 def test_integer_parameters_follow_the_float_networks(hyper_weights, arch):
     """Scales and means of the whole integer path, on latents of an image."""
     path = hyper_weights[arch]
-    codec, _ = open_codec(None, "cpu", file=path)
-    model = entropy_model(codec)
+    codec = opened(weights=path)
+    model = codec.entropy_model
     saved = torch.load(path.parent / f"{arch}.pt", weights_only=True)
     networks = HyperNetworks.from_state_dict(arch, saved["state_dict"])
     gain = codec.weights.gain(0) * np.float32(MEAN_UNIT)
@@ -190,8 +187,8 @@ def test_rate_is_that_of_the_float_likelihoods(hyper_weights, arch):
     from licodec.training.codecs.compressai_layers import EntropyBottleneck
 
     path = hyper_weights[arch]
-    codec, _ = open_codec(None, "cpu", file=path)
-    model = entropy_model(codec)
+    codec = opened(weights=path)
+    model = codec.entropy_model
     saved = torch.load(path.parent / f"{arch}.pt", weights_only=True)
     networks = HyperNetworks.from_state_dict(arch, saved["state_dict"])
     bottleneck = EntropyBottleneck(model.N)
@@ -380,7 +377,7 @@ def test_the_bench_runs_every_model_that_has_weights(hyper_weights, monkeypatch)
     from licodec.bench import peers
     from licodec.bench.interface import Settings
 
-    names = [f"licodec-{ARCHITECTURES[arch]}" for arch in ARCHES]
+    names = [f"licodec-{BY_COMPRESSAI[arch].name}" for arch in ARCHES]
     assert set(names) & set(peers.default()) == {"licodec-hyperprior"}
     monkeypatch.setenv("LICODEC_WEIGHTS", str(hyper_weights["mbt2018"].parent))
     assert set(names) <= set(peers.default())
@@ -428,7 +425,7 @@ def test_cheaper_z_takes_fewer_bits(monkeypatch):
     """No symbol takes more bits than that of the nearest step, and at the lowest rate many take fewer."""
     image = Image.fromarray(data.coffee()[100:300, 100:420])
     codec, position, y = analyzed(catalogue.resolve("hyperprior")[1], image, 0)
-    model = entropy_model(codec)
+    model = codec.entropy_model
     cheapest = model.side_information(y, position)
     monkeypatch.setattr("licodec.entropy.hyperprior.Z_CURVATURE", 1e9)
     nearest = model.side_information(y, position)

@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import noise
+from opened import opened
 from small_checkpoints import analyzed, with_surprises
 
 import licodec
-from licodec.codec import latents_crc32, open_codec
+from licodec.codec import latents_crc32
 from licodec.container import unpack
 from licodec.entropy.gaussian import MEAN_UNIT, MIXTURE_TOTAL, Gaussians
 from licodec.entropy.hyperprior import Hyperprior
@@ -35,7 +36,7 @@ def test_round_trip(surprising, photo, arch, quality):
     y_hat = codec.decode_latents(container)
     assert latents_crc32(y_hat) == container.latents_crc32
     assert np.abs(y_hat - y).max() <= MEAN_UNIT // 2
-    model = codec.model(*codec.offers)
+    model = codec.entropy_model
     assert (model.quantize(y, model.side_information(y, position), position) == y_hat).all()
     shifted = model.surprises.own
     assert shifted[:, 1].any()
@@ -67,8 +68,8 @@ def test_any_size(surprising, arch, size):
 
 @every_arch
 def test_extreme_latents_survive(surprising, arch):
-    codec, _ = open_codec(None, "cpu", file=surprising[arch])
-    model = codec.model(*codec.offers)
+    codec = opened(weights=surprising[arch])
+    model = codec.entropy_model
     y = (np.random.default_rng(0).normal(size=(model.M, 5, 9)) * 3 * MEAN_UNIT).astype(np.int32)
     y[0, 0, :4] = [5000 * MEAN_UNIT, -5000 * MEAN_UNIT, 2**28, -(2**28)]
     encoder = Encoder()

@@ -7,13 +7,13 @@ import pytest
 import torch
 from click.testing import CliRunner
 from conftest import noise
+from opened import opened
 from safetensors.numpy import load_file
 from small_checkpoints import ARCHES, with_z_distributions
 from small_runs import M, N, settings
 
 import licodec
 from licodec.cli.main import main
-from licodec.codec import open_codec
 from licodec.container import pack, unpack
 from licodec.entropy.gaussian import MEAN_UNIT
 from licodec.errors import DamagedFileError, LicodecError, ModelMissingError, UsageError
@@ -39,12 +39,12 @@ def encode(image, path, z_distributions="adaptive", **rate):
 
 def coded(path, image, quality):
     """The model that codes adaptively, the static one, the position, and ẑ's symbols."""
-    codec, name = open_codec(None, "cpu", file=path)
+    codec, adaptive = (opened(weights=path, z_distributions=z) for z in ("static", "adaptive"))
     position = codec.weights.position(2 * quality)
     gain = codec.weights.gain(position) * np.float32(MEAN_UNIT)
     y = codec.transforms.analyze(np.asarray(image), gain)
-    model = codec.model(name, adaptive_z=True)
-    return model, codec.model(name), position, model.side_information(y, position)
+    model = adaptive.entropy_model
+    return model, codec.entropy_model, position, model.side_information(y, position)
 
 
 def chosen(model, z, position):

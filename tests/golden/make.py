@@ -22,6 +22,7 @@ import licodec
 from licodec.codec import open_codec
 from licodec.container import ALPHA, Container, pack, unpack
 from licodec.io.image import from_pillow
+from licodec.options import EncodeOptions
 
 HERE = Path(__file__).resolve().parent
 PRECISE: dict[str, Any] = {"device": "cpu", "precision": "float32"}
@@ -94,11 +95,11 @@ def saved(image: Image.Image, **metadata: Any) -> Image.Image:
 
 def escapes(image: Image.Image) -> bytes:
     """Latents that no image has, around every border of the coded range."""
-    codec, _ = open_codec("adaptive", "cpu", "float32")
+    codec = open_codec(EncodeOptions(model="adaptive", **PRECISE))[0]
     y = np.zeros((codec.transforms.M, 4, 6), dtype=np.int32)
     borders = [0, 127, 128, 129, -128, -129, -130, 1000, -1000, 10**6, -(10**6), 1]
     y[7] = np.resize(np.int32(borders), (4, 6))
-    return pack(codec.container(from_pillow(image), y, 100, "adaptive", {}))
+    return pack(codec.code(from_pillow(image), y, 100))
 
 
 def resealed(body: bytes) -> bytes:
@@ -170,7 +171,7 @@ def faults(good: bytes, rgba: bytes) -> dict[str, Fault]:
             "2^28 pixels in 100 bytes",
             changed(width=2**14, height=2**14, payload=c.payload[:100]),
         ),
-        "quality-201": (damaged, "quality out of range", changed(quality=201)),
+        "quality-201": (damaged, "quality out of range", changed(quality_step=201)),
         "side-beyond-payload": (damaged, "side_bytes", changed(side_bytes=10**6)),
         "missing-weights": (
             "ModelMissingError",
@@ -184,7 +185,11 @@ def faults(good: bytes, rgba: bytes) -> dict[str, Fault]:
         ),
         "other-payload": (damaged, "zeros for payload", changed(payload=bytes(len(c.payload)))),
         "other-model": (damaged, "adaptive read as factorized", changed(adaptive=False)),
-        "other-quality": (damaged, "tables of another rate", changed(quality=c.quality + 40)),
+        "other-quality": (
+            damaged,
+            "tables of another rate",
+            changed(quality_step=c.quality_step + 40),
+        ),
         "unknown-critical-chunk": (newer, "chunk Z", with_chunks(good, b"Z\x02a")),
         "illegal-chunk-type": (damaged, "chunk 5", with_chunks(good, b"5\x02a")),
         "chunk-twice": (damaged, "two chunks i", with_chunks(good, b"i\x02ai\x02a")),

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from opened import opened
 from PIL import Image, ImageDraw, ImageFilter
 
 import licodec
-from licodec.codec import open_codec
 from licodec.container import ALPHA, unpack
 from licodec.errors import DamagedFileError
 from licodec.io import alpha
@@ -145,13 +145,13 @@ def test_seen_positions_are_those_around_visible_pixels():
 def test_latents_left_out_leave_visible_pixels_alone():
     from skimage import data
 
-    codec, _ = open_codec("adaptive", "cpu", "float32")
+    codec = opened("adaptive", precision="float32")
     color = data.astronaut()[:200, :200]
     opacity = np.zeros((200, 200), dtype=np.uint8)
     opacity[90:130, 60:80] = 255
     y = codec.transforms.analyze(color, codec.weights.gain(500))
     zeroed = y.copy()
-    zeroed[:, ~codec.seen(opacity)] = 0
+    zeroed[:, ~codec.visible(opacity)] = 0
     assert (zeroed != y).any()
     a, b = (codec.synthesize(latents, 200, 200, "RGB", 100) for latents in (y, zeroed))
     moved = np.abs(a.astype(int) - b).max(2)
@@ -165,8 +165,8 @@ def test_only_seen_latents_are_coded(model):
     opacity[10:30, 200:] = rng.integers(0, 3, (20, 40))
     color = rng.integers(0, 256, (160, 240, 3), dtype=np.uint8)
     data = licodec.encode(Image.fromarray(np.dstack([color, opacity])), model=model)
-    codec, _ = open_codec(model, "cpu")
-    y, seen = codec.decode_latents(unpack(data)), codec.seen(opacity)
+    codec = opened(model)
+    y, seen = codec.decode_latents(unpack(data)), codec.visible(opacity)
     assert 0 < seen.sum() < seen.size / 2
     assert (y[:, ~seen] == 0).all() and (y[:, seen] != 0).any()
     assert (np.asarray(licodec.decode(data))[:, :, 3] == opacity).all()

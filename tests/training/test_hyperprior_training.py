@@ -12,9 +12,11 @@ from safetensors.torch import load_file, save_file
 from small_runs import ARCHES, M, N, latents, settings
 
 import licodec
-from licodec.codec import latents_crc32, open_codec
+from licodec.architectures import BY_COMPRESSAI
+from licodec.codec import codec_of, latents_crc32
 from licodec.container import unpack
 from licodec.errors import LicodecError, UsageError
+from licodec.options import DecodeOptions
 from licodec.training import config as configs
 from licodec.training.checkpoint import load_checkpoint, stages_beside
 from licodec.training.codecs import hyperprior
@@ -29,7 +31,6 @@ from licodec.training.convert.import_checkpoint import import_checkpoint
 from licodec.training.data import Images
 from licodec.training.loop import train
 from licodec.training.stages import make_task
-from licodec.weights.catalogue import ARCHITECTURES
 from licodec.weights.file import Weights, catalogue
 
 TABLES = ("_offset", "_quantized_cdf", "_cdf_length", "scale_table")
@@ -117,9 +118,9 @@ def test_an_export_becomes_weights_that_code(exported, tmp_path, photo, arch):
     path = import_checkpoint(exported[arch], CLASSES[arch][0], None, tmp_path, arch)
     data = licodec.encode(photo, weights=path)
     container = unpack(data)
-    codec, _ = open_codec(container.model_hash, "cpu", file=path)
+    codec = codec_of(container, DecodeOptions(weights=path, device="cpu"))
     assert latents_crc32(codec.decode_latents(container)) == container.latents_crc32
-    assert codec.offers == (arch,) and ARCHITECTURES[CLASSES[arch][0]] == arch
+    assert codec.architecture.name == arch == BY_COMPRESSAI[CLASSES[arch][0]].name
     assert licodec.decode(data, weights=path).size == photo.size
 
 

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from conftest import noise
+from opened import opened
 from small_weights import small_weights
 
 import licodec
 from licodec.cli.main import main
-from licodec.codec import Codec
 from licodec.errors import ModelMissingError
 from licodec.training.convert.export import write_weights
-from licodec.weights import catalogue
+from licodec.weights import catalogue, schema
 from licodec.weights import file as weights_file
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "hyperprior"
@@ -41,11 +41,10 @@ def changed(original, folder, tensors=None, metadata=None):
 
 
 def encode(path):
-    codec = Codec(weights_file.Weights(path), "cpu", "float32")
-    for name in codec.offers:
-        codec.model(name)
+    for name in catalogue.models(path):
+        codec = opened(name, path)
     if "z_distributions.prior" in codec.weights:
-        codec.model(codec.offers[0], adaptive_z=True)
+        opened(weights=path, z_distributions="adaptive")
 
 
 Z, S = "mbt2018-mean-z", "mbt2018-mean-s"
@@ -77,7 +76,7 @@ def test_every_tensor_is_checked(kind, originals, tmp_path):
             if value is None:
                 del odd._tensors[name]
             with pytest.raises(ModelMissingError) as caught:
-                Codec(odd, "cpu", "float32")
+                schema.check(odd)
             assert "\n" not in str(caught.value) and str(odd.path) in str(caught.value)
 
 

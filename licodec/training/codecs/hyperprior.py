@@ -21,9 +21,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from licodec.architectures import BY_COMPRESSAI
 from licodec.entropy.hyperprior import Z_UNIT
 from licodec.errors import UsageError
-from licodec.networks.transforms import STRIDE, analysis, synthesis
+from licodec.networks.transforms import analysis, synthesis
+from licodec.tiles import STRIDE
 from licodec.training.codecs.compressai_layers import (
     Cheng2020Attention,
     EntropyBottleneck,
@@ -36,7 +38,7 @@ from licodec.training.config import Config
 from licodec.training.data import Images
 from licodec.training.start import klt
 from licodec.training.start.dequantize import balance, restore
-from licodec.weights.catalogue import ARCHITECTURES, Z_DISTRIBUTIONS, header, models
+from licodec.weights.catalogue import Z_DISTRIBUTIONS, header, models
 from licodec.weights.file import Weights, load
 from licodec.weights.schema import check
 
@@ -47,7 +49,7 @@ _NETWORKS: dict[str, type[Any]] = {
     "cheng2020-attn": Cheng2020Attention,
 }
 
-CLASSES = {model: (name, _NETWORKS[name]) for name, model in ARCHITECTURES.items()}
+CLASSES = {a.name: (name, _NETWORKS[name]) for name, a in BY_COMPRESSAI.items()}
 """What each model is in CompressAI: the architecture's name, and its class."""
 
 _TABLES = ("_offset", "_quantized_cdf", "_cdf_length", "scale_table")

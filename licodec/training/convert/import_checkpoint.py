@@ -33,7 +33,8 @@ from licodec.entropy.hyperprior import (
 from licodec.entropy.integer_nets import FLOAT32_SUMS
 from licodec.errors import UsageError
 from licodec.networks.hyper import CONTEXT, HYPER_STRIDE, HyperNetworks, MaskedConv
-from licodec.networks.transforms import STRIDE, has_native_bf16
+from licodec.networks.transforms import has_native_bf16
+from licodec.tiles import STRIDE
 from licodec.training.checkpoint import stages_beside
 from licodec.training.codecs.compressai_layers import EntropyBottleneck
 from licodec.training.convert.export import check_name, log2_integers, write_weights

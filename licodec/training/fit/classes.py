@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from licodec.entropy.classes import MAGNITUDE_LIMIT, Features, check_exact, magnitudes
-from licodec.networks.transforms import quantize
+from licodec.quantize import quantize
 
 _IMAGES, _EACH = 600, 400
 """Draws of an image and a rate that a sample is from, and positions of each."""

@@ -24,7 +24,7 @@ from licodec.entropy.scale_shifts import (
     surprise,
 )
 from licodec.networks.hyper import HYPER_STRIDE, HyperNetworks
-from licodec.networks.transforms import STRIDE
+from licodec.tiles import STRIDE
 from licodec.training.data import central
 
 LEAST = 2**14

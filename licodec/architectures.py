@@ -1,0 +1,70 @@
+"""The one table of architectures: what each is called, what it is made of, and what it can.
+
+Whoever asks what an architecture can looks at a field here. Nets are named, not imported: coding by one
+architecture loads its modules alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One kind of codec.
+
+    Attributes:
+        name: in options, configs and lists of models.
+        compressai: CompressAI's name; a weights file with a hyperprior holds it as `arch`.
+        transforms: module and class of g_a and g_s.
+        entropy_model: module and class of what codes y.
+        latent_unit: y and ŷ are integers in this fraction of a step.
+        sends_distributions: each image's own distributions of y go ahead of it.
+        has_hyperprior: scales of y come from ẑ.
+        has_means: so do means of y; where they do not, h_a sees the magnitude of y.
+        has_context: both come from latents decoded before, too.
+        has_search: an encoder can search for better latents.
+        has_attention: its nets are those of Cheng et al. 2020; M equals N.
+        stages: of its training, in their order.
+        alpha: weight of the regularizer in paper 2.
+    """
+
+    name: str
+    compressai: str
+    transforms: str = "licodec.networks.transforms:Pair"
+    entropy_model: str = "licodec.entropy.hyperprior:Hyperprior"
+    latent_unit: int = 64
+    sends_distributions: bool = False
+    has_hyperprior: bool = True
+    has_means: bool = True
+    has_context: bool = False
+    has_search: bool = False
+    has_attention: bool = False
+    stages: tuple[str, ...] = ("transforms", "rate", "distributions")
+    alpha: float = 0.0
+
+
+FACTORIZED = Architecture(
+    "factorized", "bmshj2018-factorized", latent_unit=1, has_hyperprior=False, has_means=False,
+    entropy_model="licodec.entropy.tabled:Factorized",
+    stages=("transforms", "distributions", "joint"),
+)  # fmt: skip
+ADAPTIVE = Architecture(
+    "adaptive", "bmshj2018-factorized", latent_unit=1, has_hyperprior=False, has_means=False,
+    entropy_model="licodec.entropy.tabled:Adaptive", sends_distributions=True, stages=FACTORIZED.stages,
+)  # fmt: skip
+SCALE_HYPERPRIOR = Architecture(
+    "scale-hyperprior", "bmshj2018-hyperprior", has_means=False, has_search=True, alpha=0.1
+)
+HYPERPRIOR = Architecture("hyperprior", "mbt2018-mean", has_search=True, alpha=0.1)
+AUTOREGRESSIVE = Architecture("autoregressive", "mbt2018", has_context=True, alpha=1.0)
+ATTENTION = Architecture(
+    "attention", "cheng2020-attn", has_context=True, has_attention=True, alpha=1.0,
+    transforms="licodec.networks.attention:AttentionPair",
+)  # fmt: skip
+
+TABLE = (ADAPTIVE, FACTORIZED, SCALE_HYPERPRIOR, HYPERPRIOR, AUTOREGRESSIVE, ATTENTION)
+"""The default first."""
+BY_NAME = {a.name: a for a in TABLE}
+BY_COMPRESSAI = {a.compressai: a for a in TABLE if a.has_hyperprior}
+"""Those of which a weights file tells by its `arch`; other files have none."""

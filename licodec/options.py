@@ -1,0 +1,97 @@
+"""What a caller of `encode` and `decode` can choose, checked in one place."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from numbers import Real
+from pathlib import Path
+
+from licodec.container import MAX_PIXELS
+from licodec.errors import UsageError
+from licodec.rate_control import Target, rate_control
+
+MAX_EFFORT = 20
+DEVICES = ("auto", "cpu", "cuda")
+PRECISIONS = ("auto", "float32", "bf16")
+Z_TABLES = ("static", "adaptive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeOptions:
+    """How to decode; what does not depend on the file is checked here.
+
+    Attributes:
+        weights: a weights file to use instead of the installed ones.
+        device: auto, cpu or cuda, for the transforms.
+        precision: auto, float32 or bf16, for the transforms.
+        strip: leave ICC, EXIF and XMP out; pixels are turned as EXIF said.
+        max_pixels: refuse larger images; a side under 16 pixels counts as 16.
+
+    Raises:
+        UsageError: a value is of the wrong type or out of range.
+    """
+
+    weights: str | Path | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    strip: bool = False
+    max_pixels: int = MAX_PIXELS
+
+    def __post_init__(self) -> None:
+        _check_one_of(self.device, "device", DEVICES)
+        _check_one_of(self.precision, "precision", PRECISIONS)
+        if not isinstance(self.max_pixels, Real):
+            raise UsageError(f"max_pixels is a number of pixels, not {self.max_pixels!r}")
+        if self.weights is None:
+            return
+        if not isinstance(self.weights, (str, os.PathLike)) or not str(self.weights):
+            raise UsageError(f"weights are named by a path, not {self.weights!r}")
+
+    @property
+    def weights_path(self) -> Path | None:
+        return None if self.weights is None else Path(self.weights)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeOptions(DecodeOptions):
+    """How to encode; at most one of quality and the targets is set.
+
+    Attributes:
+        quality: 0 (smallest) … 100 (best), continuous in halves; 50 unless there is a target.
+        model: as `catalogue.resolve` takes it.
+        target_size: search the best quality of at most so many bytes.
+        target_bpp: the same in bits per pixel.
+        target_psnr: search the smallest file of at least so many dB.
+        z_distributions: static or adaptive, for the ẑ of a hyperprior.
+        effort: 0 … 20 rounds of search for better latents; None for what is usual.
+    """
+
+    quality: float | None = None
+    model: str | None = None
+    target_size: float | None = None
+    target_bpp: float | None = None
+    target_psnr: float | None = None
+    z_distributions: str = "static"
+    effort: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        assert self.rate is not None
+        if not isinstance(self.model, (str, type(None))):
+            raise UsageError(f"a model is named by a string, not {self.model!r}")
+        _check_one_of(self.z_distributions, "z-distributions", Z_TABLES)
+        effort = self.effort
+        if effort is not None and not (type(effort) is int and 0 <= effort <= MAX_EFFORT):
+            raise UsageError(f"effort is a whole number of 0 … {MAX_EFFORT}, not {effort!r}")
+
+    @property
+    def rate(self) -> float | Target:
+        """The quality or the target."""
+        return rate_control(self.quality, self.target_size, self.target_bpp, self.target_psnr)
+
+
+def _check_one_of(value: object, name: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        there = f"{', '.join(choices[:-1])} and {choices[-1]}"
+        raise UsageError(f"no {name} {value!r}; there are {there}")
