@@ -190,7 +190,7 @@ def test_weights_without_the_nets_are_refused(hyper_weights, photo, tmp_path):
     )  # fmt: skip
     expected = f"{path.name} offers no --z-distributions but static"
     assert done.exit_code == 2 and done.stderr == f"licodec: {expected}\n"
-    with pytest.raises(UsageError, match="static or adaptive, not 'own'"):
+    with pytest.raises(UsageError, match="no z-distributions 'own'"):
         encode(photo, path, "own")
 
 
