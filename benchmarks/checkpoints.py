@@ -21,7 +21,7 @@ from licodec.bench import datasets
 from licodec.bench.bdrate import bd_rate
 from licodec.bench.provenance import provenance
 from licodec.errors import LicodecError
-from licodec.networks.transforms import has_native_bf16
+from licodec.networks.tiled import has_native_bf16
 from licodec.training import config as configs
 from licodec.training.checkpoint import load_checkpoint
 from licodec.training.codecs.hyperprior import Hyperprior

@@ -31,7 +31,7 @@ class Architecture:
 
     name: str
     compressai: str
-    transforms: str = "licodec.networks.transforms:Pair"
+    transforms: str = "licodec.networks.tiled:TiledTransforms"
     entropy_model: str = "licodec.entropy.hyperprior:Hyperprior"
     latent_unit: int = 64
     sends_distributions: bool = False
@@ -60,7 +60,7 @@ HYPERPRIOR = Architecture("hyperprior", "mbt2018-mean", has_search=True, alpha=0
 AUTOREGRESSIVE = Architecture("autoregressive", "mbt2018", has_context=True, alpha=1.0)
 ATTENTION = Architecture(
     "attention", "cheng2020-attn", has_context=True, has_attention=True, alpha=1.0,
-    transforms="licodec.networks.attention:AttentionPair",
+    transforms="licodec.networks.attention:AttentionTransforms",
 )  # fmt: skip
 
 TABLE = (ADAPTIVE, FACTORIZED, SCALE_HYPERPRIOR, HYPERPRIOR, AUTOREGRESSIVE, ATTENTION)

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from licodec.entropy.gaussian import MEAN_UNIT, Forecast
-from licodec.networks.transforms import Pair
+from licodec.networks.tiled import TiledTransforms
 from licodec.progress import track
 from licodec.tiles import STRIDE, Box, cut, tiles
 
@@ -41,7 +41,8 @@ _LEAST_MASS = 1e-30
 
 @torch.inference_mode(False)  # a caller's own would leave no way back through g_s
 def refine(
-    pair: Pair, y: Integers, gain: NDArray[np.float32], forecast: Callable[[Integers], Forecast],
+    transforms: TiledTransforms, y: Integers, gain: NDArray[np.float32],
+    forecast: Callable[[Integers], Forecast],
     lmbda: float, color: NDArray[np.uint8], opacity: NDArray[np.uint8] | None, rounds: int,
     precise: bool,
 ) -> Integers:  # fmt: skip
@@ -58,14 +59,14 @@ def refine(
         rounds: steps of the descent, each of which goes through g_s forth and back.
     """
     _, h, w = y.shape
-    boxes = tiles(h, w, pair.tile, 2 * pair.halo)
+    boxes = tiles(h, w, transforms.tile, 2 * transforms.halo)
     ticks = track(range(len(boxes) * rounds), "refinement")
     halfway = (rounds + 1) // 2
     found = y
     for part in filter(None, (range(halfway), range(halfway, rounds))):
         known, found = forecast(found), found.copy()
         for inner, outer in boxes:
-            tile = _Tile(pair, outer, known, gain, color, opacity, lmbda, precise)
+            tile = _Tile(transforms, outer, known, gain, color, opacity, lmbda, precise)
             d = tile.steps(found)
             for i, _ in zip(part, ticks, strict=False):
                 tile.descend(d, 1 - i / rounds, i / max(1, rounds - 1))
@@ -89,10 +90,10 @@ class _Tile:
     """
 
     def __init__(
-        self, pair: Pair, outer: Box, forecast: Forecast, gain: NDArray[np.float32],
+        self, transforms: TiledTransforms, outer: Box, forecast: Forecast, gain: NDArray[np.float32],
         color: NDArray[np.uint8], opacity: NDArray[np.uint8] | None, lmbda: float, precise: bool,
     ) -> None:  # fmt: skip
-        self.pair, self.precise = pair, precise
+        self.transforms, self.precise = transforms, precise
         self.gain = torch.from_numpy(gain)[:, None, None]
         top, bottom, left, right = outer
         self.box = np.s_[:, top:bottom, left:right]
@@ -117,7 +118,7 @@ class _Tile:
     def descend(self, d: Tensor, pace: float, progress: float) -> None:
         """One step of the descent, in place; pace falls and progress rises between 0 and 1."""
         v, slope_of_v = soft_round(d, float(np.interp(progress, (0, 1), _SHARPNESS)))
-        slope = self.pair.slope(self._y(v), self.x, self.weight, self.precise) / self.gain
+        slope = self.transforms.slope(self._y(v), self.x, self.weight, self.precise) / self.gain
         slope += rate_slope(v, self.sigma)
         curvature = _CURVATURE + 1 / (math.log(2) * (self.sigma**2 + _LEAST_VARIANCE))
         change = _STEP * pace * slope_of_v * slope / curvature
@@ -126,7 +127,7 @@ class _Tile:
     def cost(self, d: Tensor) -> float:
         """R + λD in bits, once d is rounded."""
         v = d.round()
-        distortion = self.pair.distortion(self._y(v), self.x, self.weight, self.precise)
+        distortion = self.transforms.distortion(self._y(v), self.x, self.weight, self.precise)
         return distortion + float(bits(v, self.sigma).sum(dtype=torch.float64))
 
     def _y(self, v: Tensor) -> Tensor:

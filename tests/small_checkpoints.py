@@ -72,13 +72,13 @@ def with_z_distributions(path: Path, photo: Image.Image) -> Path:
     of its negative."""
     loaded = weights_file.load(path)
     model = Hyperprior(loaded)
-    pair = opened(weights=path).transforms
+    transforms = opened(weights=path).transforms
     rates = np.arange(len(loaded.numpy("log_gain")))
     counts = []
     for k in rates:
         gain = loaded.gain(k * STEPS) * np.float32(MEAN_UNIT)
         for pixels in (np.asarray(photo), 255 - np.asarray(photo)):
-            z = model.side_information(pair.analyze(pixels, gain), 0).reshape(-1)
+            z = model.side_information(transforms.analyze(pixels, gain), 0).reshape(-1)
             channels = np.repeat(np.arange(model.N), len(z) // model.N)
             counts.append(count_values(z, channels, model.N, BINS))
     torch.manual_seed(0)

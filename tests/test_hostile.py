@@ -31,7 +31,7 @@ from licodec.errors import (
 )
 from licodec.io import files
 from licodec.io.image import Picture
-from licodec.networks import transforms
+from licodec.networks import tiled
 from licodec.rangecoder import LATENTS_PER_BYTE, Encoder
 from licodec.weights import file as weights_file
 
@@ -459,7 +459,7 @@ def test_too_little_memory_is_one_line(tmp_path, monkeypatch, error):
         raise error
 
     noise(24, 16, "RGB").save(tmp_path / "x.png")
-    monkeypatch.setattr(transforms.Pair, "analyze", analyze)
+    monkeypatch.setattr(tiled.TiledTransforms, "analyze", analyze)
     with pytest.raises(OutOfMemoryError):
         licodec.encode(Image.open(tmp_path / "x.png"))
     result = run("encode", tmp_path / "x.png")
@@ -498,7 +498,7 @@ def test_a_defect_is_one_line_and_debugging_shows_where(tmp_path, monkeypatch):
         raise RuntimeError("a\ndefect")
 
     noise(24, 16, "RGB").save(tmp_path / "x.png")
-    monkeypatch.setattr(transforms.Pair, "analyze", analyze)
+    monkeypatch.setattr(tiled.TiledTransforms, "analyze", analyze)
     result = run("encode", tmp_path / "x.png")
     assert result.exit_code == 1 and result.stderr.count("\n") == 1
     assert "internal error, please report it: RuntimeError: a defect" in result.stderr

@@ -19,7 +19,7 @@ from licodec.entropy.tables import PMF_TOTAL
 from licodec.errors import UsageError
 from licodec.io.image import from_pillow
 from licodec.latent_search import rate_slope, refine, soft_round
-from licodec.networks.transforms import Pair
+from licodec.networks.tiled import TiledTransforms
 from licodec.rangecoder import Encoder
 from licodec.training.convert.export import write_weights
 from licodec.weights import catalogue
@@ -90,7 +90,7 @@ def test_within_a_program_that_casts(photo, model, dtype):
 
 def test_tiles_are_nearly_as_good(shipped, crop):
     whole = opened("hyperprior")
-    transforms = Pair.of(whole.weights, "cpu", "auto")
+    transforms = TiledTransforms.of(whole.weights, "cpu", "auto")
     transforms.tile = 4
     tiled = dataclasses.replace(whole, transforms=transforms)
     costs = [

@@ -12,7 +12,7 @@ ORDER = [
     "signals", "errors", "progress", "help", "container", "rate_control", "options", "architectures",
     "weights/catalogue", "info", "rangecoder", "weights/file", "tiles", "quantize",
     "entropy/threads", "entropy/tables", "entropy/gaussian", "interface",
-    "entropy/pdf_transform", "networks/transforms", "networks/attention", "networks/hyper",
+    "entropy/pdf_transform", "networks/transforms", "networks/tiled", "networks/attention", "networks/hyper",
     "latent_search", "entropy/integer_nets", "entropy/classes", "entropy/scale_shifts",
     "weights/schema", "entropy/image_distributions", "entropy/hyperprior", "entropy/tabled",
     "io/alpha", "io/bitdepth", "io/metadata", "io/image", "io/output", "io/files",

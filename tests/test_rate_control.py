@@ -12,7 +12,7 @@ import licodec
 from licodec import rate_control
 from licodec.cli.main import main
 from licodec.errors import UnreachableTargetError, UsageError
-from licodec.networks import transforms
+from licodec.networks import tiled
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +77,10 @@ def test_sizes_that_fall_at_first_are_followed():
 
 def test_features_are_made_once(photo, monkeypatch):
     calls = []
-    features = transforms.Pair.features
-    monkeypatch.setattr(transforms.Pair, "features", lambda *a: calls.append(a[-1]) or features(*a))
+    features = tiled.TiledTransforms.features
+    monkeypatch.setattr(
+        tiled.TiledTransforms, "features", lambda *a: calls.append(a[-1]) or features(*a)
+    )
     licodec.encode(photo, target_size=2000, device="cpu", precision="float32")
     assert sorted(calls) == [False, True]  # without an echo, and with
 

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from licodec.networks.transforms import GDN, Network, Pair
+from licodec.networks.tiled import Network, TiledTransforms
+from licodec.networks.transforms import GDN
 
 
 def conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
@@ -112,7 +113,7 @@ def synthesis(N: int) -> nn.Sequential:
     )  # fmt: skip
 
 
-class AttentionPair(Pair):
+class AttentionTransforms(TiledTransforms):
     """g_a and g_s of cheng2020-attn as the codec runs them.
 
     The receptive field of g_a is 117 pixels to either side, that of g_s 10.3 latent positions.

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from licodec.networks.transforms import has_native_bf16
+from licodec.networks.tiled import has_native_bf16
 from licodec.tiles import STRIDE
 from licodec.training import distributed
 from licodec.training.codecs.factorized import (

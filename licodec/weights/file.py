@@ -95,7 +95,7 @@ class Weights:
         return quality * (anchors - 1) * STEPS // QUALITY_STEPS
 
     def echo(self, position: int) -> float:
-        """How much of its echo an encoder adds to y (`transforms.Pair.analyze`), between anchors linear."""
+        """How much of its echo an encoder adds to y (`TiledTransforms.analyze`), between anchors linear."""
         if "echo" not in self:
             return 0.0
         echo = self._tensors["echo"]

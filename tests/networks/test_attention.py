@@ -3,7 +3,7 @@ import torch
 from conftest import noise
 from small_checkpoints import network
 
-from licodec.networks.attention import AttentionPair
+from licodec.networks.attention import AttentionTransforms
 
 ROUNDING = 1e-11
 """What float64 may round otherwise for reasons of its own."""
@@ -20,10 +20,12 @@ def test_tiles_do_not_show():
     gain = np.full(24, 4000, dtype=np.float32)
     results = []
     for tile, halo in ((64, 11), (7, 11), (7, 1)):
-        pair = AttentionPair(g_a, g_s, "cpu", "float32", tile)
-        pair.halo = halo
-        y = pair.analyze(image, gain)
-        results.append((y, pair.synthesize(results[0][0] if results else y, gain, 420, 500, 3)))
+        transforms = AttentionTransforms(g_a, g_s, "cpu", "float32", tile)
+        transforms.halo = halo
+        y = transforms.analyze(image, gain)
+        results.append(
+            (y, transforms.synthesize(results[0][0] if results else y, gain, 420, 500, 3))
+        )
     (y, x_hat), (y_tiled, x_hat_tiled), (y_cut, x_hat_cut) = results
     assert y.std() > 100 and x_hat.std() > 1
     assert np.abs(y - y_tiled).max() <= 1
@@ -41,11 +43,17 @@ def test_halo_covers_the_receptive_field():
         touched[:, :, 13 * 16 : 14 * 16, 13 * 16 : 14 * 16] = 0
         moved = (net.g_a(x) - net.g_a(touched)).abs().amax(1)[0]
         rows = torch.nonzero(moved.amax(1) > ROUNDING).flatten()
-        assert 13 - rows.min() <= AttentionPair.halo and rows.max() - 13 <= AttentionPair.halo
+        assert (
+            13 - rows.min() <= AttentionTransforms.halo
+            and rows.max() - 13 <= AttentionTransforms.halo
+        )
         y = torch.randn(1, 24, 27, 27, dtype=torch.float64)
         touched = y.clone()
         touched[:, :, 13, 13] += 100 * torch.randn(24)
         moved = (net.g_s(y) - net.g_s(touched)).abs().amax(1)[0]
         rows = torch.nonzero(moved.amax(1) > ROUNDING).flatten() // 16
-        assert 13 - rows.min() <= AttentionPair.halo and rows.max() - 13 <= AttentionPair.halo
+        assert (
+            13 - rows.min() <= AttentionTransforms.halo
+            and rows.max() - 13 <= AttentionTransforms.halo
+        )
         assert rows.max() - 13 >= 4

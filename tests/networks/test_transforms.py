@@ -3,7 +3,7 @@ import pytest
 import torch
 from conftest import noise
 
-from licodec.networks import transforms
+from licodec.networks import tiled, transforms
 
 HEIGHT, WIDTH = 301, 403
 
@@ -21,12 +21,12 @@ def run():
     image = np.asarray(noise(WIDTH, HEIGHT, "RGB", seed=2))
     gain = np.full(24, 1000, dtype=np.float32)
 
-    def run(tile, halo=transforms.Pair.halo):
-        pair = transforms.Pair(*states, "cpu", "float32", tile)
-        pair.halo = halo
-        y = pair.analyze(image, gain)
-        x_hat = pair.synthesize(whole[0] if whole else y, gain, HEIGHT, WIDTH, 3)
-        return y, x_hat.astype(int), pair.features(image, echo=True)
+    def run(tile, halo=tiled.TiledTransforms.halo):
+        transforms = tiled.TiledTransforms(*states, "cpu", "float32", tile)
+        transforms.halo = halo
+        y = transforms.analyze(image, gain)
+        x_hat = transforms.synthesize(whole[0] if whole else y, gain, HEIGHT, WIDTH, 3)
+        return y, x_hat.astype(int), transforms.features(image, echo=True)
 
     whole = []
     whole += run(64)

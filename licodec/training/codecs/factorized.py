@@ -82,7 +82,7 @@ class Factorized(nn.Module):
         return loss, torch.stack([bpp, mse]).detach()
 
     def _with_echo(self, y: Tensor, strengths: tuple[float, ...]) -> Tensor:
-        """y (B, M, h, w) with so much of its echo as the encoder will add (`transforms.Pair.analyze`),
+        """y (B, M, h, w) with so much of its echo as the encoder will add (`TiledTransforms.analyze`),
         which passes no gradient."""
         some = [i for i, strength in enumerate(strengths) if strength]
         if not some:
@@ -203,7 +203,7 @@ class Adaptive(DistributionNets):
     """Factorized transforms with encoding distributions that follow the image.
 
     `context_order` (M,), `context_weights` (M, 2M) and `context_thresholds` (K, M, C - 1) are the integers
-    of licodec.entropy.classes, which the task sets as well; `echo` (K,) is for `transforms.Pair.analyze`.
+    of licodec.entropy.classes, which the task sets as well; `echo` (K,) is for `TiledTransforms.analyze`.
     """
 
     context_order: Tensor

@@ -33,7 +33,7 @@ from licodec.entropy.hyperprior import (
 from licodec.entropy.integer_nets import FLOAT32_SUMS
 from licodec.errors import UsageError
 from licodec.networks.hyper import CONTEXT, HYPER_STRIDE, HyperNetworks, MaskedConv
-from licodec.networks.transforms import has_native_bf16
+from licodec.networks.tiled import has_native_bf16
 from licodec.tiles import STRIDE
 from licodec.training.checkpoint import stages_beside
 from licodec.training.codecs.compressai_layers import EntropyBottleneck
@@ -84,7 +84,7 @@ def import_checkpoint(
             that holds it as `state_dict`, `network` or `model_state_dict`; either may hold `log_gain`
             and `lambdas`.
         calibrate: a folder of images on which activations are measured, and which choose the echo
-            (`transforms.Pair.analyze`) where the checkpoint tells its lambdas, and from which
+            (`TiledTransforms.analyze`) where the checkpoint tells its lambdas, and from which
             `surprises` are learnt where there is no context and they are enough; without it, smooth
             noise, no echo and no surprises.
 

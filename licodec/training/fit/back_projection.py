@@ -1,4 +1,4 @@
-"""How much of its echo an encoder adds to y (`transforms.Pair.analyze`): what serves each rate best."""
+"""How much of its echo an encoder adds to y (`TiledTransforms.analyze`): what serves each rate best."""
 
 from __future__ import annotations
 
