@@ -121,9 +121,9 @@ def test_nothing_to_read_is_one_clear_line(tmp_path, here):
 
 
 def test_a_codec_that_is_missing_is_named_and_skipped(folder, here, monkeypatch):
-    from licodec.bench import peers
+    from licodec.bench.pillow_peers import WebP
 
-    monkeypatch.setattr(peers.WebP, "missing", lambda self: "no WebP here")
+    monkeypatch.setattr(WebP, "missing", lambda self: "no WebP here")
     result = run(folder, "--codecs", "webp,jpeg", "--qualities", "20")
     assert result.exit_code == 0
     assert "skipped webp: no WebP here" in result.stderr
@@ -201,16 +201,16 @@ def test_an_interrupted_file_is_continued(folder, here, monkeypatch):
 
 
 def test_one_failure_does_not_end_the_run(folder, here, monkeypatch):
-    from licodec.bench import peers
+    from licodec.bench.pillow_peers import Jpeg
 
-    original = peers.Jpeg.encode
+    original = Jpeg.encode
 
     def encode(self, image, quality):
         if quality == 80 and image.size == (41, 30):
             raise OSError("no luck")
         return original(self, image, quality)
 
-    monkeypatch.setattr(peers.Jpeg, "encode", encode)
+    monkeypatch.setattr(Jpeg, "encode", encode)
     result = run(folder, *QUICK)
     assert result.exit_code == 1
     assert "jpeg q=80 a.png: no luck" in result.stderr

@@ -53,8 +53,9 @@ def test_jpeg_xl_is_registered_in_whatever_process_encodes():
         pytest.skip("no JPEG XL")
     code = """
 from PIL import Image
-from licodec.bench import peers
-print(len(peers.JpegXl(peers.Settings()).encode(Image.new("RGB", (8, 8)), 50)))
+from licodec.bench.interface import Settings
+from licodec.bench.pillow_peers import JpegXl
+print(len(JpegXl(Settings()).encode(Image.new("RGB", (8, 8)), 50)))
 """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(out.stdout) > 0
