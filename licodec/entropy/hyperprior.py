@@ -29,7 +29,7 @@ from torch.nn import functional as F
 
 from licodec.entropy.gaussian import MEAN_UNIT, SCALE_UNIT, Forecast, Gaussians, to_steps
 from licodec.entropy.image_distributions import ImageDistributions
-from licodec.entropy.integer_nets import IntegerNet, Shape, exact_products
+from licodec.entropy.integer_nets import IntegerNet, LayerSpec, exact_products
 from licodec.entropy.scale_shifts import PARTS, Surprises
 from licodec.entropy.tables import (
     BINS,
@@ -65,9 +65,9 @@ OUTPUT_LIMIT = 2**20 - 1
 SCALE_THRESHOLD_UNIT = 2**10
 """Predicted scales are integers in this fraction of a step."""
 
-_DECONV = {a: Shape("deconv", 5, a) for a in ("relu", "leaky")}
-_CONV = {a: Shape("conv", 3, a) for a in ("relu", "leaky", "none")}
-_SUBPIXEL = Shape("subpixel", 3, "leaky")
+_DECONV = {a: LayerSpec("deconv", 5, a) for a in ("relu", "leaky")}
+_CONV = {a: LayerSpec("conv", 3, a) for a in ("relu", "leaky", "none")}
+_SUBPIXEL = LayerSpec("subpixel", 3, "leaky")
 _MINNEN = (_DECONV["leaky"], _DECONV["leaky"], _CONV["none"])
 SYNTHESIS = {
     "bmshj2018-hyperprior": (_DECONV["relu"], _DECONV["relu"], _CONV["relu"]),
@@ -76,9 +76,13 @@ SYNTHESIS = {
     "cheng2020-attn": (_CONV["leaky"], _SUBPIXEL, _CONV["leaky"], _SUBPIXEL, _CONV["none"]),
 }
 """The layers of h_s."""
-PREDICTION = (Shape("conv", 1, "none"),)
+PREDICTION = (LayerSpec("conv", 1, "none"),)
 """The context's layer, over columns of twelve neighbours."""
-PARAMETERS = (Shape("conv", 1, "leaky"), Shape("conv", 1, "leaky"), Shape("conv", 1, "none"))
+PARAMETERS = (
+    LayerSpec("conv", 1, "leaky"),
+    LayerSpec("conv", 1, "leaky"),
+    LayerSpec("conv", 1, "none"),
+)
 """The layers of the entropy parameters."""
 
 _TILE = 16

@@ -80,7 +80,7 @@ def _is_exact() -> bool:
 
 
 @dataclass(frozen=True)
-class Shape:
+class LayerSpec:
     """What a layer is, apart from its numbers.
 
     Attributes:
@@ -101,18 +101,20 @@ class IntegerLayer:
     Args:
         tensors: `weight`, integers (O, K), K being inputs · taps, or (K, O · taps) for deconv, K being
             inputs; `bias` (O,) in units of a sum; `shift` (O,); `limit` (2,): low and high.
-        shape: its kind.
+        spec: its kind.
         input_limit: the largest magnitude an input may have.
 
     Raises:
         ValueError: a sum could leave the integers that float64 holds exactly.
     """
 
-    def __init__(self, tensors: Mapping[str, NDArray[Any]], shape: Shape, input_limit: int) -> None:
+    def __init__(
+        self, tensors: Mapping[str, NDArray[Any]], spec: LayerSpec, input_limit: int
+    ) -> None:
         weight, bias = tensors["weight"], tensors["bias"]
-        self.shape = shape
+        self.spec = spec
         self.outputs = len(bias)
-        largest = largest_sum(weight, bias, shape, input_limit)
+        largest = largest_sum(weight, bias, spec, input_limit)
         if largest >= FLOAT64_SUMS:
             raise ValueError("an integer layer's weights are too large for exact sums")
         self.dtype = torch.float32 if largest < FLOAT32_SUMS else torch.float64
@@ -138,40 +140,42 @@ class IntegerLayer:
     def plane(self, x: Tensor) -> Tensor:
         """(C, H, W) to (O, H, W), (O, 2H, 2W) or (O/4, 2H, 2W), as its kind says."""
         _, H, W = x.shape
-        k = self.shape.kernel
-        if self.shape.kind == "deconv":
+        k = self.spec.kernel
+        if self.spec.kind == "deconv":
             parts = torch.mm(self.weight, x.to(self.dtype).flatten(1))
             sums = F.fold(parts[None], (2 * H + k - 2, 2 * W + k - 2), k, stride=2)[0]
             sums = sums[:, k // 2 : k // 2 + 2 * H, k // 2 : k // 2 + 2 * W].flatten(1).T
             return self.finish(sums + self.bias).T.reshape(self.outputs, 2 * H, 2 * W)
         columns = F.unfold(x.to(self.dtype)[None], k, padding=k // 2)[0].T
         out = self.rows(columns).T.reshape(self.outputs, H, W)
-        return F.pixel_shuffle(out, 2) if self.shape.kind == "subpixel" else out
+        return F.pixel_shuffle(out, 2) if self.spec.kind == "subpixel" else out
 
     def finish(self, sums: Tensor) -> Tensor:
         """Activation, scaling, rounding and clamping of sums (n, O), exact in float64."""
         t = sums.double()
-        if self.shape.activation == "leaky":
+        if self.spec.activation == "leaky":
             t = F.leaky_relu_(t, LEAKY_NUMERATOR / LEAKY_DENOMINATOR)
         return torch.addcmul(_HALF, t, self.scale).floor_().clamp_(self.low, self.high).float()
 
 
-def largest_sum(weight: NDArray[Any], bias: NDArray[Any], shape: Shape, input_limit: int) -> float:
+def largest_sum(
+    weight: NDArray[Any], bias: NDArray[Any], spec: LayerSpec, input_limit: int
+) -> float:
     """The largest magnitude that a sum of the layer can reach, inputs being within ±input_limit."""
-    magnitude = weight_magnitude(weight, len(bias), shape)
+    magnitude = weight_magnitude(weight, len(bias), spec)
     return float((magnitude * input_limit + np.abs(bias.astype(np.float64))).max())
 
 
-def weight_magnitude(weight: NDArray[Any], outputs: int, shape: Shape) -> NDArray[np.float64]:
+def weight_magnitude(weight: NDArray[Any], outputs: int, spec: LayerSpec) -> NDArray[np.float64]:
     """(O,) the largest sum of |weight| that meets in one output.
 
     The taps of a deconv that meet in one output are those of like parity.
     """
     magnitude: NDArray[np.float64] = np.abs(weight.astype(np.float64))
-    if shape.kind != "deconv":
+    if spec.kind != "deconv":
         per_output: NDArray[np.float64] = magnitude.sum(1)
         return per_output
-    taps = magnitude.sum(0).reshape(outputs, shape.kernel, shape.kernel)
+    taps = magnitude.sum(0).reshape(outputs, spec.kernel, spec.kernel)
     phases = [taps[:, i::2, j::2].sum((1, 2)) for i in (0, 1) for j in (0, 1)]
     largest: NDArray[np.float64] = np.max(phases, axis=0)
     return largest
@@ -182,18 +186,18 @@ class IntegerNet:
 
     Args:
         tensors: `PREFIX.i.weight` … of each layer.
-        shapes: of each layer.
+        specs: of each layer.
         input_limit: the largest magnitude an input may have.
     """
 
     def __init__(
-        self, tensors: Mapping[str, NDArray[Any]], prefix: str, shapes: Sequence[Shape],
+        self, tensors: Mapping[str, NDArray[Any]], prefix: str, specs: Sequence[LayerSpec],
         input_limit: int,
     ) -> None:  # fmt: skip
         self.layers = []
-        for i, shape in enumerate(shapes):
+        for i, spec in enumerate(specs):
             own = {part: tensors[f"{prefix}.{i}.{part}"] for part in PARTS}
-            self.layers.append(IntegerLayer(own, shape, input_limit))
+            self.layers.append(IntegerLayer(own, spec, input_limit))
             input_limit = self.layers[-1].limit
         self.limit = input_limit
 

@@ -11,7 +11,7 @@ from licodec.entropy.integer_nets import (
     FLOAT64_SUMS,
     IntegerLayer,
     IntegerNet,
-    Shape,
+    LayerSpec,
     exact_products,
     largest_sum,
 )
@@ -20,13 +20,13 @@ from licodec.training.convert.quantize_nets import quantize_layer, quantize_net
 RNG = np.random.default_rng(0)
 
 
-def exact(tensors, shape, x):
+def exact(tensors, spec, x):
     """The layer by int64 arithmetic and loops over taps, independently of torch."""
-    k = shape.kernel
+    k = spec.kernel
     _, H, W = x.shape
     bias = tensors["bias"].astype(np.int64)
     outputs = len(bias)
-    if shape.kind == "deconv":
+    if spec.kind == "deconv":
         weight = tensors["weight"].astype(np.int64).reshape(len(x), outputs, k, k)
         full = np.zeros((outputs, 2 * H + k, 2 * W + k), dtype=np.int64)
         for i in range(k):
@@ -50,10 +50,10 @@ def exact(tensors, shape, x):
         # ⌊leaky(s) / 2^shift + 1/2⌋ as one floor of integers
         for place, s in np.ndenumerate(sums[o]):
             s = int(s)
-            s = s * 164 if shape.activation == "leaky" and s < 0 else s * 2**14
+            s = s * 164 if spec.activation == "leaky" and s < 0 else s * 2**14
             out[o][place] = (2 * s + 2 ** (shift + 14)) // 2 ** (shift + 15)
     out = np.clip(out, low, high)
-    if shape.kind == "subpixel":
+    if spec.kind == "subpixel":
         out = (
             out.reshape(outputs // 4, 2, 2, H, W)
             .transpose(0, 3, 1, 4, 2)
@@ -67,35 +67,35 @@ def exact(tensors, shape, x):
 @pytest.mark.parametrize("sums", [FLOAT32_SUMS, FLOAT64_SUMS])
 def test_a_layer_is_exact_up_to_the_largest_inputs(kind, activation, sums):
     kernel = 5 if kind == "deconv" else 3
-    shape = Shape(kind, kernel, activation)
+    spec = LayerSpec(kind, kernel, activation)
     outputs, C, limit = 8, 6, 511
     size = (C, outputs, kernel**2) if kind == "deconv" else (outputs, C, kernel**2)
     tensors = quantize_layer(
-        RNG.normal(size=size), RNG.normal(size=outputs), shape, np.full(C, 2.0**-6), limit,
+        RNG.normal(size=size), RNG.normal(size=outputs), spec, np.full(C, 2.0**-6), limit,
         np.full(outputs, 2.0**-9), (-(2**20), 2**20), sums,
     )  # fmt: skip
-    layer = IntegerLayer(tensors, shape, limit)
+    layer = IntegerLayer(tensors, spec, limit)
     assert layer.dtype == (torch.float32 if sums == FLOAT32_SUMS else torch.float64)
-    bound = largest_sum(tensors["weight"], tensors["bias"], shape, limit)
+    bound = largest_sum(tensors["weight"], tensors["bias"], spec, limit)
     assert FLOAT32_SUMS / 16 < bound < FLOAT32_SUMS or FLOAT32_SUMS < bound < sums
     x = RNG.integers(-limit, limit + 1, (C, 5, 7))
     x[:, 2] = limit * RNG.choice([-1, 1], (C, 7))
     with exact_products():
         got = layer.plane(torch.from_numpy(x).float()).numpy()
-    expected, reached = exact(tensors, shape, x)
+    expected, reached = exact(tensors, spec, x)
     assert (got.astype(np.int64) == expected).all()
     assert np.abs(reached).max() > bound / 32
 
 
 def test_inputs_of_the_worst_sign_reach_the_bound_and_no_further():
-    shape = Shape("conv", 1, "none")
+    spec = LayerSpec("conv", 1, "none")
     tensors = quantize_layer(
-        RNG.normal(size=(4, 500, 1)), np.zeros(4), shape, np.ones(500), 255,
+        RNG.normal(size=(4, 500, 1)), np.zeros(4), spec, np.ones(500), 255,
         np.ones(4), (-(2**20), 2**20), FLOAT32_SUMS,
     )  # fmt: skip
     worst = np.sign(tensors["weight"]).astype(np.int64) * 255
     sums = (worst * tensors["weight"]).sum(1)
-    assert sums.max() == largest_sum(tensors["weight"], tensors["bias"], shape, 255)
+    assert sums.max() == largest_sum(tensors["weight"], tensors["bias"], spec, 255)
     assert FLOAT32_SUMS / 4 < sums.max() < FLOAT32_SUMS
 
 
@@ -110,16 +110,20 @@ def net() -> torch.nn.Sequential:
     )
 
 
-SHAPES = (Shape("deconv", 5, "leaky"), Shape("subpixel", 3, "leaky"), Shape("conv", 3, "none"))
+SPECS = (
+    LayerSpec("deconv", 5, "leaky"),
+    LayerSpec("subpixel", 3, "leaky"),
+    LayerSpec("conv", 3, "none"),
+)
 
 
 def test_a_quantized_net_follows_the_float_one():
     inputs = [torch.randint(-40, 41, (1, 8, 6, 6)) / 4 for _ in range(4)]
     tensors, units = quantize_net(
-        net(), SHAPES, "n", inputs, np.full(8, 0.25), 511, 511, FLOAT32_SUMS,
+        net(), SPECS, "n", inputs, np.full(8, 0.25), 511, 511, FLOAT32_SUMS,
         np.full(6, 2.0**-10), 2**20,
     )  # fmt: skip
-    integer = IntegerNet(tensors, "n", SHAPES, 511)
+    integer = IntegerNet(tensors, "n", SPECS, 511)
     assert all(layer.dtype == torch.float32 for layer in integer.layers)
     with exact_products():
         got = integer.plane(inputs[0][0] * 4) * units[0]
@@ -185,10 +189,10 @@ def test_the_last_thread_out_puts_onednn_back(allow):
 def test_reduced_precision_of_the_program_does_not_reach_the_sums(allow):
     inputs = [torch.randint(-40, 41, (1, 8, 6, 6)) / 4]
     tensors, _ = quantize_net(
-        net(), SHAPES, "n", inputs, np.full(8, 0.25), 511, 511, FLOAT32_SUMS,
+        net(), SPECS, "n", inputs, np.full(8, 0.25), 511, 511, FLOAT32_SUMS,
         np.full(6, 2.0**-10), 2**20,
     )  # fmt: skip
-    integer = IntegerNet(tensors, "n", SHAPES, 511)
+    integer = IntegerNet(tensors, "n", SPECS, 511)
     results = []
     for precision in ("highest", "medium"):
         allow(precision)
@@ -200,9 +204,9 @@ def test_reduced_precision_of_the_program_does_not_reach_the_sums(allow):
 
 
 def test_weights_whose_sums_could_be_inexact_are_refused():
-    shape = Shape("conv", 1, "none")
+    spec = LayerSpec("conv", 1, "none")
     with pytest.raises(ValueError, match="exact sums"):
         quantize_layer(
-            np.full((1, 4, 1), 1e-3), np.full(1, 1e12), shape, np.ones(4), 255,
+            np.full((1, 4, 1), 1e-3), np.full(1, 1e12), spec, np.ones(4), 255,
             np.full(1, 2.0**-120), (-1, 1), FLOAT32_SUMS,
         )  # fmt: skip

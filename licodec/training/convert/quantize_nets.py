@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from licodec.entropy.integer_nets import Shape, largest_sum, weight_magnitude
+from licodec.entropy.integer_nets import LayerSpec, largest_sum, weight_magnitude
 
 Floats = NDArray[np.float64]
 
@@ -41,7 +41,7 @@ def units_for(largest: Floats, limit: int) -> Floats:
 
 
 def quantize_layer(
-    weight: Floats, bias: Floats, shape: Shape, input_units: Floats, input_limit: int,
+    weight: Floats, bias: Floats, spec: LayerSpec, input_units: Floats, input_limit: int,
     output_units: Floats, limit: tuple[int, int], sums: int,
 ) -> dict[str, NDArray[Any]]:  # fmt: skip
     """The tensors of one integer layer.
@@ -58,13 +58,13 @@ def quantize_layer(
         ValueError: no precision keeps the sums below `sums`.
     """
     outputs = len(bias)
-    if shape.kind == "deconv":
+    if spec.kind == "deconv":
         scaled = (weight * input_units[:, None, None]).reshape(len(weight), -1)
         per_output = np.repeat(np.arange(outputs), weight.shape[2])[None]
     else:
         scaled = (weight * input_units[None, :, None]).reshape(outputs, -1)
         per_output = np.arange(outputs)[:, None]
-    reach = weight_magnitude(scaled, outputs, shape) * input_limit + np.abs(bias)
+    reach = weight_magnitude(scaled, outputs, spec) * input_limit + np.abs(bias)
     largest = np.zeros(outputs)
     np.maximum.at(largest, np.broadcast_to(per_output, scaled.shape), np.abs(scaled))
     finest = np.minimum(
@@ -76,12 +76,12 @@ def quantize_layer(
         unit = np.ldexp(1.0, -bits)
         integers = np.round(scaled / unit[per_output]).astype(np.int64)
         biases = np.round(bias / unit).astype(np.int64)
-        over = weight_magnitude(integers, outputs, shape) * input_limit + np.abs(biases) >= sums
+        over = weight_magnitude(integers, outputs, spec) * input_limit + np.abs(biases) >= sums
         if not over.any():  # rounding may have carried a sum beyond
             break
         bits[over] -= 1
     shift = bits + np.round(np.log2(output_units)).astype(np.int64)
-    if largest_sum(integers, biases, shape, input_limit) >= sums or np.abs(shift).max() > 127:
+    if largest_sum(integers, biases, spec, input_limit) >= sums or np.abs(shift).max() > 127:
         raise ValueError("weights too large for exact sums")
     return {
         "weight": integers.astype(np.int16),
@@ -92,21 +92,21 @@ def quantize_layer(
 
 
 def quantize_net(
-    net: nn.Sequential, shapes: Sequence[Shape], name: str, inputs: Sequence[Tensor], input_units: Floats,
+    net: nn.Sequential, specs: Sequence[LayerSpec], name: str, inputs: Sequence[Tensor], input_units: Floats,
     input_limit: int, activation_limit: int, sums: int,
     output_units: Floats | None = None, output_limit: int = 0,
 ) -> tuple[dict[str, NDArray[Any]], Floats]:  # fmt: skip
     """Integer tensors `NAME.i.weight` … of a net, and the units of its outputs.
 
     Args:
-        shapes: of its integer layers, in the order of `grouped`.
+        specs: of its integer layers, in the order of `grouped`.
         inputs: what the float net sees on the calibration images, (1, C, H, W) each.
         output_units, output_limit: of the last layer; without them it is calibrated like the others.
     """
     tensors: dict[str, NDArray[Any]] = {}
     layers = grouped(net)
     seen = list(inputs)
-    for i, ((layer, activation), shape) in enumerate(zip(layers, shapes, strict=True)):
+    for i, ((layer, activation), spec) in enumerate(zip(layers, specs, strict=True)):
         with torch.inference_mode():
             seen = [layer(x) for x in seen]
             seen = seen if activation is None else [activation(x) for x in seen]
@@ -118,10 +118,10 @@ def quantize_net(
         else:
             largest = torch.stack([x.abs().amax((0, 2, 3)) for x in seen]).amax(0)
             units, high = units_for(largest.double().numpy(), activation_limit), activation_limit
-        own = np.repeat(units, 4) if shape.kind == "subpixel" else units
-        low = 0 if shape.activation == "relu" else -high
+        own = np.repeat(units, 4) if spec.kind == "subpixel" else units
+        low = 0 if spec.activation == "relu" else -high
         for part, value in quantize_layer(
-            weight, bias, shape, input_units, input_limit, own, (low, high), sums
+            weight, bias, spec, input_units, input_limit, own, (low, high), sums
         ).items():
             tensors[f"{name}.{i}.{part}"] = value
         input_units, input_limit = units, high

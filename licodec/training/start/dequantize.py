@@ -22,7 +22,7 @@ from licodec.entropy.hyperprior import (
     SYNTHESIS,
     Z_UNIT,
 )
-from licodec.entropy.integer_nets import PARTS, Shape
+from licodec.entropy.integer_nets import PARTS, LayerSpec
 from licodec.entropy.tables import integer_softmax, interpolate
 from licodec.networks.hyper import CONTEXT, MaskedConv
 from licodec.training.codecs.compressai_layers import EntropyBottleneck
@@ -46,7 +46,7 @@ def restore(model: nn.Module, weights: Weights) -> dict[str, Tensor]:
     outputs = np.full(M, 1 / SCALE_THRESHOLD_UNIT)
     if arch != "bmshj2018-hyperprior":
         outputs = np.concatenate([outputs, np.full(M, 1 / MEAN_UNIT)])
-    nets: list[tuple[str, str, tuple[Shape, ...], float, Any]]
+    nets: list[tuple[str, str, tuple[LayerSpec, ...], float, Any]]
     if arch in CONTEXT:
         nets = [
             ("h_s", "h_s", SYNTHESIS[arch], 1 / Z_UNIT, _HIDDEN_UNIT),
@@ -55,11 +55,11 @@ def restore(model: nn.Module, weights: Weights) -> dict[str, Tensor]:
         ]
     else:
         nets = [("h_s", "h_s", SYNTHESIS[arch], 1 / Z_UNIT, outputs)]
-    for name, integer, shapes, inputs, own in nets:
-        units = [inputs, *[_HIDDEN_UNIT] * (len(shapes) - 1), own]
+    for name, integer, specs, inputs, own in nets:
+        units = [inputs, *[_HIDDEN_UNIT] * (len(specs) - 1), own]
         for i, (place, _) in enumerate(_layers(getattr(model, name))):
             parts = {part: weights.numpy(f"integer.{integer}.{i}.{part}") for part in PARTS}
-            weight, bias = float_layer(parts, shapes[i], *units[i : i + 2])
+            weight, bias = float_layer(parts, specs[i], *units[i : i + 2])
             if name == "context_prediction":
                 weight = _from_columns(weight)
             path = ".".join(part for part in (name, place) if part)
@@ -89,7 +89,7 @@ def balance(net: nn.Module) -> None:
 
 
 def float_layer(
-    tensors: Mapping[str, NDArray[Any]], shape: Shape, input_unit: float, output_unit: Any
+    tensors: Mapping[str, NDArray[Any]], spec: LayerSpec, input_unit: float, output_unit: Any
 ) -> tuple[Floats, Floats]:
     """Weight and bias (O,) of the convolution that an integer layer is, whose inputs and outputs stand for
     multiples of units, the latter one for all or (O,).
@@ -97,9 +97,9 @@ def float_layer(
     Returns:
         weight: (O, inputs, k, k); (inputs, O, k, k) for deconv.
     """
-    k, scale = shape.kernel, np.ldexp(output_unit, -tensors["shift"].astype(np.int64))
+    k, scale = spec.kernel, np.ldexp(output_unit, -tensors["shift"].astype(np.int64))
     weight = tensors["weight"].astype(np.float64) / input_unit
-    if shape.kind == "deconv":
+    if spec.kind == "deconv":
         weight = weight.reshape(len(weight), -1, k, k) * scale[:, None, None]
     else:
         weight = weight.reshape(len(scale), -1, k, k) * scale[:, None, None, None]
