@@ -308,7 +308,7 @@ class Codec:
 
     def back_projection(self, quality_step: int) -> float:
         """How much of y's back-projection is added to it."""
-        return self.weights.echo(self.weights.position(quality_step))
+        return self.weights.back_projection(self.weights.position(quality_step))
 
     def visible(self, opacity: NDArray[np.uint8] | None) -> NDArray[np.bool_] | None:
         """The latent positions (h, w) that reach a visible pixel; None stands for all."""

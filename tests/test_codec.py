@@ -72,8 +72,8 @@ def test_decoder_returns_the_very_latents(photo, model, quality):
     codec = opened(model)
     step = round(2 * quality)
     position = codec.weights.position(step)
-    gain, echo = codec.weights.gain(position), codec.weights.echo(position)
-    y = codec.transforms.analyze(np.asarray(photo), gain, is_precise(step), echo)
+    gain, share = codec.weights.gain(position), codec.weights.back_projection(position)
+    y = codec.transforms.analyze(np.asarray(photo), gain, is_precise(step), share)
     container = unpack(licodec.encode(photo, quality=quality, model=model, device="cpu"))
     assert container.latents_crc32 == latents_crc32(y)
     assert (codec.decode_latents(container) == y).all()
@@ -192,9 +192,9 @@ def test_an_echo_is_worth_its_bits(crop, monkeypatch):
         bpp = 8 * len(encoded) / (crop.width * crop.height)
         return bpp + weights.lmbda(weights.position(188)) * float((error**2).mean())
 
-    with_echo = cost(licodec.encode(crop, quality=94))
-    monkeypatch.setattr(Weights, "echo", lambda self, position: 0.0)
-    assert with_echo < 0.97 * cost(licodec.encode(crop, quality=94))
+    with_back_projection = cost(licodec.encode(crop, quality=94))
+    monkeypatch.setattr(Weights, "back_projection", lambda self, position: 0.0)
+    assert with_back_projection < 0.97 * cost(licodec.encode(crop, quality=94))
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA"])

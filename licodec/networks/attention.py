@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from licodec.networks.tiled import Network, TiledTransforms
+from licodec.networks.tiled import MakeNetwork, TiledTransforms
 from licodec.networks.transforms import GDN
 
 
@@ -121,6 +121,6 @@ class AttentionTransforms(TiledTransforms):
 
     halo = 11
 
-    def networks(self, g_a: dict[str, Tensor]) -> tuple[Network, Network, int]:
+    def networks(self, g_a: dict[str, Tensor]) -> tuple[MakeNetwork, MakeNetwork, int]:
         N = len(g_a["0.conv1.bias"])
         return partial(analysis, N), partial(synthesis, N), N

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from licodec.errors import UsageError
-from licodec.networks.transforms import analysis, as_subpixel, synthesis
+from licodec.networks.transforms import analysis, as_subpixel, back_projection, synthesis
 from licodec.progress import track
 from licodec.quantize import quantize
 from licodec.tiles import STRIDE, Box, cut, tiles
@@ -23,7 +23,7 @@ _TILE = 64
 """Latent positions a side of a tile; larger images go through in tiles of 1024 pixels."""
 _HALO = 2
 """Latent positions around a tile that its result depends on: the receptive field of g_a is 30 pixels
-to either side, that of g_s two positions. An echo passes g_a, g_s and g_a."""
+to either side, that of g_s two positions. A back-projection passes g_a, g_s and g_a."""
 
 
 def has_native_bf16() -> bool:
@@ -39,7 +39,7 @@ def has_native_bf16() -> bool:
     )
 
 
-Network = Callable[[], nn.Sequential]
+MakeNetwork = Callable[[], nn.Sequential]
 
 
 class TiledTransforms:
@@ -90,7 +90,7 @@ class TiledTransforms:
             raise UsageError("no CUDA device is available")
         return cls(weights.torch("g_a."), weights.torch("g_s."), device, precision)
 
-    def networks(self, g_a: dict[str, Tensor]) -> tuple[Network, Network, int]:
+    def networks(self, g_a: dict[str, Tensor]) -> tuple[MakeNetwork, MakeNetwork, int]:
         """What makes g_a and g_s as the state of g_a has them, without their weights, and M."""
         N, M = len(g_a["0.bias"]), len(g_a["6.bias"])
         return partial(analysis, N, M), partial(synthesis, N, M), M
@@ -128,33 +128,31 @@ class TiledTransforms:
 
     def analyze(
         self, color: NDArray[np.uint8], gain: NDArray[np.float32], precise: bool = False,
-        echo: float = 0.0,
+        back_projection: float = 0.0,
     ) -> NDArray[np.int32]:  # fmt: skip
-        """Pixels (H, W, 1 or 3) to y (M, h, w), with so much of its echo, multiplied by gain (M,) and
+        """Pixels (H, W, 1 or 3) to y (M, h, w), with so much of its back-projection, times gain (M,),
         rounded; tile by tile."""
         height, width = color.shape[:2]
         y = np.empty((self.M, -(-height // STRIDE), -(-width // STRIDE)), dtype=np.int32)
-        for (top, bottom, left, right), part in self._features(color, precise, echo > 0):
-            y[:, top:bottom, left:right] = quantize(part, gain, echo)
+        for (top, bottom, left, right), part in self._features(color, precise, back_projection > 0):
+            y[:, top:bottom, left:right] = quantize(part, gain, back_projection)
         return y
 
     def features(
-        self, color: NDArray[np.uint8], precise: bool = False, echo: bool = False
+        self, color: NDArray[np.uint8], precise: bool = False, back_projection: bool = False
     ) -> NDArray[np.float32]:
-        """y (1, M, h, w) as floats, or with its echo (2, M, h, w), for whoever tries several gains.
-
-        The echo is y - g_a(g_s(y)): what g_a misses in what g_s makes of y. Some of it added to y costs
-        bits and wins more quality where y is coded finely; it takes twice as long as y itself.
+        """y (1, M, h, w) as floats, or with its back-projection (2, M, h, w), which takes twice as long, for
+        whoever tries several gains.
         """
         height, width = color.shape[:2]
         h, w = -(-height // STRIDE), -(-width // STRIDE)
-        out = np.empty((1 + echo, self.M, h, w), dtype=np.float32)
-        for (top, bottom, left, right), part in self._features(color, precise, echo):
+        out = np.empty((1 + back_projection, self.M, h, w), dtype=np.float32)
+        for (top, bottom, left, right), part in self._features(color, precise, back_projection):
             out[:, :, top:bottom, left:right] = part
         return out
 
     def _features(
-        self, color: NDArray[np.uint8], precise: bool, echo: bool
+        self, color: NDArray[np.uint8], precise: bool, back_projected: bool
     ) -> Iterator[tuple[Box, NDArray[np.float32]]]:
         """(box of latent positions, features there) of each tile.
 
@@ -162,7 +160,7 @@ class TiledTransforms:
         """
         height, width = color.shape[:2]
         h, w = -(-height // STRIDE), -(-width // STRIDE)
-        halo = 3 * self.halo if echo else self.halo
+        halo = 3 * self.halo if back_projected else self.halo
         for inner, outer in track(tiles(h, w, self.tile, halo), "analysis"):
             (top, bottom, left, right) = (side * STRIDE for side in outer)
             pixels = color[top:bottom, left:right]
@@ -173,9 +171,9 @@ class TiledTransforms:
             x = x.float().div_(255).expand(-1, 3, -1, -1)
             with torch.inference_mode():
                 y = self._run("g_a", x, precise)
-                if echo:
-                    heard = self._run("g_a", self._run("g_s", y, precise), precise)
-                    y = torch.cat([y, y - heard])
+                if back_projected:
+                    g_a, g_s = (partial(self._run, n, precise=precise) for n in ("g_a", "g_s"))
+                    y = torch.cat([y, back_projection(g_a, g_s, y)])
             yield inner, cut(y.float(), inner, outer, 1).cpu().numpy()
 
     def misses(self, y: Tensor, x: Tensor, precise: bool) -> tuple[Tensor, Tensor]:

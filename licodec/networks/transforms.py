@@ -10,11 +10,14 @@ between the two. Nothing here decides a probability: a different rounding moves 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+Network = Callable[[Tensor], Tensor]
 
 _PEDESTAL = 2.0**-36
 
@@ -98,6 +101,14 @@ def synthesis(N: int, M: int) -> nn.Sequential:
         _deconv(M, N), GDN(N, inverse=True), _deconv(N, N), GDN(N, inverse=True),
         _deconv(N, N), GDN(N, inverse=True), _deconv(N, 3),
     )  # fmt: skip
+
+
+def back_projection(g_a: Network, g_s: Network, y: Tensor) -> Tensor:
+    """y - g_a(g_s(y)): what g_a misses in what g_s makes of y (B, M, h, w).
+
+    Some of it added to y costs bits and wins more quality where y is coded finely.
+    """
+    return y - g_a(g_s(y).contiguous(memory_format=torch.channels_last))
 
 
 def as_subpixel(deconv: nn.ConvTranspose2d) -> nn.Sequential:

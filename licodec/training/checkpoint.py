@@ -11,6 +11,8 @@ import torch
 
 from licodec.errors import UsageError
 
+_FORMER_NAMES = {"echo": "back_projection"}
+"""Of tensors in checkpoints that were written before."""
 _RUN = {"ema", "config", "step", "seconds", "history", "provenance"}
 
 
@@ -32,6 +34,9 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     ema = state["ema"]
     if not (isinstance(ema, dict) and all(isinstance(v, torch.Tensor) for v in ema.values())):
         raise UsageError(f"{path}: not a licodec checkpoint")
+    for part in (ema, state.get("model", {})):
+        for name in part.keys() & _FORMER_NAMES.keys():
+            part[_FORMER_NAMES[name]] = part.pop(name)
     for name, value in ema.items():
         if not torch.isfinite(value).all():
             raise UsageError(f"{path}: {name} is not finite")

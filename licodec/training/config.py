@@ -22,6 +22,10 @@ ALPHAS = {"scale-hyperprior": 0.1, "hyperprior": 0.1, "autoregressive": 1.0, "at
 """The regularizer's weight by architecture: paper 2's, whose 0.1 serves scale-hyperprior too."""
 
 
+_FORMER_KEYS = {"echo": "back_projection"}
+"""Of configs that were written before, and recipes."""
+
+
 @dataclass
 class Data:
     path: str = ""
@@ -79,8 +83,8 @@ class Train:
     ema: float = 0.999
     rate_balance: float = 0.4
     """The loss at each lambda is divided by lambda to this power."""
-    echo: tuple[float, ...] = ()
-    """How much of y's echo the encoder is to add at each lambda, as stage (b) chose it for earlier
+    back_projection: tuple[float, ...] = ()
+    """How much of y's back-projection the encoder is to add at each lambda, as stage (b) chose it for earlier
     weights; none in a first run of the factorized transforms."""
     histogram_kernel: str = "triangular"
     precision: str = "auto"
@@ -143,6 +147,7 @@ def from_dict(raw: dict[str, Any], name: str = "config") -> Config:
         target = getattr(config, section)
         known = {f.name: getattr(target, f.name) for f in dataclasses.fields(target)}
         for key, value in values.items():
+            key = _FORMER_KEYS.get(key, key)
             if key not in known:
                 raise UsageError(f"{name}: unknown key {section}.{key}")
             default = known[key]
@@ -184,10 +189,10 @@ def check(config: Config, name: str = "config") -> None:
         raise UsageError(f"{name}: data.patch must be a multiple of 16, at least 64")
     if train.stage in ("distributions", "joint"):
         _check_distributions(config, name)
-    if train.echo and (train.stage != "transforms" or model.arch != "factorized"):
-        raise UsageError(f"{name}: train.echo is for the factorized transforms")
-    if train.echo and len(train.echo) != len(model.lambdas):
-        raise UsageError(f"{name}: train.echo needs a value for each of model.lambdas")
+    if train.back_projection and (train.stage != "transforms" or model.arch != "factorized"):
+        raise UsageError(f"{name}: train.back_projection is for the factorized transforms")
+    if train.back_projection and len(train.back_projection) != len(model.lambdas):
+        raise UsageError(f"{name}: train.back_projection needs a value for each of model.lambdas")
     if model.arch != "factorized":
         _check_hyperprior(config, name)
     elif train.stage == "rate":

@@ -79,7 +79,9 @@ class Transforms:
 
     def _start(self) -> Factorized | Hyperprior:
         settings = self.config.model
-        model = Factorized(settings.N, settings.M, settings.lambdas, self.config.train.echo)
+        model = Factorized(
+            settings.N, settings.M, settings.lambdas, self.config.train.back_projection
+        )
         initialize(model, self.config, self.images)
         return model
 
@@ -217,7 +219,7 @@ class Distributions:
 
         rng = np.random.default_rng(config.train.seed)
         if not model.prior.any():
-            self._choose_echo(model, images)
+            self._choose_back_projection(model, images)
         latents, held_out = self._latents(model, images)
         if not model.prior.any():
             self._fit_contexts(model, latents, rng)
@@ -227,19 +229,19 @@ class Distributions:
             model.prior.copy_(torch.stack([prior for prior, _ in tables]))
             model.class_prior.copy_(torch.stack([classes for _, classes in tables]))
 
-    def _choose_echo(self, model: Adaptive, images: Images) -> None:
+    def _choose_back_projection(self, model: Adaptive, images: Images) -> None:
         x = middles(images.train).float() / 255
         with torch.autocast(
             self.device.type, torch.bfloat16, enabled=uses_bf16(self.config, self.device)
         ):
-            model.echo.copy_(strengths(model, model.lambdas, model.log_gain, x))
-        distributed.share([model.echo])
+            model.back_projection.copy_(strengths(model, model.lambdas, model.log_gain, x))
+        distributed.share([model.back_projection])
 
     def _latents(
         self, model: Adaptive | ZDistributions, images: Images, multiple: int = 16
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """y, and its echo if need be, of the training and of the held-out images, cut to multiples of so
-        many pixels."""
+        """y of the training and of the held-out images, cut to multiples of so many pixels; and its
+        back-projection if need be."""
         precision = torch.bfloat16 if uses_bf16(self.config, self.device) else torch.float32
         train, held_out = (
             collect_latents(model, part, precision, self.device, multiple)
@@ -275,7 +277,7 @@ class Distributions:
         # Every process draws from its own images; all must sort into the same classes.
         distributed.share([model.context_order])
         order = model.context_order.cpu().numpy().astype(np.int16)
-        sample = classes.sample(latents, gains, model.echo.cpu(), order, rng)
+        sample = classes.sample(latents, gains, model.back_projection.cpu(), order, rng)
         rows = classes.fit(*sample, K, rng, *distributed.place())
         model.context_weights.copy_(torch.from_numpy(rows))
         distributed.add_up(model.context_weights)

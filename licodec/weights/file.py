@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 STEPS = 256
 """Rate positions from one anchor to the next."""
 
+BACK_PROJECTION = "echo"
+"""The tensor, in weights files, of how much of its back-projection an encoder adds to y at each anchor."""
+
 _LEAST = -(2**15)
 """What most entries of a table of log frequencies are: symbols that a channel does not use."""
 
@@ -94,12 +97,12 @@ class Weights:
         anchors = len(self._tensors["log_gain"])
         return quality * (anchors - 1) * STEPS // QUALITY_STEPS
 
-    def echo(self, position: int) -> float:
-        """How much of its echo an encoder adds to y (`TiledTransforms.analyze`), between anchors linear."""
-        if "echo" not in self:
+    def back_projection(self, position: int) -> float:
+        """How much of its back-projection an encoder adds to y, between anchors linear."""
+        if BACK_PROJECTION not in self:
             return 0.0
-        echo = self._tensors["echo"]
-        return float(np.interp(position / STEPS, np.arange(len(echo)), echo))
+        shares = self._tensors[BACK_PROJECTION]
+        return float(np.interp(position / STEPS, np.arange(len(shares)), shares))
 
     @property
     def lambdas(self) -> list[float]:

@@ -23,7 +23,7 @@ from licodec.errors import ModelMissingError
 from licodec.networks import transforms
 from licodec.networks.hyper import CONTEXT, HyperNetworks, MaskedConv
 from licodec.weights.catalogue import Z_DISTRIBUTIONS
-from licodec.weights.file import Weights
+from licodec.weights.file import BACK_PROJECTION, Weights
 
 Tensors = dict[str, tuple[tuple[int, ...], str]]
 """Name to shape, and the type that its values must fit into."""
@@ -66,8 +66,8 @@ def check(weights: Weights) -> None:
 def _tensors(weights: Weights) -> Tensors:
     K, M = _sizes(weights, "log_gain", 2)
     own: Tensors = {"log_gain": ((K, M), _FLOATS)}
-    if "echo" in weights:
-        own["echo"] = ((K,), _FLOATS)
+    if BACK_PROJECTION in weights:
+        own[BACK_PROJECTION] = ((K,), _FLOATS)
     arch = weights.metadata.get("arch")
     if arch is not None:
         return own | _hyperprior(weights, arch, K, M)
@@ -181,9 +181,9 @@ def _values(weights: Weights, tensors: Tensors) -> Iterator[tuple[str, bool]]:
     lambdas = weights.lambdas
     known = len(lambdas) in (0, len(weights.numpy("log_gain")))
     yield "lambdas", known and all(0 < lmbda < np.inf for lmbda in lambdas)
-    if "echo" in tensors:
-        echo = weights.numpy("echo")
-        yield "echo", bool(((echo >= 0) & (echo <= 1)).all())
+    if BACK_PROJECTION in tensors:
+        shares = weights.numpy(BACK_PROJECTION)
+        yield BACK_PROJECTION, bool(((shares >= 0) & (shares <= 1)).all())
     if "scales" in tensors:
         scales, thresholds = weights.numpy("scales"), weights.numpy("scale_thresholds")
         yield "scales", _rises(scales) and 0 < scales[0] and scales[-1] <= _LARGEST_SCALE

@@ -155,7 +155,7 @@ def test_learning_finds_what_tells_calm_from_busy():
     assert spread[0] < spread[1] < spread[2]
 
 
-def test_samples_hold_the_echo_that_is_coded():
+def test_samples_hold_the_back_projection_that_is_coded():
     y = torch.full((1, 2, 4, 4), 3.0)
     latents = [torch.cat([y, torch.full_like(y, 8.0)])]
     features, rates = learning.sample(

@@ -10,7 +10,7 @@ HEIGHT, WIDTH = 301, 403
 
 @pytest.fixture(scope="module")
 def run():
-    """What a small pair of random nets makes of an image: features with their echo, y and pixels."""
+    """What small random nets make of an image: features with their back-projection, y and pixels."""
     torch.manual_seed(0)
     g_a, g_s = (net(16, 24) for net in (transforms.analysis, transforms.synthesis))
     with torch.no_grad():
@@ -26,7 +26,7 @@ def run():
         transforms.halo = halo
         y = transforms.analyze(image, gain)
         x_hat = transforms.synthesize(whole[0] if whole else y, gain, HEIGHT, WIDTH, 3)
-        return y, x_hat.astype(int), transforms.features(image, echo=True)
+        return y, x_hat.astype(int), transforms.features(image, back_projection=True)
 
     whole = []
     whole += run(64)

@@ -197,14 +197,16 @@ def test_an_echo_is_chosen_where_lambdas_are_told(run, state, tmp_path, monkeypa
     noise(200, 130, "RGB").save(tmp_path / "images" / "small.png")
     arguments = ["import", tmp_path / "c.pt", "--arch", "mbt2018-mean", "-o", tmp_path / "w"]
     plain = run(*arguments).stdout.strip()
-    assert not seen and "echo" not in weights_file.load(tmp_path / "w" / plain.rsplit("/", 1)[-1])
+    assert not seen and weights_file.BACK_PROJECTION not in weights_file.load(
+        tmp_path / "w" / plain.rsplit("/", 1)[-1]
+    )
     made = run(*arguments, "--calibrate", tmp_path / "images").stdout.strip()
     assert seen == [([0.01, 0.1], (2, 24), (1, 3, 256, 256))]
     loaded = weights_file.load(tmp_path / "w" / made.rsplit("/", 1)[-1])
-    assert [loaded.echo(position) for position in (0, 128, 256)] == [0, 0.25, 0.5]
+    assert [loaded.back_projection(position) for position in (0, 128, 256)] == [0, 0.25, 0.5]
     image = noise(64, 64, "RGB")
     high, low = (licodec.encode(image, quality=q, weights=made) for q in (100, 0))
-    monkeypatch.setattr(weights_file.Weights, "echo", lambda self, position: 0.0)
+    monkeypatch.setattr(weights_file.Weights, "back_projection", lambda self, position: 0.0)
     assert high != licodec.encode(image, quality=100, weights=made)
     assert low == licodec.encode(image, quality=0, weights=made)
     assert licodec.decode(high, weights=made).size == (64, 64)

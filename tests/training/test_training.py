@@ -19,7 +19,7 @@ from licodec.training.codecs.factorized import Adaptive, Factorized, between, ro
 from licodec.training.convert.export import export
 from licodec.training.data import Images
 from licodec.training.fit import classes
-from licodec.training.fit.back_projection import STRENGTHS, echo_of, strengths
+from licodec.training.fit.back_projection import STRENGTHS, back_projected, strengths
 from licodec.training.loop import train
 from licodec.training.stages import uses_bf16
 from licodec.training.start.klt import karhunen_loeve
@@ -223,11 +223,11 @@ def test_two_processes(folder, tmp_path):
 
 
 def test_an_echo_is_added_where_quality_pays_for_it():
-    """A g_a that sees half of everything: its echo makes up for it, in bits that only a high λ pays."""
+    """A g_a that sees half of everything: the back-projection adds it, in bits that only a high λ pays."""
     x = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) - 0.5
     codec = SimpleNamespace(g_a=lambda x: x / 2, g_s=lambda y: y)
-    y, echo = echo_of(codec, x)
-    assert torch.allclose(echo, x / 4) and torch.allclose(y, x / 2)
+    y, missed = back_projected(codec, x)
+    assert torch.allclose(missed, x / 4) and torch.allclose(y, x / 2)
     log_gain = torch.full((2, 3), 4.0)
     chosen = strengths(codec, (1e-6, 10.0), log_gain, x.clamp(min=0))
     assert chosen.tolist() == [0, max(STRENGTHS)]
@@ -275,13 +275,13 @@ def test_rounding_passes_gradients():
 
 
 def test_transforms_are_trained_with_the_echo_that_is_coded():
-    """Both nets keep their gradients in bf16 too, and only the patches with an echo are coded otherwise."""
+    """Both nets keep their gradients in bf16 too, and only patches with a back-projection change."""
     torch.manual_seed(0)
     x = torch.rand(4, 3, 64, 64)
     figures = []
-    for echo in ((), (0.0, 0.75)):
+    for shares in ((), (0.0, 0.75)):
         torch.manual_seed(1)
-        model = Factorized(16, 24, (0.01, 0.1), echo)
+        model = Factorized(16, 24, (0.01, 0.1), shares)
         with torch.autocast("cpu", torch.bfloat16):
             loss, seen = model(x, 0.2)
         loss.backward()
@@ -291,7 +291,7 @@ def test_transforms_are_trained_with_the_echo_that_is_coded():
                 assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
         y = model.g_a(x).float()
         heard = model.g_a(model.g_s(y)).float()
-        wanted = y + (0.75 if echo else 0) * (y - heard)
+        wanted = y + (0.75 if shares else 0) * (y - heard)
         with torch.no_grad():
             u = (wanted * model.log_gain[1].exp()[:, None, None]).round()
             x_hat = model.g_s(u / model.log_gain[1].exp()[:, None, None]).clamp(0, 1)
@@ -363,6 +363,21 @@ def test_nets_over_distributions_that_cannot_be(model):
     raw = {"model": model, "train": {"steps": 1, "stage": "distributions", "init": "a.pt"}}
     with pytest.raises(UsageError, match="model.groups|model.kernel_size"):
         configs.from_dict(raw)
+
+
+def test_what_earlier_versions_wrote_is_read_by_todays_names(trained, tmp_path):
+    """Checkpoints and configs once said `echo` for the back-projection."""
+    state = torch.load(trained[1], weights_only=True)
+    told = state["ema"]["back_projection"].clone()
+    for part in (state["ema"], state["model"]):
+        part["echo"] = part.pop("back_projection")
+    state["config"]["train"]["echo"] = state["config"]["train"].pop("back_projection")
+    torch.save(state, tmp_path / "earlier.pt")
+    loaded = load_checkpoint(tmp_path / "earlier.pt")
+    assert torch.equal(loaded["ema"]["back_projection"], told) and "echo" not in loaded["model"]
+    assert configs.from_dict(loaded["config"]).train.back_projection == ()
+    raw = {"model": {"lambdas": [0.01]}, "train": {"steps": 1, "echo": [0.5]}}
+    assert configs.from_dict(raw).train.back_projection == (0.5,)
 
 
 def test_checkpoints_cannot_run_code(tmp_path):

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from licodec.entropy.image_distributions import analysis_input
 from licodec.entropy.pdf_transform import SIDE_LENGTH, PdfAnalysis, PdfSynthesis
 from licodec.entropy.tables import BINS
-from licodec.networks.transforms import analysis, synthesis
+from licodec.networks.transforms import analysis, back_projection, synthesis
 from licodec.training.codecs.compressai_layers import EntropyBottleneck
 from licodec.training.fit.histogram import straight_through_histogram
 
@@ -42,11 +42,11 @@ class Factorized(nn.Module):
     """
 
     def __init__(
-        self, N: int, M: int, lambdas: tuple[float, ...], echo: tuple[float, ...] = ()
+        self, N: int, M: int, lambdas: tuple[float, ...], back_projection: tuple[float, ...] = ()
     ) -> None:
         super().__init__()
         self.lambdas = lambdas
-        self.strengths = echo or (0.0,) * len(lambdas)
+        self.strengths = back_projection or (0.0,) * len(lambdas)
         self.M = M
         self.g_a = analysis(N, M)
         self.g_s = synthesis(N, M)
@@ -68,7 +68,7 @@ class Factorized(nn.Module):
         K = len(self.lambdas)
         batch, _, height, width = x.shape
         gain = self.log_gain.exp().repeat(batch // K, 1)[:, :, None, None]
-        u = self._with_echo(self.g_a(x).float(), self.strengths * (batch // K)) * gain
+        u = self._back_projected(self.g_a(x).float(), self.strengths * (batch // K)) * gain
         x_hat = self.g_s(round_ste(u) / gain).float()
         stacked = u.reshape(batch // K, K * self.M, *u.shape[2:])
         with torch.autocast(x.device.type, enabled=False):
@@ -81,24 +81,24 @@ class Factorized(nn.Module):
         loss = (scale * (bpp + lambdas * 255**2 * mse)).mean()
         return loss, torch.stack([bpp, mse]).detach()
 
-    def _with_echo(self, y: Tensor, strengths: tuple[float, ...]) -> Tensor:
-        """y (B, M, h, w) with so much of its echo as the encoder will add (`TiledTransforms.analyze`),
-        which passes no gradient."""
+    def _back_projected(self, y: Tensor, strengths: tuple[float, ...]) -> Tensor:
+        """y (B, M, h, w) with so much of its back-projection as the encoder will add, which passes no
+        gradient."""
         some = [i for i, strength in enumerate(strengths) if strength]
         if not some:
             return y
         scale = y.new_tensor(strengths)[:, None, None, None]
-        echo = torch.zeros_like(y)
+        missed = torch.zeros_like(y)
         with torch.no_grad():
-            x_hat = self.g_s(y[some].contiguous(memory_format=torch.channels_last))
-            echo[some] = y[some] - self.g_a(x_hat).float()
-        return y + scale * echo
+            part = y[some].contiguous(memory_format=torch.channels_last)
+            missed[some] = back_projection(self.g_a, self.g_s, part).float()
+        return y + scale * missed
 
     @torch.no_grad()
     def evaluate(self, x: Tensor, index: int) -> tuple[Tensor, Tensor]:
         """bpp by the static bottleneck's likelihoods, and mse of the clamped x̂, at one lambda."""
         gain = self.log_gain[index].exp()[None, :, None, None]
-        y = self._with_echo(self.g_a(x).float(), self.strengths[index : index + 1] * len(x))
+        y = self._back_projected(self.g_a(x).float(), self.strengths[index : index + 1] * len(x))
         y_hat = (y * gain).round()
         x_hat = self.g_s(y_hat / gain).float().clamp(0, 1)
         K, M = len(self.lambdas), self.M
@@ -203,13 +203,13 @@ class Adaptive(DistributionNets):
     """Factorized transforms with encoding distributions that follow the image.
 
     `context_order` (M,), `context_weights` (M, 2M) and `context_thresholds` (K, M, C - 1) are the integers
-    of licodec.entropy.classes, which the task sets as well; `echo` (K,) is for `TiledTransforms.analyze`.
+    of licodec.entropy.classes, which the task sets as well; `back_projection` (K,) is what an encoder adds.
     """
 
     context_order: Tensor
     context_weights: Tensor
     context_thresholds: Tensor
-    echo: Tensor
+    back_projection: Tensor
 
     def __init__(
         self, N: int, M: int, lambdas: tuple[float, ...],
@@ -224,7 +224,7 @@ class Adaptive(DistributionNets):
         self.register_buffer(
             "context_thresholds", torch.zeros(len(lambdas), M, classes - 1, dtype=torch.int32)
         )
-        self.register_buffer("echo", torch.zeros(len(lambdas)))
+        self.register_buffer("back_projection", torch.zeros(len(lambdas)))
 
     def forward(self, loss: str, *args: Any) -> tuple[Tensor, Tensor]:
         """DDP's one entrance: `rates` or `joint`, with their arguments."""

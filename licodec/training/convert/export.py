@@ -27,7 +27,7 @@ from licodec.training.checkpoint import load_checkpoint
 from licodec.training.codecs.factorized import Adaptive, DistributionNets, Factorized
 from licodec.training.codecs.hyperprior import CLASSES, compressai_state, z_distributions
 from licodec.weights.catalogue import Z_DISTRIBUTIONS
-from licodec.weights.file import ARITHMETIC, packed
+from licodec.weights.file import ARITHMETIC, BACK_PROJECTION, packed
 
 
 def export(checkpoint: str | Path, folder: str | Path | None, name: str) -> Path:
@@ -155,7 +155,7 @@ def _adaptive(config: configs.Config, ema: dict[str, Tensor]) -> dict[str, NDArr
         "context.order": ema["context_order"].numpy().astype(np.int16),
         "context.weights": context_weights,
         "context.thresholds": ema["context_thresholds"].numpy(),
-        "echo": ema["echo"].float().numpy(),
+        BACK_PROJECTION: ema["back_projection"].float().numpy(),
     }
 
 

@@ -43,7 +43,7 @@ from licodec.training.data import Images, central
 from licodec.training.fit import scale_shifts
 from licodec.training.fit.back_projection import middles, strengths
 from licodec.weights.catalogue import Z_DISTRIBUTIONS
-from licodec.weights.file import ARITHMETIC, narrowed
+from licodec.weights.file import ARITHMETIC, BACK_PROJECTION, narrowed
 
 ACTIVATION_LIMIT = 2**9 - 1
 """Largest activation between integer layers: with it, sums stay within float32's 2^24."""
@@ -83,10 +83,10 @@ def import_checkpoint(
         path: a state dict, as PyTorch or safetensors saves it (`licodec export` among them), or a dict
             that holds it as `state_dict`, `network` or `model_state_dict`; either may hold `log_gain`
             and `lambdas`.
-        calibrate: a folder of images on which activations are measured, and which choose the echo
-            (`TiledTransforms.analyze`) where the checkpoint tells its lambdas, and from which
+        calibrate: a folder of images on which activations are measured, and which choose the
+            back-projection where the checkpoint tells its lambdas, and from which
             `surprises` are learnt where there is no context and they are enough; without it, smooth
-            noise, no echo and no surprises.
+            noise, no back-projection and no surprises.
 
     Raises:
         UsageError: no checkpoint of that architecture, or its weights cannot be made integers.
@@ -130,8 +130,8 @@ def _learnt(
     own: dict[str, NDArray[Any]] = {}
     with torch.autocast("cpu", torch.bfloat16, enabled=has_native_bf16()):
         if checkpoint.lambdas and checkpoint.log_gain is not None:
-            echo = strengths(networks, checkpoint.lambdas, checkpoint.log_gain, middles(images))
-            own["echo"] = echo.numpy()
+            shares = strengths(networks, checkpoint.lambdas, checkpoint.log_gain, middles(images))
+            own[BACK_PROJECTION] = shares.numpy()
         if arch not in CONTEXT:
             median = torch.from_numpy(tensors["z_median"]).float() / Z_UNIT
             log_gain = torch.from_numpy(tensors["log_gain"])

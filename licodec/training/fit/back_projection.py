@@ -1,4 +1,4 @@
-"""How much of its echo an encoder adds to y (`TiledTransforms.analyze`): what serves each rate best."""
+"""How much of its back-projection an encoder adds to y: what serves each rate best."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from licodec.networks.transforms import back_projection
 from licodec.training.data import central
 
 STRENGTHS = tuple(i / 8 for i in range(7))
 _IMAGES, _SIDE = 24, 256
-"""The images that tell how much echo serves, and the pixels of a side."""
+"""The images that tell how much of it serves, and the pixels of a side."""
 _WORTH = 0.015
-"""What an echo must win of R + λD, for an encoder to take three times as long."""
+"""What it must win of R + λD, for an encoder to take three times as long."""
 
 
-class Transforms(Protocol):
+class Autoencoder(Protocol):
     """A codec's g_a and g_s."""
 
     g_a: Any
@@ -31,15 +32,14 @@ def middles(images: list[Tensor]) -> Tensor:
     return torch.stack([central(i, _SIDE) for i in some]) if some else torch.empty(0)
 
 
-def echo_of(codec: Transforms, x: Tensor) -> tuple[Tensor, Tensor]:
-    """y (B, M, H/16, W/16) of images x (B, 3, H, W), and y - g_a(g_s(y))."""
+def back_projected(codec: Autoencoder, x: Tensor) -> tuple[Tensor, Tensor]:
+    """y (B, M, H/16, W/16) of images x (B, 3, H, W), and its back-projection."""
     y = codec.g_a(x)
-    heard = codec.g_a(codec.g_s(y).contiguous(memory_format=torch.channels_last))
-    return y.float(), (y - heard).float()
+    return y.float(), back_projection(codec.g_a, codec.g_s, y).float()
 
 
 @torch.no_grad()
-def strengths(codec: Transforms, lambdas: Iterable[float], log_gain: Tensor, x: Tensor) -> Tensor:
+def strengths(codec: Autoencoder, lambdas: Iterable[float], log_gain: Tensor, x: Tensor) -> Tensor:
     """(K,) those of STRENGTHS with the least R + λD over images x (B, 3, H, W) together, 0 where that is
     not worth the time, or where there are no images.
 
@@ -47,14 +47,14 @@ def strengths(codec: Transforms, lambdas: Iterable[float], log_gain: Tensor, x: 
     """
     if not len(x):
         return torch.zeros(len(log_gain))
-    y, echo = echo_of(codec, x.contiguous(memory_format=torch.channels_last))
+    y, missed = back_projected(codec, x.contiguous(memory_format=torch.channels_last))
     pixels = x.shape[0] * x.shape[2] * x.shape[3]
     chosen = []
     for lmbda, row in zip(lambdas, log_gain, strict=True):
         gain = row.exp()[:, None, None]
         costs = []
         for strength in STRENGTHS:
-            u = ((y + strength * echo) * gain).round()
+            u = ((y + strength * missed) * gain).round()
             x_hat = codec.g_s((u / gain).contiguous(memory_format=torch.channels_last))
             mse = float(((x_hat.float().clamp(0, 1) - x) ** 2).mean())
             costs.append(_entropy(u) / pixels + lmbda * 255**2 * mse)

@@ -21,15 +21,15 @@ _CUTS = 32
 
 
 def sample(
-    latents: list[Tensor], gains: Tensor, echo: Tensor, order: NDArray[np.int16],
+    latents: list[Tensor], gains: Tensor, shares: Tensor, order: NDArray[np.int16],
     rng: np.random.Generator,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:  # fmt: skip
     """Features (2M, n) of latent positions of images and rates drawn at random, and rates (n,).
 
     Args:
-        latents: y (1, M, h, w) of each image, or with its echo (2, M, h, w).
+        latents: y (1, M, h, w) of each image, or with its back-projection (2, M, h, w).
         gains: (K, M).
-        echo: (K,) how much of it is added.
+        shares: (K,) how much of that is added.
         order: (M,) the channels in coding order, in which the features are.
     """
     K, M = gains.shape
@@ -37,7 +37,7 @@ def sample(
     for _ in range(_IMAGES):
         features = latents[rng.integers(len(latents))].float().numpy()
         k = int(rng.integers(K))
-        u = quantize(features, gains[k].numpy(), float(echo[k]) if len(features) > 1 else 0.0)
+        u = quantize(features, gains[k].numpy(), float(shares[k]) if len(features) > 1 else 0.0)
         seen = Features(M, *u.shape[1:])
         seen.add(0, magnitudes(u[order]))
         positions = rng.integers(seen.rows.shape[1], size=_EACH)

@@ -14,7 +14,7 @@ from licodec.entropy.classes import Contexts
 from licodec.entropy.tables import BINS, count_values
 from licodec.training.codecs.factorized import Adaptive, between
 from licodec.training.codecs.hyperprior import Hyperprior, ZDistributions
-from licodec.training.fit.back_projection import echo_of
+from licodec.training.fit.back_projection import back_projected
 from licodec.weights.file import STEPS
 
 _LEANING = 8
@@ -34,8 +34,8 @@ def latents(
     model: Adaptive | Hyperprior, images: list[Tensor], precision: torch.dtype,
     device: torch.device, multiple: int = 16,
 ) -> list[Tensor]:  # fmt: skip
-    """y (1, M, h, w) of each image (3, H, W), cut to multiples, as float16 on the CPU; and its echo with
-    it, (2, M, h, w), where an adaptive codec takes account of that.
+    """y (1, M, h, w) of each image (3, H, W), cut to multiples, as float16 on the CPU; and its
+    back-projection with it, (2, M, h, w), where an adaptive codec takes account of that.
     """
     out = []
     for image in images:
@@ -43,8 +43,8 @@ def latents(
         x = image[None, :, :height, :width].float() / 255
         x = x.contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-            if isinstance(model, Adaptive) and model.echo.any():
-                both = torch.cat(echo_of(model, x))
+            if isinstance(model, Adaptive) and model.back_projection.any():
+                both = torch.cat(back_projected(model, x))
             else:
                 both = model.g_a(x)
         out.append(both.to("cpu", torch.float16))
@@ -66,7 +66,10 @@ def collect(model: Adaptive, latents: list[Tensor], rates: list[list[float]]) ->
             gain = between(model.log_gain, torch.tensor([position / STEPS]))[0].exp().cpu()
             u = y[0].float()
             if len(y) > 1:
-                u = u + between(model.echo.cpu(), torch.tensor([position / STEPS])) * y[1]
+                u = (
+                    u
+                    + between(model.back_projection.cpu(), torch.tensor([position / STEPS])) * y[1]
+                )
             symbols = (u * gain[:, None, None]).round().to(torch.int32).numpy()
             counts = contexts.counts(symbols, contexts.sort(symbols, position), BINS)
             values.append(torch.from_numpy(counts.astype(np.int16)))

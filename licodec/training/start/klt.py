@@ -20,7 +20,7 @@ from licodec.training.data import Images
 
 TABLES = (
     "prior", "class_prior", "z_prior", "context_order", "context_weights", "context_thresholds",
-    "echo",
+    "back_projection",
 )  # fmt: skip
 """What stage (b) sets from data, together."""
 
