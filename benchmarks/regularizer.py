@@ -275,8 +275,11 @@ def main() -> None:
         if arguments.timing_steps:
             row["step_time"] = step_times(arguments, arch)
         result["codecs"][arch] = row
-        if arguments.json:
-            arguments.json.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+        if arguments.json:  # the old results stay until all of the new ones are there
+            partial = arguments.json.with_suffix(".part.json")
+            partial.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    if arguments.json:
+        partial.replace(arguments.json)
     print(table(result))
 
 

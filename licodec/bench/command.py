@@ -179,12 +179,16 @@ def _present(
     else:
         console = Console(width=None if sys.stdout.isatty() else 200)
         if per_image:
-            console.print(report.table("per image", report.per_image(outcome.curves), rules=True))
+            console.print(
+                report.table("per image", report.per_image(outcome.curves), rules=True), ""
+            )
         if outcome.curves:
-            console.print(report.table(title, report.points(outcome.curves), rules=True))
-        jobs = f"codecs; timed with {plan.jobs} jobs of {plan.settings.threads} threads at a time"
-        console.print(report.table(jobs, report.summary(curves, anchor)))
-        console.print(report.LEGEND, style="dim", width=100)
+            console.print(report.table(title, report.points(outcome.curves), rules=True), "")
+        jobs = f"Timed with {plan.jobs} jobs of {plan.settings.threads} threads at a time."
+        for heading, content in report.summaries(curves, anchor).items():
+            console.print(report.table(heading, content), "")
+        console.print(jobs, style="dim")
+        console.print(report.LEGEND, style="dim", width=min(100, console.width))
     shown = curves if anchor in curves else [*curves, anchor]
     if plot is not None:
         from licodec.bench.plots import save_plot

@@ -63,11 +63,10 @@ def evaluate(
     outcome = Outcome(previous)
     saved = time.monotonic()
     futures: dict[Future[Row], tuple[Curve, str]] = {}
+    curves: list[Curve] = []
     with measure.workers(plan.jobs, plan.settings) as pool:
         try:
-            curves = _runnable(plan, pool, outcome)
-            for curve in curves:
-                curve.meta.update(provenance())
+            curves = _runnable(plan, _curves(plan, outcome), pool, outcome)
             for curve, image, quality in _pending(plan, curves):
                 future = pool.submit(measure.measure, curve.name, plan.settings, image, quality)
                 futures[future] = curve, f"{curve.name} q={quality:g} {image.name}"
@@ -89,6 +88,7 @@ def evaluate(
                     _collect(future, curve, what, outcome)
         except BrokenProcessPool:
             outcome.failures.append("a worker process died; is there enough memory for --jobs?")
+    _drop_replaced(plan, curves, outcome)
     for curve in outcome.curves:
         curve.results = aggregate(curve.rows, len(plan.images))
         curve.meta.update(dataset=plan.dataset, images=len(plan.images))
@@ -104,30 +104,51 @@ def _same_images(plan: Plan, previous: list[Curve]) -> None:
         raise UsageError(f"the results to continue hold other images ({name}); choose another -o")
 
 
-def _runnable(plan: Plan, pool: ProcessPoolExecutor, outcome: Outcome) -> list[Curve]:
-    """The plan's curves whose codec works here, without rows that another version left."""
-    checks = {name: pool.submit(measure.version, name, plan.settings) for name in plan.qualities}
+def _curves(plan: Plan, outcome: Outcome) -> list[Curve]:
+    """The plan's curves of codecs that seem to run here; one of another version gets a curve of its own."""
     curves = []
-    for name, future in checks.items():
+    for name in plan.qualities:
+        codec = peers.make(name, plan.settings)
         try:
-            version = future.result()
+            version = peers.version(codec)
         except LicodecError as error:
             outcome.missing[name] = str(error)
             continue
-        curve = next((c for c in outcome.curves if c.name == name), None)
-        if curve is None:
-            curve = Curve(name, peers.make(name, plan.settings).description)
-            outcome.curves.append(curve)
-        if curve.meta.get("codec.version", version) != version:
-            curve.rows, curve.meta = [], {}
-        curve.meta |= {
-            "codec.version": version, "jobs": plan.jobs, "threads": plan.settings.threads,
-            "device": plan.settings.device,
-        }  # fmt: skip
+        same = (c for c in outcome.curves if c.name == name)
+        curve = next((c for c in same if c.meta.get("codec.version", version) == version), None)
+        curve = curve or Curve(name, codec.description)
+        curve.meta["codec.version"] = version
         curves.append(curve)
+    return curves
+
+
+def _runnable(
+    plan: Plan, curves: list[Curve], pool: ProcessPoolExecutor, outcome: Outcome
+) -> list[Curve]:
+    """Those of the curves that are complete, or whose codec passes a round trip and may go on."""
+    unfinished = [c for c in curves if any(_pending(plan, [c])) or "process.image" not in c.meta]
+    checks = [(c, pool.submit(measure.check, c.name, plan.settings)) for c in unfinished]
+    for curve, future in checks:
+        try:
+            future.result()
+        except LicodecError as error:
+            outcome.missing[curve.name] = str(error)
+            curves = [c for c in curves if c is not curve]
+            continue
+        curve.meta |= {
+            "jobs": plan.jobs, "threads": plan.settings.threads, "device": plan.settings.device,
+            **provenance(),
+        }  # fmt: skip
+    outcome.curves += [curve for curve in curves if not any(c is curve for c in outcome.curves)]
     order = list(plan.qualities)
     outcome.curves.sort(key=lambda c: order.index(c.name) if c.name in order else len(order))
     return curves
+
+
+def _drop_replaced(plan: Plan, curves: list[Curve], outcome: Outcome) -> None:
+    """Leave out what another version measured, once the curve that takes its place is complete."""
+    complete = {curve.name: curve for curve in curves if not any(_pending(plan, [curve]))}
+    outcome.curves = [c for c in outcome.curves if complete.get(c.name, c) is c]
 
 
 def _pending(plan: Plan, curves: list[Curve]) -> Iterator[tuple[Curve, Picture, float]]:

@@ -48,7 +48,8 @@ def page(
     for axis in AXES:
         if any(curve.points(axis)[0] for curve in curves):
             parts.append(plots.svg(curves, axis))
-    parts.append(_table(report.summary(curves, anchor)))
+    for heading, content in report.summaries(curves, anchor).items():
+        parts += [f"<h2>{html.escape(heading)}</h2>", _table(content)]
     for name, cuts in crops.items():
         parts.append(f"<h2>{html.escape(name)}</h2><div class=crops>")
         parts += [_figure(crop) for crop in cuts]

@@ -44,9 +44,10 @@ class Licodec(Codec):
 
     def version(self) -> str:
         import licodec
+        from licodec.weights import catalogue
 
-        smallest = licodec.info(self.encode(Image.new("RGB", (1, 1)), 0))
-        return f"licodec {licodec.__version__}, weights {smallest['model_hash']}"
+        _, weights = catalogue.resolve(self.model)
+        return f"licodec {licodec.__version__}, weights {weights.stem.rpartition('-')[2]}"
 
     def streams(self, data: bytes) -> dict[str, int]:
         import licodec

@@ -67,8 +67,8 @@ def codec_of(name: str, settings: Settings) -> Codec:
 _warm: set[tuple[str, float | None]] = set()
 
 
-def version(name: str, settings: Settings) -> str:
-    return peers.check(codec_of(name, settings))
+def check(name: str, settings: Settings) -> None:
+    peers.check(codec_of(name, settings))
 
 
 def measure(name: str, settings: Settings, image: Picture, quality: float) -> Row:

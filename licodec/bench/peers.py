@@ -44,8 +44,20 @@ def make(name: str, settings: Settings) -> Codec:
     raise UsageError(f"no codec named {name!r}; there are {known}")
 
 
-def check(codec: Codec) -> str:
-    """Round-trip a small image and return the codec's version.
+def version(codec: Codec) -> str:
+    """The codec's version, without running it.
+
+    Raises:
+        LicodecError: it is not here; the message says why.
+    """
+    reason = codec.missing()
+    if reason:
+        raise LicodecError(reason)
+    return codec.version()
+
+
+def check(codec: Codec) -> None:
+    """Round-trip a small image.
 
     Raises:
         LicodecError: the codec cannot run here; the message says why.
@@ -56,10 +68,9 @@ def check(codec: Codec) -> str:
     image = Image.radial_gradient("L").resize((64, 48)).convert("RGB")
     try:
         decoded = codec.decode(codec.encode(image, codec.qualities[len(codec.qualities) // 2]))
-        if decoded.size != image.size:
-            raise LicodecError(f"decodes {image.size} pixels to {decoded.size}")
-        return codec.version()
     except LicodecError:
         raise
     except Exception as error:  # whatever a foreign library throws, the run goes on without it
         raise LicodecError(f"{type(error).__name__}: {error}") from error
+    if decoded.size != image.size:
+        raise LicodecError(f"decodes {image.size} pixels to {decoded.size}")

@@ -9,6 +9,7 @@ from typing import Any
 
 from licodec.bench.results import AXES, Curve
 from licodec.errors import LicodecError
+from licodec.io import files
 
 
 def require() -> None:
@@ -26,7 +27,7 @@ def save_plot(path: Path, curves: Sequence[Curve], title: str) -> None:
         LicodecError: matplotlib knows no such format.
     """
     axes = [axis for axis in AXES if any(curve.points(axis)[0] for curve in curves)]
-    path.write_bytes(_render(curves, axes, title, path.suffix[1:].lower()))
+    files.write(str(path), _render(curves, axes, title, path.suffix[1:].lower()), force=True)
 
 
 def svg(curves: Sequence[Curve], axis: str) -> str:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 from licodec.bench.bdrate import CurveError, bd_rate
 from licodec.bench.results import AXES, Curve
 
 NO_OVERLAP = "no overlap"
+
+Content = tuple[list[str], list[list[str]]]
+"""Titles of columns, and lines."""
+
+_DIRECTIONS = ("encoding", "decoding")
 
 LEGEND = (
     "Rates count whole files; qualities compare 8-bit RGB and are means of the images' values; "
@@ -31,53 +38,69 @@ def compare(curve: Curve, anchor: Curve, axis: str) -> float | str | None:
     return NO_OVERLAP if rate is None else rate
 
 
-def summary(curves: Sequence[Curve], anchor: Curve) -> tuple[list[str], list[list[str]]]:
-    """Column titles and one line a codec; columns that no codec fills are left out."""
-    titles = [
-        "codec", *(f"BD-rate {label.split(' [')[0]} vs {anchor.name}" for label in AXES.values()),
-        "encode ms", "decode ms", "fresh process s", "peak MiB",
-        "header / side / latents %", "decoder kMAC/pixel", "parameters",
-    ]  # fmt: skip
-    lines = [
+def summaries(curves: Sequence[Curve], anchor: Curve) -> dict[str, Content]:
+    """Tables by title: how the codecs compare, what they take, and what their files and networks hold.
+
+    A table has one line a codec. Columns and lines that stand empty are left out, and so are tables without
+    any.
+    """
+    rates = [
+        [curve.name, *(percent(compare(curve, anchor, axis)) for axis in AXES)] for curve in curves
+    ]
+    costs = [
         [
             curve.name,
-            *(percent(compare(curve, anchor, axis)) for axis in AXES),
             _milliseconds(curve, "encoding_time"),
             _milliseconds(curve, "decoding_time"),
-            _pair(curve.meta, "process.encoding_time", "process.decoding_time", 1, "{:.2f}"),
-            _pair(
-                curve.meta, "process.encoding_peak_bytes", "process.decoding_peak_bytes",
-                2**-20, "{:.0f}",
-            ),
-            _shares(curve),
+            *(number(curve.meta.get(f"process.{key}_time"), "{:.2f}") for key in _DIRECTIONS),
+            *(_mebibytes(curve.meta.get(f"process.{key}_peak_bytes")) for key in _DIRECTIONS),
+        ]
+        for curve in curves
+    ]
+    parts = [
+        [
+            curve.name,
+            *_shares(curve),
             number(curve.meta.get("decoder.kmac_per_pixel"), "{:.1f}"),
             number(curve.meta.get("decoder.parameters"), "{:,}"),
         ]
         for curve in curves
-    ]  # fmt: skip
-    return _filled(titles, lines)
+    ]
+    tables = {
+        f"BD-rate against {anchor.name}": (
+            ["codec", *(label.split(" [")[0] for label in AXES.values())], rates,
+        ),
+        "Time and memory": (
+            ["codec", "encode ms", "decode ms", "encode, fresh process s",
+             "decode, fresh process s", "encode peak MiB", "decode peak MiB"], costs,
+        ),
+        "Parts of the files, and the decoder's networks": (
+            ["codec", "header %", "side %", "latents %", "kMAC/pixel", "parameters"], parts,
+        ),
+    }  # fmt: skip
+    filled = {title: _filled(*table, least=1) for title, table in tables.items()}
+    return {title: content for title, content in filled.items() if content[1]}
 
 
-def points(curves: Sequence[Curve]) -> tuple[list[str], list[list[str]]]:
+def points(curves: Sequence[Curve]) -> Content:
     """Column titles and one line a codec and quality."""
-    titles = ["codec", "quality", "bpp", "PSNR-RGB dB", "MS-SSIM", "MS-SSIM dB", "SSIMULACRA 2",
+    titles = ["codec", "quality", "bpp", "PSNR dB", "MS-SSIM dB", "SSIMULACRA 2",
               "encode ms", "decode ms"]  # fmt: skip
     formats = {
-        "quality": "{:g}", "bpp": "{:.4f}", "psnr-rgb": "{:.2f}", "ms-ssim-rgb": "{:.4f}",
-        "ms-ssim-db": "{:.2f}", "ssimulacra2": "{:.1f}", "encoding_time": "{:.1f}",
-        "decoding_time": "{:.1f}",
+        "quality": "{:g}", "bpp": "{:.4f}", "psnr-rgb": "{:.2f}", "ms-ssim-db": "{:.2f}",
+        "ssimulacra2": "{:.1f}", "encoding_time": "{:.0f}", "decoding_time": "{:.0f}",
     }  # fmt: skip
     lines = []
     for curve in curves:
         for i in range(len(curve.results.get("bpp", []))):
             values = {k: v[i] for k, v in curve.results.items() if k in formats}
             lines.append([curve.name, *_formatted(values, formats)])
-    return _filled(titles, lines)
+    return _filled(titles, lines, least=2)
 
 
-def per_image(curves: Sequence[Curve]) -> tuple[list[str], list[list[str]]]:
+def per_image(curves: Sequence[Curve]) -> Content:
     """Column titles and one line a codec, image and quality."""
-    titles = ["codec", "image", "quality", "bytes", "bpp", "PSNR-RGB dB", "MS-SSIM",
+    titles = ["codec", "image", "q", "bytes", "bpp", "PSNR dB", "MS-SSIM",
               "SSIMULACRA 2"]  # fmt: skip
     formats = {"quality": "{:g}", "bytes": "{}", "bpp": "{:.4f}", "psnr-rgb": "{:.2f}",
                "ms-ssim-rgb": "{:.4f}", "ssimulacra2": "{:.1f}"}  # fmt: skip
@@ -87,15 +110,29 @@ def per_image(curves: Sequence[Curve]) -> tuple[list[str], list[list[str]]]:
         for row in sorted(curve.rows, key=lambda row: (row["image"], row["quality"]))
     ]
     lines = [[name, row["image"], *_formatted(row, formats)] for name, row in rows]
-    return _filled(titles, lines)
+    return _filled(titles, lines, least=2)
 
 
-def table(title: str, content: tuple[list[str], list[list[str]]], rules: bool = False) -> Table:
-    """As rich prints it, with a rule between codecs if asked."""
+def table(title: str, content: Content, rules: bool = False) -> Table:
+    """As rich prints it, with a rule between codecs if asked.
+
+    Readable at 80 characters: a column is as wide as its longest word, and titles wrap between words.
+    """
     titles, lines = content
-    out = Table(title=title, title_justify="left")
-    for i, name in enumerate(titles):
-        out.add_column(name, justify="right" if i else "left", overflow="fold")
+    widths = [
+        max(*map(len, name.split()), *(len(line[i]) for line in lines))
+        for i, name in enumerate(titles)
+    ]
+    roomy = sum(widths) + 2 * (len(widths) - 1) <= 80
+    out = Table(
+        title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False,
+        padding=(0, 0, 0, int(roomy)), pad_edge=False,
+    )  # fmt: skip
+    for i, (name, width) in enumerate(zip(titles, widths, strict=True)):
+        out.add_column(
+            textwrap.fill(name, width), justify="right" if i else "left", no_wrap=True,
+            overflow="fold",
+        )  # fmt: skip
     for i, line in enumerate(lines):
         last = i + 1 == len(lines) or lines[i + 1][0] != line[0]
         out.add_row(*line, end_section=rules and last)
@@ -110,10 +147,11 @@ def number(value: Any, form: str) -> str:
     return "" if value is None else form.format(value)
 
 
-def _filled(titles: list[str], lines: list[list[str]]) -> tuple[list[str], list[list[str]]]:
-    """Without the columns that stand empty, the first two excepted."""
-    used = [i for i in range(len(titles)) if i < 2 or any(line[i] for line in lines)]
-    return [titles[i] for i in used], [[line[i] for i in used] for line in lines]
+def _filled(titles: list[str], lines: list[list[str]], least: int) -> Content:
+    """Without the columns that stand empty, the first `least` excepted, and lines that hold only these."""
+    used = [i for i in range(len(titles)) if i < least or any(line[i] for line in lines)]
+    full = [line for line in lines if any(line[least:])]
+    return [titles[i] for i in used], [[line[i] for i in used] for line in full]
 
 
 def _formatted(values: dict[str, Any], formats: dict[str, str]) -> list[str]:
@@ -129,16 +167,14 @@ def _in_ms(key: str, value: Any) -> Any:
 
 def _milliseconds(curve: Curve, key: str) -> str:
     times = [t for t in curve.results.get(key, []) if t is not None]
-    return f"{1000 * sorted(times)[len(times) // 2]:.1f}" if times and curve.rows else ""
+    return f"{1000 * sorted(times)[len(times) // 2]:.0f}" if times and curve.rows else ""
 
 
-def _pair(meta: dict[str, Any], first: str, second: str, scale: float, form: str) -> str:
-    if meta.get(first) is None or meta.get(second) is None:
-        return ""
-    return " / ".join(form.format(scale * meta[key]) for key in (first, second))
+def _mebibytes(size: int | None) -> str:
+    return "" if size is None else f"{size / 2**20:.0f}"
 
 
-def _shares(curve: Curve) -> str:
-    """Of all bytes of all files of a curve."""
+def _shares(curve: Curve) -> list[str]:
+    """Percent of all bytes of all files of a curve: header, side stream, latents."""
     parts = [sum(curve.results.get(f"{p}_bytes", [])) for p in ("header", "side", "latents")]
-    return " / ".join(f"{100 * part / sum(parts):.1f}" for part in parts) if sum(parts) else ""
+    return [f"{100 * part / sum(parts):.1f}" if sum(parts) else "" for part in parts]

@@ -8,9 +8,7 @@ itself, so that a tool which knows one curve a file reads that, and the rest are
 from __future__ import annotations
 
 import json
-import os
 import statistics
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Any
 
 from licodec.bench.metrics import ms_ssim_db
 from licodec.errors import LicodecError, UsageError
+from licodec.io import files
 
 Row = dict[str, Any]
 """image, sha256, width, height, quality, bytes, bpp, psnr-rgb, ms-ssim-rgb and ssimulacra2 (either
@@ -144,12 +143,4 @@ def to_json(curves: Sequence[Curve], rows: bool) -> str:
 
 def save_curves(path: Path, curves: Sequence[Curve]) -> None:
     """Write all curves with their rows; the file is never half-written."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(to_json(curves, rows=True))
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    files.write(str(path), to_json(curves, rows=True).encode(), force=True)

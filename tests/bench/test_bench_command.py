@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -150,15 +152,67 @@ def test_a_second_run_continues(folder, here):
     assert {c.name for c in load_curves(output)} == {"jpeg", "webp"}
 
 
-def test_rows_of_another_version_or_other_images_are_not_mixed_in(folder, here):
-    first = evaluate.evaluate(plan(folder), [], quiet, quiet).curves
-    first[0].meta["codec.version"] = "older"
+def test_results_of_another_version_stay_until_all_new_ones_are_there(folder, here, monkeypatch):
+    old = evaluate.evaluate(plan(folder), [], quiet, quiet).curves
+    old[0].meta["codec.version"] = "older"
+    real = measure.measure
+
+    def fails_once(name, settings, image, quality):
+        if quality == 80 and image.name == "b.png":
+            raise OSError("no luck")
+        return real(name, settings, image, quality)
+
+    monkeypatch.setattr(measure, "measure", fails_once)
+    saved: list[list[Curve]] = []
+    half = evaluate.evaluate(plan(folder), [*old], saved.append, quiet).curves
+    assert [(c.meta["codec.version"] == "older", len(c.rows)) for c in saved[-1]] == [
+        (True, 4), (False, 3),
+    ]  # fmt: skip
+    monkeypatch.setattr(measure, "measure", real)
     here.calls.clear()
-    evaluate.evaluate(plan(folder), first, quiet, quiet)
-    assert len([call for call in here.calls if call[0] == "measure"]) == 4
+    (curve,) = evaluate.evaluate(plan(folder), half, quiet, quiet).curves
+    assert len([call for call in here.calls if call[0] == "measure"]) == 1
+    assert curve.meta["codec.version"] != "older" and len(curve.rows) == 4
+
+
+def test_rows_of_other_images_are_not_mixed_in(folder, here):
+    first = evaluate.evaluate(plan(folder), [], quiet, quiet).curves
     first[0].rows[0]["sha256"] = "0"
     with pytest.raises(UsageError, match="other images"):
         evaluate.evaluate(plan(folder), first, quiet, quiet)
+
+
+def test_complete_results_are_read_and_nothing_is_run(folder, here):
+    output = folder / "r.json"
+    assert run(folder, *QUICK, "-o", output).exit_code == 0
+    date = load_curves(output)[0].meta["date"]
+    here.calls.clear()
+    assert run(folder, *QUICK, "-o", output).exit_code == 0
+    assert here.calls == [] and load_curves(output)[0].meta["date"] == date
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_make_bench_removes_nothing_before_it_has_something_better(tmp_path):
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / ".venv" / ".installed").touch()
+    old = tmp_path / "benchmarks" / "kodak.json"
+    old.write_text("old")
+    licodec = tmp_path / ".venv" / "bin" / "licodec"
+    licodec.write_text("#!/bin/sh\nexit 3\n")
+    licodec.chmod(0o755)
+    makefile = Path(__file__).parents[2] / "Makefile"
+
+    def make(*arguments):
+        command = ["make", "-f", makefile, "bench", *arguments]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+
+    without = make()
+    assert without.returncode and "make bench KODAK=" in without.stderr
+    (tmp_path / "kodak").mkdir()
+    assert make().returncode
+    assert old.read_text() == "old"
 
 
 def test_interrupting_keeps_what_is_done(folder, here):

@@ -96,21 +96,36 @@ def test_comparison_says_why_there_is_no_number():
     assert report.compare(crooked, anchor, "psnr-rgb") == "not monotone"
 
 
-def test_summary_leaves_out_what_no_codec_has():
-    titles, lines = report.summary([curve("one"), curve("two", 2.0)], curve("one"))
-    assert lines[1][titles.index("BD-rate PSNR-RGB vs one")] == "+100.0 %"
-    assert not any("side" in title or "parameters" in title for title in titles)
+def test_summaries_leave_out_what_no_codec_has():
+    tables = report.summaries([curve("one"), curve("two", 2.0)], curve("one"))
+    titles, lines = tables["BD-rate against one"]
+    assert lines[1][titles.index("PSNR-RGB")] == "+100.0 %"
+    assert not any(title.startswith("Parts") for title in tables)
     rows = [row("a", 1, 1.0, 30.0, header_bytes=10, side_bytes=30, latents_bytes=60)]
     parts = Curve("three", results=aggregate(rows, 1), rows=rows)
-    titles, lines = report.summary([parts], curve("one"))
-    assert lines[0][titles.index("header / side / latents %")] == "10.0 / 30.0 / 60.0"
+    tables = report.summaries([parts, curve("two")], curve("one"))
+    (content,) = (content for title, content in tables.items() if title.startswith("Parts"))
+    assert content[1] == [["three", "10.0", "30.0", "60.0"]]
 
 
-def test_tables_keep_every_line():
-    console = Console(width=150, record=True, file=io.StringIO())
-    console.print(report.table("title", report.points([curve("one"), curve("two")]), rules=True))
-    text = console.export_text()
-    assert len(re.findall(r"│ (one|two) ", text)) == 6
+def test_tables_keep_every_line_and_every_word_at_80_columns():
+    full = curve("licodec-scale-hyperprior")
+    for r in full.rows:
+        r |= {"image": "kodim01.png", "ssimulacra2": 50.0, "header_bytes": 9, "side_bytes": 1,
+              "latents_bytes": 9, "bytes": 123456}  # fmt: skip
+    full.results = aggregate(full.rows, 1)
+    full.meta |= {f"process.{key}": 1234.5 for key in ("encoding_time", "decoding_time")}
+    full.meta |= {f"process.{key}_peak_bytes": 9e8 for key in ("encoding", "decoding")}
+    full.meta |= {"decoder.kmac_per_pixel": 1044.5, "decoder.parameters": 6_749_580}
+    summaries = report.summaries([full, curve("two")], curve("licodec-autoregressive", 1.0, 90.0))
+    assert len(summaries) == 3
+    for content in (report.points([full]), report.per_image([full]), *summaries.values()):
+        console = Console(width=80, record=True, file=io.StringIO())
+        console.print(report.table("title", content, rules=True))
+        printed = console.export_text()
+        assert len(re.findall(r"^(licodec|two)", printed, re.M)) == len(content[1])
+        for text in (*content[0], *(cell for line in content[1] for cell in line)):
+            assert all(word in printed.split() for word in text.split()), (text, printed)
 
 
 def test_plots_are_the_same_bytes_each_time(tmp_path):
