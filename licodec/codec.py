@@ -314,7 +314,7 @@ class Codec:
         """The latent positions (h, w) that reach a visible pixel; None stands for all."""
         if opacity is None or opacity.all():
             return None
-        return alpha.seen_positions(opacity, STRIDE, self.transforms.halo)
+        return alpha.visible_positions(opacity, STRIDE, self.transforms.halo)
 
 
 class Trials:

@@ -105,8 +105,8 @@ def analyzed(path: Path, photo: Image.Image, quality: float) -> tuple[Codec, int
     return codec, position, codec.transforms.analyze(np.asarray(photo), gain, is_precise(step))
 
 
-def with_surprises(path: Path, folder: Path, name: str) -> Path:
-    """A weights file's tensors, and surprises of random weights, some blocks in halves."""
+def with_scale_shifts(path: Path, folder: Path, name: str) -> Path:
+    """A weights file's tensors, and scale shifts of random weights, some blocks in halves."""
     loaded = weights_file.load(path)
     M, scales = loaded.numpy("log_gain").shape[1], len(loaded.numpy("scales"))
     rng = np.random.default_rng(0)

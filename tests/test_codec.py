@@ -114,30 +114,30 @@ def test_one_traversal_for_both_directions(photo):
         assert (decoded == y).all()
 
 
-@pytest.mark.parametrize("seen_share", [1, 0.5])
+@pytest.mark.parametrize("visible_share", [1, 0.5])
 @pytest.mark.parametrize("name", sorted(MODELS))
-def test_how_many_channels_an_encoder_takes_at_once_shows_nowhere(name, seen_share, monkeypatch):
+def test_how_many_channels_an_encoder_takes_at_once_shows_nowhere(name, visible_share, monkeypatch):
     codec = opened(name)
     model = codec.entropy_model
     rng = np.random.default_rng(6)
     y = rng.integers(-3, 4, (codec.transforms.M, 20, 24)).astype(np.int32)
     for channel in (0, 7, 8, 100, codec.transforms.M - 1):
         y[channel, 3, 4:7] = [128, -129, 100_000]
-    seen = rng.random((20, 24)) < seen_share
-    y *= seen
-    side = model.side_information(y, 300, seen)
+    visible = rng.random((20, 24)) < visible_share
+    y *= visible
+    side = model.side_information(y, 300, visible)
     streams, parts = [], []
     for groups in (tabled._groups, lambda order, y, band: _singles(order)):
         monkeypatch.setattr(
             tabled, "_groups", lambda *a, groups=groups: parts.append([*groups(*a)]) or parts[-1]
         )
         encoder = Encoder()
-        assert (model.code_latents(encoder, 300, 20, 24, y, side, seen) == y).all()
+        assert (model.code_latents(encoder, 300, 20, 24, y, side, visible) == y).all()
         streams.append(encoder.finish())
     assert 4 <= len(parts[0]) <= 7 and len(parts[1]) == len(y)
     assert streams[0] == streams[1]
     monkeypatch.undo()
-    assert (model.code_latents(Decoder(streams[0]), 300, 20, 24, seen=seen) == y).all()
+    assert (model.code_latents(Decoder(streams[0]), 300, 20, 24, visible=visible) == y).all()
 
 
 def _singles(order):

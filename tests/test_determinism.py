@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from small_checkpoints import with_surprises, with_z_distributions
+from small_checkpoints import with_scale_shifts, with_z_distributions
 
 import licodec
 
@@ -53,9 +53,9 @@ print(json.dumps(rows))
 @pytest.fixture(scope="module")
 def files(hyper_weights, photo, encoded, tmp_path_factory):
     """A file of model adaptive; one of each hyperprior codec, beside its weights; one whose ẑ has tables of
-    its own, and one whose channels surprise."""
+    its own, and one with scale shifts."""
     z_path = with_z_distributions(hyper_weights["mbt2018"], photo)
-    s_path = with_surprises(hyper_weights["mbt2018-mean"], z_path.parent, "surprising")
+    s_path = with_scale_shifts(hyper_weights["mbt2018-mean"], z_path.parent, "shifted_weights")
     adaptive = tmp_path_factory.mktemp("adaptive") / "x.lic"
     adaptive.write_bytes(encoded)
     paths = [adaptive]

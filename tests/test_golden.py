@@ -49,7 +49,7 @@ def test_every_file_stands_in_the_readme():
 HYPERPRIOR = sorted((GOLDEN / "hyperprior").glob("*.lic"))
 
 
-def test_there_is_one_of_each_hyperprior_and_of_adaptive_z_and_surprises():
+def test_there_is_one_of_each_hyperprior_and_of_adaptive_z_and_scale_shifts():
     assert len(HYPERPRIOR) >= 6
 
 

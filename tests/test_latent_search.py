@@ -8,7 +8,7 @@ from conftest import noise
 from opened import opened
 from PIL import Image
 from skimage import data
-from small_checkpoints import analyzed, with_surprises
+from small_checkpoints import analyzed, with_scale_shifts
 
 import licodec
 from licodec.codec import verify_latents
@@ -140,13 +140,13 @@ def test_what_is_transparent_does_not_count(shipped):
     assert bits[1][1] < 1.03 * bits[0][1]
 
 
-@pytest.mark.parametrize("surprising", [False, True])
+@pytest.mark.parametrize("shifted_weights", [False, True])
 @pytest.mark.parametrize("arch", ["bmshj2018-hyperprior", "mbt2018-mean"])
 def test_forecasts_are_what_latents_are_coded_with(
-    hyper_weights, tmp_path, photo, arch, surprising
+    hyper_weights, tmp_path, photo, arch, shifted_weights
 ):
     path = hyper_weights[arch]
-    path = with_surprises(path, tmp_path, arch) if surprising else path
+    path = with_scale_shifts(path, tmp_path, arch) if shifted_weights else path
     codec, position, y = analyzed(path, photo, 60)
     model = codec.entropy_model
     assert isinstance(model, Hyperprior)

@@ -44,7 +44,7 @@ def magnitudes(values: Integers, limit: int = MAGNITUDE_LIMIT) -> NDArray[np.uin
 
 
 class Features:
-    """What the channels seen so far show in one band, in pairs of rows (channels · 2, positions).
+    """What the channels so far show in one band, in pairs of rows (channels · 2, positions).
 
     Row 2i holds what channel i shows at each position, row 2i + 1 its sums over 3x3 positions, the band
     being continued by its border. `forecasts` is what all blocks of channels behind tell the present one.
@@ -129,25 +129,25 @@ class Contexts:
                     out[rows] += forecasts >= threshold[:, None]
         return out
 
-    def sort(self, y: Integers, position: int, seen: NDArray[np.bool_] | None = None) -> Classes:
+    def sort(self, y: Integers, position: int, visible: NDArray[np.bool_] | None = None) -> Classes:
         """(channels, h, w) classes of all of y (M, h, w), in coding order; y counts as 0 where not
-        seen (h, w)."""
+        visible (h, w)."""
         thresholds = self.at(position)
         out = np.zeros((len(self.order), *y.shape[1:]), dtype=np.uint8)
         for band in bands(*y.shape[1:]):
             part = y[:, band]
-            if seen is not None:
-                part = np.where(seen[band], part, 0)
+            if visible is not None:
+                part = np.where(visible[band], part, 0)
             out[:, band] = self.all_classes(part, thresholds).reshape(-1, *part.shape[1:])
         return out
 
     def counts(
-        self, y: Integers, classes: Classes, bins: int, seen: NDArray[np.bool_] | None = None
+        self, y: Integers, classes: Classes, bins: int, visible: NDArray[np.bool_] | None = None
     ) -> NDArray[np.int64]:
         """How often each channel of y (M, h, w) takes each value in each of the classes that `sort`
         found: (M, C, bins + 1); nothing for channels that have none.
 
-        Only at positions that are `seen` (h, w), by default all.
+        Only at positions that are `visible` (h, w), by default all.
         """
         C, count = self.thresholds.shape[2] + 1, len(self.order)
         total = np.zeros((C * count, bins + 1), dtype=np.int64)
@@ -155,8 +155,8 @@ class Contexts:
             shape = (count, y[0, band].size)
             rows = classes[:, band].reshape(shape) + C * np.arange(count)[:, None]
             flat = y[self.order, band].reshape(shape)
-            if seen is not None:
-                shown = seen[band].reshape(-1)
+            if visible is not None:
+                shown = visible[band].reshape(-1)
                 flat, rows = flat[:, shown], rows[:, shown]
             total += count_values(flat.reshape(-1), rows.reshape(-1), C * count, bins)
         out = np.zeros((len(y), C, bins + 1), dtype=np.int64)

@@ -3,7 +3,7 @@
     y ─ h_a ─► z ─ round ─► ẑ ─ coder                         h_a floats: it decides no probability
                             └ counts ─► tables of ẑ            the image's own, where it is asked for
     ẑ ─ h_s ─► scales (and means) ─► Gaussians ─► coder of y   integers from here on
-         ├──── + surprises of channels before ──────┤          where the weights have them
+         ├──── + scale shifts by channels before ───┤          where the weights have them
          └──── + context of ŷ ─ entropy parameters ─┘          mbt2018, cheng2020-attn
 
 Everything is an integer: ŷ in 1/64 of a step (MEAN_UNIT), ẑ in quarters. With a context, positions
@@ -30,7 +30,7 @@ from torch.nn import functional as F
 from licodec.entropy.gaussian import MEAN_UNIT, SCALE_UNIT, Forecast, Gaussians, to_steps
 from licodec.entropy.image_distributions import ImageDistributions
 from licodec.entropy.integer_nets import IntegerNet, LayerSpec, exact_products
-from licodec.entropy.scale_shifts import PARTS, Surprises
+from licodec.entropy.scale_shifts import PARTS, PREFIX, ScaleShifts
 from licodec.entropy.tables import (
     BINS,
     PMF_TOTAL,
@@ -115,13 +115,13 @@ class Hyperprior:
             self.parameters = IntegerNet(
                 tensors, "integer.parameters", PARAMETERS, max(self.h_s.limit, self.context.limit)
             )
-        self.surprises = None
+        self.scale_shifts = None
         mixture = None
-        if "surprises.order" in weights and not self.has_context:
-            parts = (weights.numpy(f"surprises.{part}") for part in PARTS)
-            self.surprises = Surprises(*parts)
-            mixture = weights.numpy("surprises.mixture")
-        self.about_means = self.arch == "mbt2018-mean" or self.surprises is not None
+        if f"{PREFIX}order" in weights and not self.has_context:
+            parts = (weights.numpy(f"{PREFIX}{part}") for part in PARTS)
+            self.scale_shifts = ScaleShifts(*parts)
+            mixture = weights.numpy(f"{PREFIX}mixture")
+        self.about_means = self.arch == "mbt2018-mean" or self.scale_shifts is not None
         self.gaussians = Gaussians(weights.numpy("scales"), mixture)
         self.scales = (weights.numpy("scales") / SCALE_UNIT).astype(np.float32)
         self.index_of = _indices(weights.numpy("scale_thresholds"))
@@ -134,7 +134,7 @@ class Hyperprior:
         self.z_distributions = ImageDistributions(weights, Z_DISTRIBUTIONS) if adaptive else None
 
     @torch.inference_mode()
-    def side_information(self, y: Integers, position: int, seen: Mask | None = None) -> Integers:
+    def side_information(self, y: Integers, position: int, visible: Mask | None = None) -> Integers:
         """Symbols of ẑ (N, ⌈h/4⌉, ⌈w/4⌉) for y (M, h, w) in 1/MEAN_UNIT: the encoder's choice."""
         _, h, w = y.shape
         down, right = -h % HYPER_STRIDE, -w % HYPER_STRIDE
@@ -180,16 +180,16 @@ class Hyperprior:
         with exact_products():
             for places, outputs in self._synthesized(side, h, w):
                 told = self._decide(outputs)
-                if self.surprises is not None:
-                    self._surprised(Encoder(), rows[places], *told, places, w, keep=True)
+                if self.scale_shifts is not None:
+                    self._code_shifted(Encoder(), rows[places], *told, places, w, keep=True)
                 index[places], mean[places] = told
         return Forecast(self._planes(index, h, w), self._planes(mean, h, w), self.scales)
 
     def code_latents(
         self, coder: Coder, position: int, h: int, w: int,
-        y: Integers | None = None, z: Integers | None = None, seen: Mask | None = None,
+        y: Integers | None = None, z: Integers | None = None, visible: Mask | None = None,
     ) -> Integers:  # fmt: skip
-        """Code ẑ, then ŷ, seen or not; the decoder passes neither y nor z.
+        """Code ẑ, then ŷ, visible or not; the decoder passes neither y nor z.
 
         Args:
             position: on the rate axis, 0 … (K-1)·STEPS.
@@ -228,24 +228,24 @@ class Hyperprior:
         for places, outputs in self._synthesized(z, h, w):
             index, mean = self._decide(outputs)
             known = None if y is None else y[places]
-            if self.surprises is not None:
-                y_hat[places] = self._surprised(coder, known, index, mean, places, w)
+            if self.scale_shifts is not None:
+                y_hat[places] = self._code_shifted(coder, known, index, mean, places, w)
                 continue
             values = None if known is None else to_steps(known - mean).ravel()
             steps = self.gaussians.code(coder, values, index.ravel(), None)
             y_hat[places] = steps.reshape(index.shape) * MEAN_UNIT + mean
         return y_hat
 
-    def _surprised(
+    def _code_shifted(
         self, coder: Coder, y: Integers | None, index: NDArray[np.uint8], mean: Integers,
         places: NDArray[np.int64], w: int, keep: bool = False,
     ) -> Integers:  # fmt: skip
-        """ŷ (n, M) at the places of a tile, as `Surprises.code` has it."""
-        assert self.surprises is not None
+        """ŷ (n, M) at the places of a tile, as `ScaleShifts.code` has it."""
+        assert self.scale_shifts is not None
         height = int(places[-1] // w - places[0] // w) + 1
         known = None if y is None else y.T
         shape = height, len(places) // height
-        return self.surprises.code(
+        return self.scale_shifts.code(
             coder, self.gaussians, known, index.T, mean.T, *shape, keep
         ).T  # fmt: skip
 
@@ -299,8 +299,8 @@ class Hyperprior:
         """Scale indices and means (n, M) of positions whose neighbours are known."""
         (context,), (first, *others) = self.context.layers, self.parameters.layers
         late = neighbours.columns(places, _LATE)
-        seen = context.finish(context.sums(late, _EARLY.stop * self.M, begun[0]))
-        x = first.finish(first.sums(seen, 2 * self.M, begun[1]))
+        x = context.finish(context.sums(late, _EARLY.stop * self.M, begun[0]))
+        x = first.finish(first.sums(x, 2 * self.M, begun[1]))
         for layer in others:
             x = layer.rows(x)
         return self._decide(x)
@@ -318,10 +318,10 @@ class Hyperprior:
     ) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
         """(positions (n,) in 0 … h·w - 1, h_s's outputs (n, O)), tile by tile."""
         z_hat = np.clip(z * np.int64(Z_UNIT) + self.z_median[:, None, None], -Z_LIMIT, Z_LIMIT)
-        seen = torch.from_numpy(z_hat.astype(np.float32))
+        planes = torch.from_numpy(z_hat.astype(np.float32))
         place = np.arange(h * w).reshape(h, w)
         for inner, outer in track(tiles(z.shape[1], z.shape[2], _TILE, _HALO), "hyper-synthesis"):
-            part = seen[:, outer[0] : outer[1], outer[2] : outer[3]]
+            part = planes[:, outer[0] : outer[1], outer[2] : outer[3]]
             tile = cut(self.h_s.plane(part), inner, outer, HYPER_STRIDE)
             top, left = inner[0] * HYPER_STRIDE, inner[2] * HYPER_STRIDE
             places = place[top : top + tile.shape[1], left : left + tile.shape[2]]
@@ -387,8 +387,8 @@ class _Neighbours:
     def know(self, places: NDArray[np.int64], steps: Integers) -> None:
         """Enter ŷ (n, M) in steps."""
         at = self.places[torch.from_numpy(places)]
-        seen = torch.from_numpy(steps).clamp(-CONTEXT_LIMIT, CONTEXT_LIMIT).float()
-        self.canvas.index_copy_(0, at, seen)
+        values = torch.from_numpy(steps).clamp(-CONTEXT_LIMIT, CONTEXT_LIMIT).float()
+        self.canvas.index_copy_(0, at, values)
 
     def columns(self, places: NDArray[np.int64], taps: slice) -> Tensor:
         """(n, taps · M): some of the twelve taps of each position, row by row."""

@@ -1,15 +1,15 @@
-"""Scales that heed what is decoded: where the channels before surprised, later ones get wider Gaussians.
+"""Scale shifts: Gaussians get wider or narrower by what is decoded already.
 
 h_s tells a scale for every latent from ẑ alone. What is decoded since tells more: a latent that is larger
 than its scale promised says that others around it will be, too, and a place that keeps still, that they
 will not. Channels are coded block by block, in an order of their own, the busiest alone:
 
-    scale's index, latent of earlier blocks ─ table ─► surprise, at the place and over 3x3 around it
+    scale's index, latent of earlier blocks ─ table ─► score, at the place and over 3x3 around it
                                                 └─ weights ─► so many scales further up or down for a channel
 
-A surprise is ∂ log p/∂ log σ of the latent under its Gaussian: above 0 where a larger scale would have suited
+A score is ∂ log p/∂ log σ of the latent under its Gaussian: above 0 where a larger scale would have suited
 it better. Some blocks are coded in two halves, as on a chessboard: the second sees the four neighbours
-of each of its latents in the first, whose surprises move its scale and whose values its mean.
+of each of its latents in the first, whose scores move its scale and whose values its mean.
 
 All of it is integers. Forecasts are carried in float32, whose sums stay below 2^24 and so are exact in any
 order.
@@ -28,12 +28,14 @@ from licodec.rangecoder import Coder
 
 Integers = NDArray[np.int32]
 
+PREFIX = "surprises."
+"""How their tensors' names start in weights files."""
 PARTS = ("order", "blocks", "weights", "own", "table")
-"""The tensors of `Surprises`, in the order of its arguments."""
+"""The tensors of `ScaleShifts`, in the order of its arguments."""
 LARGEST = 64
-"""No surprise is larger, to either side."""
+"""No score is larger, to either side."""
 REACH = 128
-"""Magnitudes from REACH - 1 on surprise alike."""
+"""Magnitudes from REACH - 1 on have one score."""
 SHIFT_UNIT = 2**16
 """Forecasts are in this fraction of the way from one scale to the next."""
 
@@ -43,7 +45,7 @@ NEAR_BITS = 8
 """Of the fraction that the weights of neighbours' values have."""
 
 
-class Surprises:
+class ScaleShifts:
     """The corrections of one weights file.
 
     Args:
@@ -51,9 +53,9 @@ class Surprises:
         blocks: (B,) how many of them are coded together; M in all.
         weights: (M, 2M) integers, numbered by coding order; zero from the first channel of a row's own
             block on.
-        own: (M, 2) integers, numbered likewise: what the surprises of a latent's four neighbours weigh, and
+        own: (M, 2) integers, numbered likewise: what the scores of a latent's four neighbours weigh, and
             their values; all 0 where a block is coded whole.
-        table: (scales, REACH) the surprise at a magnitude, by the scale's index.
+        table: (scales, REACH) the score at a magnitude, by the scale's index.
     """
 
     def __init__(
@@ -102,7 +104,7 @@ class Surprises:
                 )
                 coded = gaussians.code(coder, values, scale_index.ravel(), None)
                 steps[:, part] = coded.reshape(scale_index.shape)
-                shown[:, part] = surprise(self.table, own[:, part], steps[:, part])
+                shown[:, part] = score(self.table, own[:, part], steps[:, part])
                 if keep:
                     places = channels[:, None], np.arange(height * width)[part]
                     index[places], mean[places] = scale_index, about[:, part]
@@ -111,10 +113,8 @@ class Surprises:
         return y_hat
 
 
-def surprise(
-    table: NDArray[np.int8], index: NDArray[np.uint8], values: Integers
-) -> NDArray[np.int8]:
-    """What each of values shows under its scale, by the table (scales, REACH); of the shape of both."""
+def score(table: NDArray[np.int8], index: NDArray[np.uint8], values: Integers) -> NDArray[np.int8]:
+    """The score of each of values under its scale, by the table (scales, REACH); of the shape of both."""
     found: NDArray[np.int8] = table[index, magnitudes(values, REACH - 1)]
     return found
 

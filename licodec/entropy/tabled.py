@@ -51,7 +51,7 @@ class Tabled(ABC):
     """Sort the latents of a channel into the classes that `tables` tells apart."""
 
     @abstractmethod
-    def side_information(self, y: Integers, position: int, seen: Mask | None = None) -> Side:
+    def side_information(self, y: Integers, position: int, visible: Mask | None = None) -> Side:
         """z, and the classes of y."""
 
     @abstractmethod
@@ -71,17 +71,17 @@ class Tabled(ABC):
 
     def code_latents(
         self, coder: Coder, position: int, h: int, w: int,
-        y: Integers | None = None, side: Side | None = None, seen: Mask | None = None,
+        y: Integers | None = None, side: Side | None = None, visible: Mask | None = None,
     ) -> Integers:  # fmt: skip
         with one_blas_thread():
-            return self._code_latents(coder, position, h, w, y, side, seen)
+            return self._code_latents(coder, position, h, w, y, side, visible)
 
     def _code_latents(
         self, coder: Coder, position: int, h: int, w: int,
-        y: Integers | None, side: Side | None, seen: Mask | None,
+        y: Integers | None, side: Side | None, visible: Mask | None,
     ) -> Integers:  # fmt: skip
         tables = self.tables(position, self.code_side(coder, position, side and side.z))
-        used = code_used(coder, tables, count_seen(seen, h * w), side and side.used)
+        used = code_used(coder, tables, count_visible(visible, h * w), side and side.used)
         contexts = self.contexts.among(used)
         thresholds = contexts.at(position)
         frequencies = tables[contexts.order].astype(np.float64)
@@ -90,7 +90,7 @@ class Tabled(ABC):
         for band in track(bands(h, w), "latents"):
             shape = out[0, band].shape
             size = shape[0] * shape[1]
-            shown = None if seen is None else np.flatnonzero(seen[band])
+            shown = None if visible is None else np.flatnonzero(visible[band])
             features = Features(0 if side else len(contexts.order), *shape)
             for group in _groups(contexts.order, y, band):
                 channels = contexts.order[group]
@@ -137,15 +137,15 @@ def _groups(order: list[int], y: Integers | None, band: slice) -> Iterator[slice
             start = i
 
 
-def find_used(y: Integers, seen: Mask | None) -> Mask:
+def find_used(y: Integers, visible: Mask | None) -> Mask:
     """(M,) channels of y (M, h, w) that `code_used` is to tell of."""
-    used: Mask = y.any((1, 2)) if seen is None else y[:, seen].any(1)
-    return used | (count_seen(seen, y[0].size) < _TOLD_FROM)
+    used: Mask = y.any((1, 2)) if visible is None else y[:, visible].any(1)
+    return used | (count_visible(visible, y[0].size) < _TOLD_FROM)
 
 
-def count_seen(seen: Mask | None, positions: int) -> int:
-    """How many of all positions are seen."""
-    return positions if seen is None else int(seen.sum())
+def count_visible(visible: Mask | None, positions: int) -> int:
+    """How many of all positions are visible."""
+    return positions if visible is None else int(visible.sum())
 
 
 def code_used(coder: Coder, tables: Pmf, count: int, used: Mask | None) -> Mask:
@@ -180,8 +180,8 @@ class Factorized(Tabled):
             np.zeros((K, M, 0), dtype=np.int32), STEPS,
         )  # fmt: skip
 
-    def side_information(self, y: Integers, position: int, seen: Mask | None = None) -> Side:
-        used = find_used(y, seen)
+    def side_information(self, y: Integers, position: int, visible: Mask | None = None) -> Side:
+        used = find_used(y, visible)
         return Side(None, used, np.zeros((int(used.sum()), *y.shape[1:]), dtype=np.uint8))
 
     def code_side(self, coder: Coder, position: int, z: Integers | None) -> None:
@@ -204,14 +204,14 @@ class Adaptive(ImageDistributions, Tabled):
             weights.numpy("context.thresholds"), STEPS,
         )  # fmt: skip
 
-    def side_information(self, y: Integers, position: int, seen: Mask | None = None) -> Side:
+    def side_information(self, y: Integers, position: int, visible: Mask | None = None) -> Side:
         """ẑ (Z, 32) of the encoding distributions, and the classes that they are told by."""
-        used = find_used(y, seen)
+        used = find_used(y, visible)
         contexts = self.contexts.among(used)
         with one_blas_thread():
-            classes = contexts.sort(y, position, seen)
-        counts = contexts.counts(y, classes, BINS, seen)
-        counts[~used, 0, BINS // 2] = count_seen(seen, y[0].size)
+            classes = contexts.sort(y, position, visible)
+        counts = contexts.counts(y, classes, BINS, visible)
+        counts[~used, 0, BINS // 2] = count_visible(visible, y[0].size)
         return Side(self.choose(counts, position), used, classes)
 
     def side_bits(self, side: Side, position: int) -> float:

@@ -85,8 +85,8 @@ def fill_hidden(color: Pixels, alpha: Pixels) -> Pixels:
     blocks = (-(-height // _BLOCK), -(-width // _BLOCK), color.shape[2] + 1)
     sums = np.zeros(blocks, dtype=np.float32)  # of the colours, and how many there are
     for top in range(0, height, _BAND):
-        seen = alpha[top : top + _BAND, :, None] > 0
-        samples = np.concatenate([np.where(seen, color[top : top + _BAND], 0), seen], axis=2)
+        visible = alpha[top : top + _BAND, :, None] > 0
+        samples = np.concatenate([np.where(visible, color[top : top + _BAND], 0), visible], axis=2)
         part = _reduce(samples, _BLOCK)
         sums[top // _BLOCK : top // _BLOCK + len(part)] = part
     field = _continue(sums)[:, :, :-1]
@@ -104,15 +104,15 @@ def fill_hidden(color: Pixels, alpha: Pixels) -> Pixels:
     return filled
 
 
-def seen_positions(alpha: Pixels, stride: int, reach: int) -> NDArray[np.bool_]:
+def visible_positions(alpha: Pixels, stride: int, reach: int) -> NDArray[np.bool_]:
     """Which latent positions (⌈H/stride⌉, ⌈W/stride⌉) have a pixel of alpha > 0 within `reach` positions.
 
-    Exactly those can have a say in what is seen.
+    Exactly those can have a say in what is visible.
     """
     height, width = alpha.shape
-    seen = np.maximum.reduceat(alpha, range(0, height, stride), axis=0)
-    seen = np.maximum.reduceat(seen, range(0, width, stride), axis=1) > 0
-    around = np.pad(seen, reach)
+    visible = np.maximum.reduceat(alpha, range(0, height, stride), axis=0)
+    visible = np.maximum.reduceat(visible, range(0, width, stride), axis=1) > 0
+    around = np.pad(visible, reach)
     for axis in (0, 1):
         windows = np.lib.stride_tricks.sliding_window_view(around, 2 * reach + 1, axis=axis)
         around = windows.any(-1)

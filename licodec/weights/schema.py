@@ -124,14 +124,17 @@ def _hyperprior(weights: Weights, arch: str, K: int, M: int) -> Tensors:
     if arch in CONTEXT:
         own |= _integer_net("integer.context", networks.context_prediction)
         own |= _integer_net("integer.parameters", networks.entropy_parameters)
-    elif "surprises.order" in weights:
+    elif f"{scale_shifts.PREFIX}order" in weights:
         own |= {
-            "surprises.order": ((M,), _TABLES),
-            "surprises.weights": ((M, 2 * M), _TABLES),
-            "surprises.blocks": (_sizes(weights, "surprises.blocks", 1), _TABLES),
-            "surprises.own": ((M, 2), _NARROW),
-            "surprises.table": ((scales, scale_shifts.REACH), _TABLES),
-            "surprises.mixture": ((scales, scales), _TABLES),
+            f"{scale_shifts.PREFIX}order": ((M,), _TABLES),
+            f"{scale_shifts.PREFIX}weights": ((M, 2 * M), _TABLES),
+            f"{scale_shifts.PREFIX}blocks": (
+                _sizes(weights, f"{scale_shifts.PREFIX}blocks", 1),
+                _TABLES,
+            ),
+            f"{scale_shifts.PREFIX}own": ((M, 2), _NARROW),
+            f"{scale_shifts.PREFIX}table": ((scales, scale_shifts.REACH), _TABLES),
+            f"{scale_shifts.PREFIX}mixture": ((scales, scales), _TABLES),
         }
     if f"{Z_DISTRIBUTIONS}prior" in weights:
         groups = N // _sizes(weights, f"{Z_DISTRIBUTIONS}h_a.layers.0.weight", 3)[1]
@@ -200,25 +203,36 @@ def _values(weights: Weights, tensors: Tensors) -> Iterator[tuple[str, bool]]:
                     and np.abs(values.astype(np.int64)).max() <= LARGEST_LIMIT
                 ),
             )
-    for name in ("context.order", "surprises.order"):
+    for name in ("context.order", f"{scale_shifts.PREFIX}order"):
         if name in tensors:
             order = weights.numpy(name)
             yield name, np.array_equal(np.sort(order), np.arange(len(order)))
     if "context.order" in tensors:
         check_exact(weights.numpy("context.weights"))
-    if "surprises.order" in tensors:
-        sizes, near = weights.numpy("surprises.blocks"), weights.numpy("surprises.own")[:, 0]
-        yield "surprises.blocks", sizes.min() > 0 and sizes.sum(dtype=np.int64) == len(near)
-        first = scale_shifts.starts(sizes)
-        check_exact(weights.numpy("surprises.weights"), scale_shifts.LARGEST, near, first)
-        table, mixture = weights.numpy("surprises.table"), weights.numpy("surprises.mixture")
+    if f"{scale_shifts.PREFIX}order" in tensors:
+        sizes, near = (
+            weights.numpy(f"{scale_shifts.PREFIX}blocks"),
+            weights.numpy(f"{scale_shifts.PREFIX}own")[:, 0],
+        )
         yield (
-            "surprises.table",
+            f"{scale_shifts.PREFIX}blocks",
+            sizes.min() > 0 and sizes.sum(dtype=np.int64) == len(near),
+        )
+        first = scale_shifts.starts(sizes)
+        check_exact(
+            weights.numpy(f"{scale_shifts.PREFIX}weights"), scale_shifts.LARGEST, near, first
+        )
+        table, mixture = (
+            weights.numpy(f"{scale_shifts.PREFIX}table"),
+            weights.numpy(f"{scale_shifts.PREFIX}mixture"),
+        )
+        yield (
+            f"{scale_shifts.PREFIX}table",
             bool((np.abs(table.astype(np.int64)) <= scale_shifts.LARGEST).all()),
         )
         shares = mixture.astype(np.int64)
         yield (
-            "surprises.mixture",
+            f"{scale_shifts.PREFIX}mixture",
             bool((shares >= 0).all() and (shares.sum(1) == MIXTURE_TOTAL).all()),
         )
 

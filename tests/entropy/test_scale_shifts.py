@@ -3,14 +3,21 @@ import pytest
 import torch
 from conftest import noise
 from opened import opened
-from small_checkpoints import analyzed, with_surprises
+from small_checkpoints import analyzed, with_scale_shifts
 
 import licodec
 from licodec.codec import latents_crc32
 from licodec.container import unpack
 from licodec.entropy.gaussian import MEAN_UNIT, MIXTURE_TOTAL, Gaussians
 from licodec.entropy.hyperprior import Hyperprior
-from licodec.entropy.scale_shifts import NEAR_LIMIT, REACH, SHIFT_UNIT, Surprises, chessboard, four
+from licodec.entropy.scale_shifts import (
+    NEAR_LIMIT,
+    REACH,
+    SHIFT_UNIT,
+    ScaleShifts,
+    chessboard,
+    four,
+)
 from licodec.rangecoder import Decoder, Encoder
 from licodec.training.convert.import_checkpoint import SCALES
 from licodec.training.fit import scale_shifts as learning
@@ -22,15 +29,15 @@ every_arch = pytest.mark.parametrize("arch", ARCHES)
 
 
 @pytest.fixture(scope="module")
-def surprising(hyper_weights, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("surprising")
-    return {arch: with_surprises(hyper_weights[arch], folder, arch) for arch in ARCHES}
+def shifted_weights(hyper_weights, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shifted_weights")
+    return {arch: with_scale_shifts(hyper_weights[arch], folder, arch) for arch in ARCHES}
 
 
 @every_arch
 @pytest.mark.parametrize("quality", [0, 60, 100])
-def test_round_trip(surprising, photo, arch, quality):
-    path = surprising[arch]
+def test_round_trip(shifted_weights, photo, arch, quality):
+    path = shifted_weights[arch]
     codec, position, y = analyzed(path, photo, quality)
     container = unpack(licodec.encode(photo, quality, weights=path, device="cpu", effort=0))
     y_hat = codec.decode_latents(container)
@@ -38,21 +45,21 @@ def test_round_trip(surprising, photo, arch, quality):
     assert np.abs(y_hat - y).max() <= MEAN_UNIT // 2
     model = codec.entropy_model
     assert (model.quantize(y, model.side_information(y, position), position) == y_hat).all()
-    shifted = model.surprises.own
+    shifted = model.scale_shifts.own
     assert shifted[:, 1].any()
 
 
 @every_arch
-def test_surprises_change_what_is_coded(hyper_weights, surprising, photo, arch):
+def test_scale_shifts_change_what_is_coded(hyper_weights, shifted_weights, photo, arch):
     without, with_them = (
         unpack(licodec.encode(photo, 50, weights=found[arch], device="cpu")).payload
-        for found in (hyper_weights, surprising)
+        for found in (hyper_weights, shifted_weights)
     )
     assert without != with_them
 
 
 def test_a_codec_with_a_context_has_none(hyper_weights, tmp_path):
-    path = with_surprises(hyper_weights["mbt2018"], tmp_path, "odd")
+    path = with_scale_shifts(hyper_weights["mbt2018"], tmp_path, "odd")
     image = noise(40, 50, "RGB")
     with_them = licodec.encode(image, 60, weights=path)
     without = licodec.encode(image, 60, weights=hyper_weights["mbt2018"])
@@ -61,14 +68,14 @@ def test_a_codec_with_a_context_has_none(hyper_weights, tmp_path):
 
 @every_arch
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (17, 16), (1100, 30)])
-def test_any_size(surprising, arch, size):
-    data = licodec.encode(noise(*size, "RGB"), 60, weights=surprising[arch])
-    assert licodec.decode(data, weights=surprising[arch]).size == size
+def test_any_size(shifted_weights, arch, size):
+    data = licodec.encode(noise(*size, "RGB"), 60, weights=shifted_weights[arch])
+    assert licodec.decode(data, weights=shifted_weights[arch]).size == size
 
 
 @every_arch
-def test_extreme_latents_survive(surprising, arch):
-    codec = opened(weights=surprising[arch])
+def test_extreme_latents_survive(shifted_weights, arch):
+    codec = opened(weights=shifted_weights[arch])
     model = codec.entropy_model
     y = (np.random.default_rng(0).normal(size=(model.M, 5, 9)) * 3 * MEAN_UNIT).astype(np.int32)
     y[0, 0, :4] = [5000 * MEAN_UNIT, -5000 * MEAN_UNIT, 2**28, -(2**28)]
@@ -104,7 +111,7 @@ def test_scales_and_means_are_moved_as_the_format_says():
     mean = rng.integers(-100, 100, (M, h * w)).astype(np.int32)
     index = rng.integers(0, 64, (M, h * w)).astype(np.uint8)
     recorder = Recorder()
-    model = Surprises(order, np.array([1, 2, 1, 1]), weight, own, table)
+    model = ScaleShifts(order, np.array([1, 2, 1, 1]), weight, own, table)
     y_hat = model.code(None, recorder, y, index, mean, h, w)
 
     shown = np.zeros((M, h, w), int)
@@ -144,10 +151,10 @@ def test_scales_and_means_are_moved_as_the_format_says():
                     values.append(step)
                     further = (forecast + SHIFT_UNIT // 2) // SHIFT_UNIT
                     indices.append(min(max(int(index[c, p]) + further, 0), 63))
-                    surprise = table[index[c, p], min(abs(step), REACH - 1)]
-                    updates.append((c, row, column, step, surprise))
-            for c, row, column, step, surprise in updates:
-                steps[c, row, column], shown[c, row, column] = step, surprise
+                    score = table[index[c, p], min(abs(step), REACH - 1)]
+                    updates.append((c, row, column, step, score))
+            for c, row, column, step, score in updates:
+                steps[c, row, column], shown[c, row, column] = step, score
             expected_calls.append((values, indices))
     assert moved_means > 20
     assert len(recorder.calls) == len(expected_calls) == 7
@@ -168,7 +175,7 @@ def test_a_chessboard_has_each_position_once():
         assert (four(board[None])[0, first] == 0).all()  # no neighbour is of the same half
 
 
-def test_surprises_are_slopes_of_the_log_likelihood():
+def test_scores_are_slopes_of_the_log_likelihood():
     table = learning.of_magnitudes(SCALES)
     normal = torch.distributions.Normal(0, 1)
     for s in (5, 20, 40):
@@ -271,4 +278,4 @@ def test_import_learns_from_photographs(tmp_path, monkeypatch):
         assert ("surprises.order" in loaded) == (arch in ARCHES)
         data = licodec.encode(noise(70, 50, "RGB"), 70, weights=path)
         assert licodec.decode(data, weights=path).size == (70, 50)
-        assert (Hyperprior(loaded).surprises is not None) == (arch in ARCHES)
+        assert (Hyperprior(loaded).scale_shifts is not None) == (arch in ARCHES)

@@ -19,7 +19,7 @@ import licodec
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from small_checkpoints import ARCHES, checkpoint, with_surprises  # noqa: E402
+from small_checkpoints import ARCHES, checkpoint, with_scale_shifts  # noqa: E402
 
 from licodec.training.convert.import_checkpoint import import_checkpoint  # noqa: E402
 
@@ -39,7 +39,7 @@ def main() -> None:
             weights = import_checkpoint(path, arch, None, FOLDER, arch)
         expected |= write(weights)
         if arch == "mbt2018-mean":
-            expected |= write(with_surprises(weights, FOLDER, "mbt2018-mean-s"))
+            expected |= write(with_scale_shifts(weights, FOLDER, "mbt2018-mean-s"))
     (FOLDER / "latents_crc32.json").write_text(json.dumps(expected, indent=1) + "\n")
 
 

@@ -133,13 +133,13 @@ def test_hidden_pixels_cost_next_to_nothing():
     assert len(unpack(whole).chunks[ALPHA]) < 100
 
 
-def test_seen_positions_are_those_around_visible_pixels():
+def test_visible_positions_are_those_around_visible_pixels():
     opacity = np.zeros((100, 150), dtype=np.uint8)
     opacity[40, 70] = 1
     expected = np.zeros((7, 10), dtype=bool)
     expected[0:5, 2:7] = True
-    assert (alpha.seen_positions(opacity, 16, 2) == expected).all()
-    assert alpha.seen_positions(np.ones((5, 5), dtype=np.uint8), 16, 2).all()
+    assert (alpha.visible_positions(opacity, 16, 2) == expected).all()
+    assert alpha.visible_positions(np.ones((5, 5), dtype=np.uint8), 16, 2).all()
 
 
 def test_latents_left_out_leave_visible_pixels_alone():
@@ -166,7 +166,7 @@ def test_only_seen_latents_are_coded(model):
     color = rng.integers(0, 256, (160, 240, 3), dtype=np.uint8)
     data = licodec.encode(Image.fromarray(np.dstack([color, opacity])), model=model)
     codec = opened(model)
-    y, seen = codec.decode_latents(unpack(data)), codec.visible(opacity)
-    assert 0 < seen.sum() < seen.size / 2
-    assert (y[:, ~seen] == 0).all() and (y[:, seen] != 0).any()
+    y, visible = codec.decode_latents(unpack(data)), codec.visible(opacity)
+    assert 0 < visible.sum() < visible.size / 2
+    assert (y[:, ~visible] == 0).all() and (y[:, visible] != 0).any()
     assert (np.asarray(licodec.decode(data))[:, :, 3] == opacity).all()

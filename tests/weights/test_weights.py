@@ -63,7 +63,7 @@ def test_every_tensor_is_checked(kind, originals, tmp_path):
             "adaptive",
             "z_prior",
         ):
-            continue  # without it, the model is factorized, ẑ coded with static tables, or nothing surprises
+            continue  # then factorized, ẑ with static tables, or no scale shifts
         broken = [None, tensor[None], tensor[..., :-1], tensor.astype(np.complex64)]
         if name == weights_file.BACK_PROJECTION:
             del broken[0]  # weights may have none

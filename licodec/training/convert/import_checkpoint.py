@@ -85,8 +85,8 @@ def import_checkpoint(
             and `lambdas`.
         calibrate: a folder of images on which activations are measured, and which choose the
             back-projection where the checkpoint tells its lambdas, and from which
-            `surprises` are learnt where there is no context and they are enough; without it, smooth
-            noise, no back-projection and no surprises.
+            scale shifts are learnt where there is no context and they are enough; without it, smooth
+            noise, no back-projection and no scale shifts.
 
     Raises:
         UsageError: no checkpoint of that architecture, or its weights cannot be made integers.

@@ -35,13 +35,13 @@ def sample(
     K, M = gains.shape
     rows, rates = [], []
     for _ in range(_IMAGES):
-        features = latents[rng.integers(len(latents))].float().numpy()
+        y = latents[rng.integers(len(latents))].float().numpy()
         k = int(rng.integers(K))
-        u = quantize(features, gains[k].numpy(), float(shares[k]) if len(features) > 1 else 0.0)
-        seen = Features(M, *u.shape[1:])
-        seen.add(0, magnitudes(u[order]))
-        positions = rng.integers(seen.rows.shape[1], size=_EACH)
-        rows.append(seen.rows[:, positions])
+        u = quantize(y, gains[k].numpy(), float(shares[k]) if len(y) > 1 else 0.0)
+        features = Features(M, *u.shape[1:])
+        features.add(0, magnitudes(u[order]))
+        positions = rng.integers(features.rows.shape[1], size=_EACH)
+        rows.append(features.rows[:, positions])
         rates.append(np.full(_EACH, k))
     return np.concatenate(rows, 1), np.concatenate(rates)
 

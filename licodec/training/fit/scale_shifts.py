@@ -15,13 +15,14 @@ from licodec.entropy.scale_shifts import (
     LARGEST,
     NEAR_BITS,
     NEAR_LIMIT,
+    PREFIX,
     REACH,
     SHIFT_UNIT,
     chessboard,
     four,
     moved,
+    score,
     starts,
-    surprise,
 )
 from licodec.networks.hyper import HYPER_STRIDE, HyperNetworks
 from licodec.tiles import STRIDE
@@ -32,7 +33,7 @@ LEAST = 2**14
 _SIDE, _RATES, _EACH = 256, 3, 160
 """Of each image: its middle's pixels a side, the rates drawn, and positions of each."""
 _UNIT = LARGEST / 4
-"""Of surprises: one is this much."""
+"""Of scores: one is this much."""
 _BINS = 512
 """Magnitudes that are told apart; the last stands for all beyond."""
 _FURTHEST = 2**15 - 1
@@ -55,7 +56,7 @@ class Samples(NamedTuple):
     features: NDArray[np.int16]
     """(M, 2, n) what each channel shows, as `contexts.Features` has it."""
     near: NDArray[np.int16]
-    """(M, 2, n) sums of the surprises of its four neighbours and of their values, where it is of a
+    """(M, 2, n) sums of the scores of its four neighbours and of their values, where it is of a
     chessboard's second half; else 0."""
 
     def ordered(self, order: NDArray[np.int16]) -> Samples:
@@ -75,7 +76,7 @@ def fit(
     networks: HyperNetworks, log_gain: Tensor, median: Tensor, images: list[Tensor],
     scales: NDArray[np.float64],
 ) -> dict[str, NDArray[Any]]:  # fmt: skip
-    """The tensors `surprises.…` of a weights file; none if the images are too few.
+    """The tensors of scale shifts for a weights file; none if the images are too few.
 
     Args:
         log_gain: (K, M).
@@ -105,12 +106,12 @@ def fit(
         forecast += own[:, :1].astype(np.float32) * samples.near[:, 0, part]
         indices.append(moved(samples.scale[:, part], forecast, len(scales)))
     return {
-        "surprises.order": order,
-        "surprises.blocks": blocks,
-        "surprises.weights": weights,
-        "surprises.own": own,
-        "surprises.table": table,
-        "surprises.mixture": _mixture(np.concatenate(indices, 1), magnitude, shapes),
+        f"{PREFIX}order": order,
+        f"{PREFIX}blocks": blocks,
+        f"{PREFIX}weights": weights,
+        f"{PREFIX}own": own,
+        f"{PREFIX}table": table,
+        f"{PREFIX}mixture": _mixture(np.concatenate(indices, 1), magnitude, shapes),
     }
 
 
@@ -181,17 +182,17 @@ def _sample(
             )
             steps = to_steps(residual)
             index = torch.bucketize(sigma[0].contiguous(), thresholds).byte().numpy()
-            shown = surprise(table, index, steps)
+            shown = score(table, index, steps)
             M, h, w = steps.shape
-            seen = Features(M, h, w)
-            seen.add(0, shown)
+            features = Features(M, h, w)
+            features.add(0, shown)
             near = np.stack([four(shown), four(steps.clip(-NEAR_LIMIT, NEAR_LIMIT))], 1)
             near[..., chessboard(h, w)[0]] = 0
             some = rng.permutation(h * w)[:_EACH]
             parts.append((
                 residual.reshape(M, -1)[:, some].astype(np.int16),
                 index.reshape(M, -1)[:, some],
-                seen.rows.reshape(M, 2, -1)[..., some].astype(np.int16),
+                features.rows.reshape(M, 2, -1)[..., some].astype(np.int16),
                 near[..., some].astype(np.int16),
             ))  # fmt: skip
     return Samples(*(np.concatenate(part, -1) for part in zip(*parts, strict=True)))
