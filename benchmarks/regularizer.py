@@ -31,7 +31,7 @@ from licodec.bench.provenance import provenance
 from licodec.errors import LicodecError
 from licodec.training import config as configs
 from licodec.training.checkpoint import load_checkpoint
-from licodec.training.codecs.hyperprior import Hyperprior
+from licodec.training.codecs.hyperprior import HyperpriorNetwork
 from licodec.training.data import Images, central
 from licodec.training.loop import Run, advance, train
 from licodec.training.stages import make_task
@@ -101,7 +101,7 @@ def measure(
     state: dict[str, Any], config: configs.Config, sets: dict[str, list[Path]], crop: int
 ) -> dict[str, tuple[float, float]]:
     """Mean bpp and PSNR in dB of the averaged weights on each set of images."""
-    model = Hyperprior(
+    model = HyperpriorNetwork(
         config.model.arch, config.model.N, config.model.M, config.model.lambdas
     ).eval()  # fmt: skip
     model.load_state_dict(state["ema"])

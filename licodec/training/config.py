@@ -99,7 +99,7 @@ class Train:
 
 
 @dataclass
-class Regularizer:
+class RegularizerSettings:
     alpha: float = 0.0
     """Weight of H_q(X|X̂) in bits per pixel; where it is not given, paper 2's for the codec."""
     lr: float = 1e-3
@@ -113,7 +113,7 @@ class Config:
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
     train: Train = field(default_factory=Train)
-    regularizer: Regularizer | None = None
+    regularizer: RegularizerSettings | None = None
     """Only where the file has this section."""
 
 
@@ -143,7 +143,7 @@ def from_dict(raw: dict[str, Any], name: str = "config") -> Config:
         if section not in ("data", "model", "train", "regularizer") or not isinstance(values, dict):
             raise UsageError(f"{name}: unknown section [{section}]")
         if section == "regularizer":
-            config.regularizer = Regularizer()
+            config.regularizer = RegularizerSettings()
         target = getattr(config, section)
         known = {f.name: getattr(target, f.name) for f in dataclasses.fields(target)}
         for key, value in values.items():

@@ -109,7 +109,9 @@ class Regularizer:
     Built after torchrun's processes have met, q is the same in all of them and stays so.
     """
 
-    def __init__(self, arch: str, settings: configs.Regularizer, device: torch.device) -> None:
+    def __init__(
+        self, arch: str, settings: configs.RegularizerSettings, device: torch.device
+    ) -> None:
         self.alpha = settings.alpha
         self.q = SourceEntropyModel(arch, settings.width).to(device)
         self.optimizer = torch.optim.Adam(self.q.parameters(), lr=settings.lr)

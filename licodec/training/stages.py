@@ -16,13 +16,13 @@ from licodec.tiles import STRIDE
 from licodec.training import distributed
 from licodec.training.codecs.factorized import (
     Z_BINS,
-    Adaptive,
+    AdaptiveNetwork,
     DistributionNets,
-    Factorized,
+    FactorizedNetwork,
     normalized_log2,
     shares,
 )
-from licodec.training.codecs.hyperprior import Hyperprior, KnownTransforms, ZDistributions
+from licodec.training.codecs.hyperprior import HyperpriorNetwork, KnownTransforms, ZDistributions
 from licodec.training.codecs.hyperprior import initialize as initialize_hyperprior
 from licodec.training.config import Config
 from licodec.training.data import Images, central, window
@@ -77,9 +77,9 @@ class Transforms:
             self.layout = torch.contiguous_format
         self.model.to(memory_format=self.layout)  # type: ignore[call-overload]
 
-    def _start(self) -> Factorized | Hyperprior:
+    def _start(self) -> FactorizedNetwork | HyperpriorNetwork:
         settings = self.config.model
-        model = Factorized(
+        model = FactorizedNetwork(
             settings.N, settings.M, settings.lambdas, self.config.train.back_projection
         )
         initialize(model, self.config, self.images)
@@ -133,9 +133,9 @@ class Hyperpriors(Transforms):
         if config.regularizer:
             self.regularizer = Regularizer(config.model.arch, config.regularizer, device)
 
-    def _start(self) -> Factorized | Hyperprior:
+    def _start(self) -> FactorizedNetwork | HyperpriorNetwork:
         settings = self.config.model
-        model = Hyperprior(
+        model = HyperpriorNetwork(
             settings.arch, settings.N, settings.M, settings.lambdas, self.config.train.surrogate
         )
         initialize_hyperprior(model, self.config, self.images)
@@ -178,7 +178,7 @@ class Rate(Hyperpriors):
         assert isinstance(self.model, KnownTransforms)
         self.latents = collect_latents(self.model, images.train, precision, device)
 
-    def _start(self) -> Hyperprior:
+    def _start(self) -> HyperpriorNetwork:
         settings = self.config.model
         model = KnownTransforms(settings.arch, settings.N, settings.M, settings.lambdas)
         initialize_hyperprior(model, self.config, self.images)
@@ -206,7 +206,7 @@ class Distributions:
     def __init__(self, config: Config, images: Images, device: torch.device) -> None:
         self.config, self.device = config, device
         settings = config.model
-        model = Adaptive(
+        model = AdaptiveNetwork(
             settings.N, settings.M, settings.lambdas,
             settings.width, settings.z_channels, settings.groups, settings.kernel_size,
             settings.classes,
@@ -229,7 +229,7 @@ class Distributions:
             model.prior.copy_(torch.stack([prior for prior, _ in tables]))
             model.class_prior.copy_(torch.stack([classes for _, classes in tables]))
 
-    def _choose_back_projection(self, model: Adaptive, images: Images) -> None:
+    def _choose_back_projection(self, model: AdaptiveNetwork, images: Images) -> None:
         x = middles(images.train).float() / 255
         with torch.autocast(
             self.device.type, torch.bfloat16, enabled=uses_bf16(self.config, self.device)
@@ -238,7 +238,7 @@ class Distributions:
         distributed.share([model.back_projection])
 
     def _latents(
-        self, model: Adaptive | ZDistributions, images: Images, multiple: int = 16
+        self, model: AdaptiveNetwork | ZDistributions, images: Images, multiple: int = 16
     ) -> tuple[list[Tensor], list[Tensor]]:
         """y of the training and of the held-out images, cut to multiples of so many pixels; and its
         back-projection if need be."""
@@ -268,7 +268,7 @@ class Distributions:
         self.held_out = count(held_out, [anchors] * len(held_out))
 
     def _fit_contexts(
-        self, model: Adaptive, latents: list[Tensor], rng: np.random.Generator
+        self, model: AdaptiveNetwork, latents: list[Tensor], rng: np.random.Generator
     ) -> None:
         K, C = len(self.config.model.lambdas), self.config.model.classes
         gains = model.log_gain.detach().exp().cpu()

@@ -22,7 +22,7 @@ from licodec.training.checkpoint import load_checkpoint, stages_beside
 from licodec.training.codecs import hyperprior
 from licodec.training.codecs.hyperprior import (
     CLASSES,
-    Hyperprior,
+    HyperpriorNetwork,
     KnownTransforms,
     compressai_class,
 )
@@ -59,7 +59,7 @@ def test_same_forward_pass_as_compressai(arch, training):
     """Under noise and under rounding, from one seed: its x̂, and its likelihoods as bits."""
     torch.manual_seed(3)
     theirs = compressai_class(arch, N, latents(arch)).train(training)
-    ours = Hyperprior(arch, N, latents(arch), (0.013,), "noise").train(training)
+    ours = HyperpriorNetwork(arch, N, latents(arch), (0.013,), "noise").train(training)
     state = {k: v for k, v in theirs.state_dict().items() if "_reparam" not in k}
     assert not ours.load_state_dict(state, strict=False).unexpected_keys
     x = torch.rand(2, 3, 64, 128)
@@ -91,7 +91,7 @@ def test_export_is_compressais_state(exported, folder, arch):
     with torch.no_grad():
         out = network.compress(x)
         x_hat = network.decompress(out["strings"], out["shape"])["x_hat"]
-    ours = Hyperprior(arch, N, latents(arch), (0.013,)).eval()
+    ours = HyperpriorNetwork(arch, N, latents(arch), (0.013,)).eval()
     known = ours.state_dict()
     usable = {k: v for k, v in state.items() if k in known and v.shape == known[k].shape}
     ours.load_state_dict(usable, strict=False)
@@ -224,7 +224,7 @@ def test_every_rate_has_its_own_tables_of_z(folder, tmp_path):
     state = export(run, tmp_path, "two")
     ema, plain = load_checkpoint(run)["ema"], load_file(state)
     assert (ema["unit"] != 1).any() and "unit" not in plain
-    models = [Hyperprior("hyperprior", N, M, (0.002, 0.05)).eval() for _ in range(2)]
+    models = [HyperpriorNetwork("hyperprior", N, M, (0.002, 0.05)).eval() for _ in range(2)]
     for model, own in zip(models, (ema, plain), strict=True):
         known = [k for k in model.state_dict() if k in own and not k.endswith(TABLES)]
         model.load_state_dict({k: own[k] for k in known}, strict=False)
@@ -268,7 +268,7 @@ def test_released_weights_can_be_trained_on(folder, tmp_path, arch):
                       bottleneck_lr=0.0)  # fmt: skip
     images = Images(folder, 2, 64, torch.device("cpu"))
     ema = load_checkpoint(run)["ema"]
-    was = Hyperprior(arch, N, latents(arch), lambdas)
+    was = HyperpriorNetwork(arch, N, latents(arch), lambdas)
     was.load_state_dict({k: v for k, v in ema.items() if not k.endswith(TABLES)}, strict=False)
     now = make_task(config, images, torch.device("cpu")).model
     assert (now.unit != 1).any()
@@ -374,7 +374,7 @@ def test_known_transforms_learn_the_rate_of_rounded_latents():
     u, means = 3 * torch.randn(1, M, 8, 8), torch.randn(1, M, 8, 8)
     scales = torch.rand(1, M, 8, 8)
     model = KnownTransforms("hyperprior", N, M, (0.013,))
-    evaluated = Hyperprior("hyperprior", N, M, (0.013,)).eval().conditional(u, scales, means)
+    evaluated = HyperpriorNetwork("hyperprior", N, M, (0.013,)).eval().conditional(u, scales, means)
     torch.testing.assert_close(model.conditional(u, scales, means), evaluated)
 
 
@@ -400,7 +400,7 @@ def test_transforms_can_stay_as_they_are(folder, tmp_path, exported):
 
 
 def test_sizes_that_are_no_multiple_of_64():
-    model = Hyperprior("hyperprior", N, M, (0.013,)).eval()
+    model = HyperpriorNetwork("hyperprior", N, M, (0.013,)).eval()
     bpp, mse = model.evaluate(torch.rand(1, 3, 65, 40), 0)
     assert torch.isfinite(bpp) and torch.isfinite(mse)
 

@@ -10,7 +10,7 @@ from small_runs import ARCHES, latents, settings
 
 from licodec.training import config as configs
 from licodec.training.checkpoint import load_checkpoint
-from licodec.training.codecs.hyperprior import Hyperprior
+from licodec.training.codecs.hyperprior import HyperpriorNetwork
 from licodec.training.convert.export import export
 from licodec.training.data import Images
 from licodec.training.loop import train
@@ -36,7 +36,7 @@ def gradients(module):
 @pytest.mark.parametrize("arch", ARCHES)
 def test_first_update_reaches_q_and_nothing_else(folder, arch):
     torch.manual_seed(0)
-    codec = Hyperprior(arch, 8, latents(arch), (0.013,))
+    codec = HyperpriorNetwork(arch, 8, latents(arch), (0.013,))
     regularizer = Regularizer(arch, configs.Regularizer(alpha=0.1), CPU)
     x = Images(folder, 2, 64, CPU).crops(np.random.default_rng(0), 2, 64).float() / 255
     x_hat = codec(x).x_hat
@@ -53,7 +53,7 @@ def test_first_update_reaches_q_and_nothing_else(folder, arch):
 def test_second_update_reaches_the_codec_and_nothing_else(folder, arch):
     """What makes x̂ gets a gradient, what only decides the rate gets none, q neither and stays."""
     torch.manual_seed(0)
-    codec = Hyperprior(arch, 8, latents(arch), (0.005, 0.05), "noise")
+    codec = HyperpriorNetwork(arch, 8, latents(arch), (0.005, 0.05), "noise")
     regularizer = Regularizer(arch, configs.Regularizer(alpha=0.1), CPU)
     x = Images(folder, 2, 64, CPU).crops(np.random.default_rng(0), 2, 64).float() / 255
     for _ in range(3):

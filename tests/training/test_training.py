@@ -15,7 +15,12 @@ from licodec.entropy.tables import BINS
 from licodec.errors import UsageError
 from licodec.training import config as configs
 from licodec.training.checkpoint import load_checkpoint
-from licodec.training.codecs.factorized import Adaptive, Factorized, between, round_ste
+from licodec.training.codecs.factorized import (
+    AdaptiveNetwork,
+    FactorizedNetwork,
+    between,
+    round_ste,
+)
 from licodec.training.convert.export import export
 from licodec.training.data import Images
 from licodec.training.fit import classes
@@ -259,7 +264,7 @@ def test_tar_shards_read_like_a_folder(folder, tmp_path):
 
 def test_start_is_a_good_linear_transform(folder):
     images = Images(folder, 2, 64, torch.device("cpu"))
-    model = Factorized(32, 64, (0.01,))
+    model = FactorizedNetwork(32, 64, (0.01,))
     karhunen_loeve(model, images, seed=0)
     x = torch.stack([image[:, :128, :128] for image in images.validation]).float() / 255
     with torch.no_grad():
@@ -281,7 +286,7 @@ def test_transforms_are_trained_with_the_echo_that_is_coded():
     figures = []
     for shares in ((), (0.0, 0.75)):
         torch.manual_seed(1)
-        model = Factorized(16, 24, (0.01, 0.1), shares)
+        model = FactorizedNetwork(16, 24, (0.01, 0.1), shares)
         with torch.autocast("cpu", torch.bfloat16):
             loss, seen = model(x, 0.2)
         loss.backward()
@@ -300,7 +305,7 @@ def test_transforms_are_trained_with_the_echo_that_is_coded():
 
 
 def test_stage_b_loss_reaches_both_nets_and_nothing_else():
-    model = Adaptive(8, 16, (0.01, 0.1), 16, 4, 4, 5, classes=2)
+    model = AdaptiveNetwork(8, 16, (0.01, 0.1), 16, 4, 4, 5, classes=2)
     torch.nn.init.normal_(model.h_s.layers[-1].weight, std=0.1)
     counts = torch.zeros(2, 16, 2, 257)
     counts[..., 120:136] = torch.rand(2, 16, 2, 16) * 50
@@ -395,7 +400,7 @@ def test_checkpoints_cannot_run_code(tmp_path):
 
 def test_bits_are_those_of_the_distributions_written_down():
     torch.manual_seed(0)
-    model = Adaptive(8, 16, (0.01, 0.1), 16, 4, 4, 5, classes=3)
+    model = AdaptiveNetwork(8, 16, (0.01, 0.1), 16, 4, 4, 5, classes=3)
     torch.nn.init.normal_(model.h_s.layers[-1].weight, std=0.5)
     model.class_prior.copy_(torch.randn_like(model.class_prior))
     counts = torch.randint(0, 9, (2, 16, 3, BINS + 1)).float()

@@ -1,11 +1,11 @@
 """The codecs as they are trained.
 
-Factorized, stage (a): transforms, one gain vector and static bottleneck per lambda.
+FactorizedNetwork, stage (a): transforms, one gain vector and static bottleneck per lambda.
 
     x ─ g_a ─► y ─ ·gain ─┬─ + noise ──► bottleneck ─► likelihoods ─► rate
                           └─ round ─ /gain ─ g_s ─► x̂ ─► distortion
 
-Adaptive, stages (b) and (c): the transform of encoding distributions on top (paper 1).
+AdaptiveNetwork, stages (b) and (c): the transform of encoding distributions on top (paper 1).
 
     u = y·gain ─ histogram ─► p ─ h_a ─► z ─┬─ + noise ─► bottleneck ─► R_q
                                             └─ round ─ h_s ─ + log2 priors ─ softmax ─► p̂ ─► R_y
@@ -34,7 +34,7 @@ def round_ste(x: Tensor) -> Tensor:
     return x + (x.round() - x).detach()
 
 
-class Factorized(nn.Module):
+class FactorizedNetwork(nn.Module):
     """bmshj2018-factorized with gain vectors, all rates at once.
 
     A batch of R·K patches carries the K lambdas in turn: patch i is coded at lambda i mod K, and the
@@ -199,7 +199,7 @@ class DistributionNets(nn.Module):
         return loss, torch.stack([static.mean(), adaptive.mean(), side.mean()]).detach()
 
 
-class Adaptive(DistributionNets):
+class AdaptiveNetwork(DistributionNets):
     """Factorized transforms with encoding distributions that follow the image.
 
     `context_order` (M,), `context_weights` (M, 2M) and `context_thresholds` (K, M, C - 1) are the integers

@@ -78,7 +78,7 @@ class Patches(NamedTuple):
     x_hat: Tensor
 
 
-class Hyperprior(nn.Module):
+class HyperpriorNetwork(nn.Module):
     """One of CompressAI's networks with a gain vector for each lambda.
 
     A batch of R·K patches carries the K lambdas in turn: patch i is coded at lambda i mod K. With one
@@ -207,7 +207,7 @@ class Hyperprior(nn.Module):
         return bpp, ((x_hat - x) ** 2).mean()
 
 
-class KnownTransforms(Hyperprior):
+class KnownTransforms(HyperpriorNetwork):
     """A network whose g_a, g_s and gains stay as they are, while the rest learns the rate of y."""
 
     def __init__(self, arch: str, N: int, M: int, lambdas: tuple[float, ...]) -> None:
@@ -237,7 +237,7 @@ class KnownTransforms(Hyperprior):
         return rounded, likelihoods * noisy / noisy.detach()
 
 
-class ZDistributions(Hyperprior):
+class ZDistributions(HyperpriorNetwork):
     """A trained network, frozen, and the nets that code ẑ by the image's own distributions."""
 
     def __init__(self, config: Config) -> None:
@@ -250,7 +250,7 @@ class ZDistributions(Hyperprior):
         )  # fmt: skip
 
     def forward(self, loss: str, *args: Any) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        """DDP's one entrance, as that of Adaptive."""
+        """DDP's one entrance, as that of AdaptiveNetwork."""
         return self.z_distributions.forward(loss, *args)
 
     def z_hat(self, y: Tensor) -> Tensor:
@@ -270,7 +270,7 @@ def z_distributions(config: Config, state: dict[str, Tensor]) -> DistributionNet
     return model.z_distributions
 
 
-def initialize(model: Hyperprior, config: Config, images: Images) -> None:
+def initialize(model: HyperpriorNetwork, config: Config, images: Images) -> None:
     """Set model's weights as config.train.init says; hyperprior files and factorized ones both fit.
 
     From a factorized codec, or one of another architecture, come g_a and g_s, and its gains; the rest stays
@@ -334,7 +334,7 @@ def initialize(model: Hyperprior, config: Config, images: Images) -> None:
         model.unit.copy_(state["unit"])
 
 
-def _released(path: str, model: Hyperprior) -> Weights | None:
+def _released(path: str, model: HyperpriorNetwork) -> Weights | None:
     """Weights in integers, where they are of the model's architecture."""
     if not path.endswith(".safetensors") or "arithmetic" not in header(Path(path))["__metadata__"]:
         return None
@@ -346,7 +346,7 @@ def _released(path: str, model: Hyperprior) -> Weights | None:
 
 
 def _fit_bottlenecks(
-    state: dict[str, Tensor], lambdas: tuple[float, ...], model: Hyperprior
+    state: dict[str, Tensor], lambdas: tuple[float, ...], model: HyperpriorNetwork
 ) -> dict[str, Tensor]:
     """A bottleneck for each of the model's lambdas: that of the nearest known one."""
     known = len(state["entropy_bottleneck.quantiles"]) // model.N
@@ -361,7 +361,7 @@ def _fit_bottlenecks(
 
 
 @torch.no_grad()
-def _start_rate(model: Hyperprior, images: Images, config: Config) -> None:
+def _start_rate(model: HyperpriorNetwork, images: Images, config: Config) -> None:
     """Units and fresh nets that suit latents of known transforms, at the middle rate: Gaussians as wide as
     each channel, and z that does not round to 0 throughout, which would tell h_s nothing."""
     u = _find_units(model, images, config)
@@ -374,7 +374,7 @@ def _start_rate(model: Hyperprior, images: Images, config: Config) -> None:
 
 
 @torch.no_grad()
-def _find_units(model: Hyperprior, images: Images, config: Config) -> Tensor:
+def _find_units(model: HyperpriorNetwork, images: Images, config: Config) -> Tensor:
     """Set the units to the spread of latents u of some patches at the middle rate; these u."""
     rng = np.random.default_rng(config.train.seed)
     x = images.crops(rng, 16, config.data.patch).float().cpu() / 255
@@ -391,7 +391,7 @@ def _tail(network: Any) -> Any:
 
 @torch.no_grad()
 def _busiest(
-    state: dict[str, Tensor], model: Hyperprior, images: Images, seed: int
+    state: dict[str, Tensor], model: HyperpriorNetwork, images: Images, seed: int
 ) -> dict[str, Tensor]:
     """Factorized transforms and gains with as many latent channels as model has."""
     state = {k: v.float() for k, v in state.items() if k.startswith(("g_a.", "g_s.", "log_gain"))}
@@ -409,7 +409,7 @@ def _busiest(
 
 
 @torch.no_grad()
-def _set_gains(model: Hyperprior, log_gain: Tensor) -> None:
+def _set_gains(model: HyperpriorNetwork, log_gain: Tensor) -> None:
     """Gains (K, M); a single one goes into the last layer of g_a and the first of g_s."""
     if len(model.lambdas) > 1:
         model.log_gain.copy_(log_gain)

@@ -24,7 +24,7 @@ from licodec.errors import UsageError
 from licodec.io.files import write
 from licodec.training import config as configs
 from licodec.training.checkpoint import load_checkpoint
-from licodec.training.codecs.factorized import Adaptive, DistributionNets, Factorized
+from licodec.training.codecs.factorized import AdaptiveNetwork, DistributionNets, FactorizedNetwork
 from licodec.training.codecs.hyperprior import CLASSES, compressai_state, z_distributions
 from licodec.weights.catalogue import Z_DISTRIBUTIONS
 from licodec.weights.file import ARITHMETIC, BACK_PROJECTION, packed
@@ -129,7 +129,7 @@ def _stage(state: dict[str, Any]) -> dict[str, Any]:
 def trained_prior(config: configs.Config, ema: dict[str, Tensor]) -> Tensor:
     """log2 of the trained bottlenecks' mass in each bin: (K, M, BINS + 1)."""
     K, M = len(config.model.lambdas), config.model.M
-    model = Factorized(config.model.N, M, config.model.lambdas)
+    model = FactorizedNetwork(config.model.N, M, config.model.lambdas)
     model.load_state_dict(ema)
     bins = torch.arange(BINS, dtype=torch.float32) - BINS // 2
     with torch.no_grad():
@@ -141,7 +141,7 @@ def trained_prior(config: configs.Config, ema: dict[str, Tensor]) -> Tensor:
 
 def _adaptive(config: configs.Config, ema: dict[str, Tensor]) -> dict[str, NDArray[Any]]:
     settings = config.model
-    model = Adaptive(
+    model = AdaptiveNetwork(
         settings.N, settings.M, settings.lambdas,
         settings.width, settings.z_channels, settings.groups, settings.kernel_size,
         settings.classes,

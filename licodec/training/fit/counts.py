@@ -12,8 +12,8 @@ from torch import Tensor
 
 from licodec.entropy.classes import Contexts
 from licodec.entropy.tables import BINS, count_values
-from licodec.training.codecs.factorized import Adaptive, between
-from licodec.training.codecs.hyperprior import Hyperprior, ZDistributions
+from licodec.training.codecs.factorized import AdaptiveNetwork, between
+from licodec.training.codecs.hyperprior import HyperpriorNetwork, ZDistributions
 from licodec.training.fit.back_projection import back_projected
 from licodec.weights.file import STEPS
 
@@ -31,7 +31,7 @@ class Counts:
 
 @torch.no_grad()
 def latents(
-    model: Adaptive | Hyperprior, images: list[Tensor], precision: torch.dtype,
+    model: AdaptiveNetwork | HyperpriorNetwork, images: list[Tensor], precision: torch.dtype,
     device: torch.device, multiple: int = 16,
 ) -> list[Tensor]:  # fmt: skip
     """y (1, M, h, w) of each image (3, H, W), cut to multiples, as float16 on the CPU; and its
@@ -43,7 +43,7 @@ def latents(
         x = image[None, :, :height, :width].float() / 255
         x = x.contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-            if isinstance(model, Adaptive) and model.back_projection.any():
+            if isinstance(model, AdaptiveNetwork) and model.back_projection.any():
                 both = torch.cat(back_projected(model, x))
             else:
                 both = model.g_a(x)
@@ -52,7 +52,7 @@ def latents(
 
 
 @torch.no_grad()
-def collect(model: Adaptive, latents: list[Tensor], rates: list[list[float]]) -> Counts:
+def collect(model: AdaptiveNetwork, latents: list[Tensor], rates: list[list[float]]) -> Counts:
     """Counts of each image's latents at each of its rates t in 0 … K-1."""
     contexts = Contexts(
         model.context_order.cpu().numpy().astype(np.int16),

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from licodec.errors import UsageError
 from licodec.networks.transforms import GDN
 from licodec.training.checkpoint import load_checkpoint
-from licodec.training.codecs.factorized import Adaptive, Factorized, between
+from licodec.training.codecs.factorized import AdaptiveNetwork, FactorizedNetwork, between
 from licodec.training.config import Config
 from licodec.training.data import Images
 
@@ -25,7 +25,7 @@ TABLES = (
 """What stage (b) sets from data, together."""
 
 
-def initialize(model: Factorized | Adaptive, config: Config, images: Images) -> None:
+def initialize(model: FactorizedNetwork | AdaptiveNetwork, config: Config, images: Images) -> None:
     """Set model's weights as config.train.init says; an adaptive model may start from transforms alone,
     which is what a weights file gives it: nets and tables are integers there.
 
@@ -33,7 +33,7 @@ def initialize(model: Factorized | Adaptive, config: Config, images: Images) -> 
         UsageError: the named file is missing or does not fit the model.
     """
     if config.train.init == "klt":
-        if isinstance(model, Adaptive):
+        if isinstance(model, AdaptiveNetwork):
             raise UsageError(
                 f"train.stage {config.train.stage} needs trained transforms in train.init"
             )
@@ -43,7 +43,7 @@ def initialize(model: Factorized | Adaptive, config: Config, images: Images) -> 
     if config.train.init.endswith(".safetensors"):
         state = {k: v for k, v in state.items() if not k.startswith(("h_a.", "h_s.", *TABLES))}
     state = fit_rates(_stack_bottlenecks(state), lambdas, model)
-    if isinstance(model, Adaptive):
+    if isinstance(model, AdaptiveNetwork):
         state = _fit_tables(state, model)
     try:
         missing, unexpected = model.load_state_dict(state, strict=False)
@@ -53,11 +53,11 @@ def initialize(model: Factorized | Adaptive, config: Config, images: Images) -> 
     wrong = [k for k in (*missing, *unexpected) if not k.startswith(own)]
     if wrong:
         raise UsageError(f"train.init {config.train.init}: does not fit the model ({wrong[0]})")
-    if isinstance(model, Factorized) and "bottleneck.matrices.0" in missing:
+    if isinstance(model, FactorizedNetwork) and "bottleneck.matrices.0" in missing:
         fit_bottleneck(model, images, config.train.seed)
 
 
-def fit_bottleneck(model: Factorized, images: Images, seed: int, steps: int = 300) -> None:
+def fit_bottleneck(model: FactorizedNetwork, images: Images, seed: int, steps: int = 300) -> None:
     """Let the static bottlenecks learn the latents of given transforms before these move.
 
     Exported weights hold tables instead of bottlenecks; fresh ones would pull at the transforms.
@@ -119,7 +119,7 @@ def _stack_bottlenecks(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def fit_rates(
-    state: dict[str, Tensor], lambdas: tuple[float, ...], model: Factorized | Adaptive
+    state: dict[str, Tensor], lambdas: tuple[float, ...], model: FactorizedNetwork | AdaptiveNetwork
 ) -> dict[str, Tensor]:
     """Carry gains over to the model's lambdas: from between the known ones, or with √λ from the outermost.
     Bottlenecks are left out, to be fitted anew."""
@@ -137,7 +137,7 @@ def fit_rates(
     return out
 
 
-def _fit_tables(state: dict[str, Tensor], model: Adaptive) -> dict[str, Tensor]:
+def _fit_tables(state: dict[str, Tensor], model: AdaptiveNetwork) -> dict[str, Tensor]:
     """Without tables that are for another number of classes, or for transforms of stage (a) alone."""
     prior = state.get("class_prior")
     if prior is None:
@@ -148,7 +148,7 @@ def _fit_tables(state: dict[str, Tensor], model: Adaptive) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def karhunen_loeve(model: Factorized, images: Images, seed: int) -> None:
+def karhunen_loeve(model: FactorizedNetwork, images: Images, seed: int) -> None:
     """Principal components of 2x2 blocks, layer by layer; g_s gets the transposes.
 
     From noise, 3,000 steps at all rates are at 26 dB; from here, 400 steps are at 29 to 35 dB.
