@@ -66,6 +66,20 @@ def interpolate(prior: NDArray[Any], position: int, steps: int) -> NDArray[np.in
     return row
 
 
+EXP2_UNIT = 2**16
+
+
+def exp2(logs: NDArray[np.int64]) -> NDArray[np.float64]:
+    """2^(logs / EXP2_UNIT) as integers of 31 bits times powers of two; |logs| < 500 · EXP2_UNIT."""
+    # Downwards from the next whole power, as the table goes.
+    whole = -(-logs // EXP2_UNIT)
+    below = whole * EXP2_UNIT - logs
+    fine = EXP2_UNIT // LOG2_UNIT
+    at, rest = below // fine, below % fine
+    mantissa = _EXP2[at] - (_EXP2[at] - _EXP2[at + 1]) * rest // fine
+    return np.ldexp(mantissa.astype(np.float64), whole - _FRACTION_BITS)
+
+
 def integer_softmax(logits: NDArray[np.int64]) -> Pmf:
     """2^logits, normalized to frequencies that sum to about PMF_TOTAL.
 

@@ -15,11 +15,23 @@ from PIL import Image
 from torch import Tensor
 
 from licodec.errors import UsageError
+from licodec.training.graphics import drawn
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm"}
 
 
-def _files(root: Path) -> Iterator[tuple[str, bytes]]:
+def _files(root: Path) -> dict[str, bytes]:
+    """Every image file under a folder and in its shards, in the order of paths and of names in a shard. Of two
+    of one name the later counts, but a lossy one never takes a lossless one's place."""
+    found: dict[str, bytes] = {}
+    for name, data in _all_files(root):
+        if name in found and is_lossless(found[name]) and not is_lossless(data):
+            continue
+        found[name] = data
+    return found
+
+
+def _all_files(root: Path) -> Iterator[tuple[str, bytes]]:
     for path in sorted(p for p in root.rglob("*") if p.is_file()):
         if path.suffix.lower() == ".tar":
             with tarfile.open(path) as tar:
@@ -29,7 +41,14 @@ def _files(root: Path) -> Iterator[tuple[str, bytes]]:
                     if stream and Path(member.name).suffix.lower() in _SUFFIXES:
                         yield member.name, stream.read()
         elif path.suffix.lower() in _SUFFIXES:
-            yield path.name, path.read_bytes()
+            yield str(path.relative_to(root)), path.read_bytes()
+
+
+def is_lossless(data: bytes) -> bool:
+    """Whether an image file holds its pixels without loss: all but JPEG, and WebP without a VP8L chunk."""
+    if data[:2] == b"\xff\xd8":
+        return False
+    return data[8:12] != b"WEBP" or b"VP8L" in data[12:64]
 
 
 class Images:
@@ -42,6 +61,9 @@ class Images:
         device: where the pixels live.
         share: (rank, processes): the training images are dealt out like cards.
         count: keep so many of the training images, evenly spread; 0 for all.
+        scale: shrink each lossy image once by a factor drawn from this range (two numbers), which takes
+            away most of what its compression did to it; () for none.
+        graphics: share of the crops that are drawn instead.
 
     Raises:
         UsageError: there is nothing to train on.
@@ -55,18 +77,26 @@ class Images:
         device: torch.device,
         share: tuple[int, int] = (0, 1),
         count: int = 0,
+        scale: tuple[float, ...] = (),
+        graphics: float = 0.0,
     ) -> None:
         if not str(root):
             raise UsageError("no data: --data names a folder of images, or data.path in the config")
         if not Path(root).is_dir():
             raise UsageError(f"data.path {root!s}: not a folder")
         digest = hashlib.sha256()
+        factors = np.random.default_rng(0)
         images: list[NDArray[np.uint8]] = []
-        for name, data in _files(Path(root)):
+        for name, data in _files(Path(root)).items():
             digest.update(data)
             try:
                 with Image.open(io.BytesIO(data)) as image:
-                    pixels = np.array(image.convert("RGB"))
+                    shrink = float(factors.uniform(*scale)) if scale else 1.0
+                    rgb = image.convert("RGB")
+                    if shrink != 1 and not is_lossless(data):
+                        size = (round(rgb.width * shrink), round(rgb.height * shrink))
+                        rgb = rgb.resize(size, Image.Resampling.LANCZOS)
+                    pixels = np.array(rgb)
             except Exception as error:  # foreign decoders raise anything at all
                 raise UsageError(f"data.path {root!s}: {name} cannot be read ({error})") from error
             if min(pixels.shape[:2]) >= patch:
@@ -83,6 +113,7 @@ class Images:
             kept = [tensors[i * split // count] for i in range(count)]
         self.train = [t.to(device) for t in kept[rank::processes]]
         self.validation = [t.to(device) for t in tensors[split:]]
+        self._device, self._graphics = device, graphics
         self._smallest = min(min(t.shape[1:]) for t in tensors)
         areas = np.array([t.shape[1] * t.shape[2] for t in self.train], dtype=np.float64)
         self._weights = np.sqrt(areas) / np.sqrt(areas).sum()
@@ -95,6 +126,10 @@ class Images:
         """Random crops, flipped and turned: uint8 (batch, 3, patch, patch); smaller where images are."""
         out, patch = [], min(patch, self._smallest)
         for index in self.choose(rng, batch):
+            if self._graphics and rng.random() < self._graphics:
+                picture = torch.from_numpy(drawn(rng, patch).copy())
+                out.append(picture.permute(2, 0, 1).to(self._device))
+                continue
             crop = window(self.train[index], patch, rng)
             if rng.integers(2):
                 crop = crop.flip(2)

@@ -1,0 +1,219 @@
+"""The everyday codec's transforms without PyTorch: g_a and h_a in floats, g_s in exact integers.
+
+The networks are those of `licodec.training.codecs.everyday`. Arrays are (h, w, channels).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from licodec.entropy.tables import exp2, interpolate
+from licodec.networks.fixed_point import (
+    FINE_LIMIT,
+    Block,
+    Dense,
+    enter_finely,
+    shuffle,
+    to_stream,
+    unshuffle,
+)
+from licodec.progress import track
+from licodec.tiles import STRIDE, cut, tiles
+
+Array = NDArray[Any]
+Tensors = Mapping[str, Array]
+
+PATCH, CELL, HYPER = 8, 2, 2
+LATENT_UNIT = 16
+"""y and ŷ are integers in this fraction of a step."""
+LATENT_LIMIT = 2**15 - 1
+LOG2_STEP_UNIT = 2**16
+"""Logarithms of what a unit of ŷ is in the synthesis are integers in this fraction of a bit."""
+_SLOPE = np.float32(1 / 8)
+_TILE = 96
+"""Latent positions a side that are computed at once."""
+
+
+def blocks_of(tensors: Tensors, name: str) -> int:
+    """How many blocks stand under a name."""
+    count = 0
+    while f"{name}.{count}.mix.weight" in tensors:
+        count += 1
+    return count
+
+
+def halo_of(tensors: Tensors, net: str) -> int:
+    """Latent positions around one that g_a or g_s looks at: a block looks one position further."""
+    return blocks_of(tensors, f"{net}.coarse") + -(-blocks_of(tensors, f"{net}.fine") // CELL)
+
+
+class _Linear:
+    def __init__(self, tensors: Tensors, name: str) -> None:
+        self.weight = np.ascontiguousarray(tensors[f"{name}.weight"].astype(np.float32).T)
+        self.bias = tensors[f"{name}.bias"].astype(np.float32)
+
+    def __call__(self, x: Array) -> Array:
+        out = x @ self.weight
+        out += self.bias
+        return out
+
+
+class _FloatBlock:
+    """`training.codecs.everyday.Block`, changing x in place."""
+
+    def __init__(self, tensors: Tensors, name: str) -> None:
+        self.mix, self.join, self.widen, self.narrow = (
+            _Linear(tensors, f"{name}.{part}") for part in ("mix", "join", "widen", "narrow")
+        )
+        weight = tensors[f"{name}.depthwise.weight"].astype(np.float32)
+        self.taps = np.ascontiguousarray(weight.reshape(len(weight), 9).T)
+        self.bias = tensors[f"{name}.depthwise.bias"].astype(np.float32)
+
+    def __call__(self, x: Array) -> None:
+        h, w, C = x.shape
+        inner = np.zeros((h + 2, w + 2, C), np.float32)
+        rows = max(1, 1024 // w)
+        parts = [slice(top, min(top + rows, h)) for top in range(0, h, rows)]
+        for part in parts:
+            mixed = _leaky(self.mix(x[part].reshape(-1, C)))
+            inner[part.start + 1 : part.stop + 1, 1:-1] = mixed.reshape(-1, w, C)
+        for part in parts:
+            height = part.stop - part.start
+            sums = np.empty((height, w, C), np.float32)
+            sums[:] = self.bias
+            for tap, weight in enumerate(self.taps):
+                row, column = part.start + tap // 3, tap % 3
+                sums += inner[row : row + height, column : column + w] * weight
+            x[part] += self.join(sums.reshape(-1, C)).reshape(-1, w, C)
+            widened = _leaky(self.widen(x[part].reshape(-1, C)))
+            x[part] += self.narrow(widened).reshape(-1, w, C)
+
+
+def _leaky(x: Array) -> Array:
+    return np.maximum(x, x * _SLOPE, out=x)
+
+
+class Analysis:
+    """g_a: pixels to y, in float32."""
+
+    def __init__(self, tensors: Tensors) -> None:
+        self.patch, self.cell = _Linear(tensors, "g_a.patch"), _Linear(tensors, "g_a.cell")
+        self.fine, self.coarse = (
+            [_FloatBlock(tensors, f"g_a.{part}.{i}") for i in range(blocks_of(tensors, f"g_a.{part}"))]
+            for part in ("fine", "coarse")
+        )
+        self.halo = halo_of(tensors, "g_a")
+        self.M = len(self.cell.bias)
+
+    def __call__(self, color: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """y (h, w, M) before the gain, of pixels (H, W, 1 or 3); beyond the edges they are repeated."""
+        h, w = (-(-side // STRIDE) for side in color.shape[:2])
+        y = np.empty((h, w, self.M), np.float32)
+        for inner, outer in track(tiles(h, w, _TILE, self.halo), "analysis"):
+            part = self._tile(_pixels(color, outer))
+            top, left = inner[0] - outer[0], inner[2] - outer[2]
+            size = inner[1] - inner[0], inner[3] - inner[2]
+            y[inner[0] : inner[1], inner[2] : inner[3]] = part[
+                top : top + size[0], left : left + size[1]
+            ]
+        return y
+
+    def _tile(self, x: Array) -> Array:
+        x = self.patch(unshuffle(x, PATCH))
+        for block in self.fine:
+            block(x)
+        x = self.cell(unshuffle(x, CELL))
+        for block in self.coarse:
+            block(x)
+        return x
+
+
+def _pixels(color: NDArray[np.uint8], box: tuple[int, int, int, int]) -> Array:
+    """-½ … ½ (H, W, 3) of a box of latent positions."""
+    top, bottom, left, right = (STRIDE * side for side in box)
+    part = color[top:bottom, left:right]
+    x = part.astype(np.float32) / np.float32(255) - np.float32(0.5)
+    below, beside = bottom - top - part.shape[0], right - left - part.shape[1]
+    if below or beside:
+        x = np.pad(x, ((0, below), (0, beside), (0, 0)), mode="edge")
+    return x if x.shape[2] == 3 else x.repeat(3, axis=2)
+
+
+class HyperAnalysis:
+    """h_a: y in steps to z, in float32."""
+
+    def __init__(self, tensors: Tensors) -> None:
+        self.enter, self.shrink, self.leave = (
+            _Linear(tensors, f"h_a.{part}") for part in ("enter", "shrink", "leave")
+        )
+        self.first, self.second = (_FloatBlock(tensors, f"h_a.{p}") for p in ("first", "second"))
+
+    def __call__(self, y: Array) -> Array:
+        """z (h/4, w/4, Z) of y (h, w, M), sides multiples of 4."""
+        h, w, M = y.shape
+        x = _leaky(self.enter(np.arcsinh(y).reshape(-1, M))).reshape(h, w, -1)
+        self.first(x)
+        x = unshuffle(x, HYPER)
+        x = _leaky(self.shrink(x))
+        self.second(x)
+        return self.leave(unshuffle(x, HYPER))
+
+
+class Synthesis:
+    """g_s: ŷ to pixels, in integers.
+
+    Args:
+        tensors: of a weights file, `log2_step` (K, M) among them: log2 of what a unit of ŷ is in the first
+            stream, in 1/LOG2_STEP_UNIT.
+        steps: rate positions from one anchor to the next.
+    """
+
+    def __init__(self, tensors: Tensors, steps: int) -> None:
+        self.log2_step, self.rate_steps = tensors["log2_step"], steps
+        self.coarse, self.fine = (
+            [Block(tensors, f"g_s.{part}.{i}") for i in range(blocks_of(tensors, f"g_s.{part}"))]
+            for part in ("coarse", "fine")
+        )
+        self.cell = Dense.of(tensors, "g_s.cell", FINE_LIMIT)
+        self.patch = Dense.of(tensors, "g_s.patch", FINE_LIMIT)
+        self.halo = halo_of(tensors, "g_s")
+
+    def __call__(
+        self, y_hat: Array, position: int, height: int, width: int, channels: int
+    ) -> NDArray[np.uint8]:
+        """Pixels (height, width, channels) of ŷ (h, w, M) in 1/LATENT_UNIT of a step."""
+        multiplier = exp2(interpolate(self.log2_step, position, self.rate_steps))
+        pixels = np.empty((height, width, channels), np.uint8)
+        for inner, outer in track(tiles(*y_hat.shape[:2], _TILE, self.halo), "synthesis"):
+            part = self._tile(y_hat[outer[0] : outer[1], outer[2] : outer[3]], multiplier)
+            part = cut(part.transpose(2, 0, 1), inner, outer, STRIDE).transpose(1, 2, 0)
+            top, left = inner[0] * STRIDE, inner[2] * STRIDE
+            target = pixels[top : top + part.shape[0], left : left + part.shape[1]]
+            part = part[: target.shape[0], : target.shape[1]]
+            target[:] = part if channels == 3 else _grey(part)
+        return pixels
+
+    def _tile(self, y_hat: Array, multiplier: NDArray[np.float64]) -> NDArray[np.uint8]:
+        """Pixels of a tile; multiplier (M,) has integers of 31 bits times powers of two."""
+        h, w, M = y_hat.shape
+        stream = to_stream(y_hat * multiplier)
+        for block in self.coarse:
+            block(stream)
+        cells = to_stream(self.cell(enter_finely(stream).reshape(-1, M))).reshape(h, w, -1)
+        stream = np.ascontiguousarray(shuffle(cells, CELL))
+        for block in self.fine:
+            block(stream)
+        samples = self.patch(enter_finely(stream).reshape(-1, stream.shape[2]))
+        np.rint(samples, out=samples)
+        np.clip(samples, 0, 255, out=samples)
+        return shuffle(samples.astype(np.uint8).reshape(CELL * h, CELL * w, -1), PATCH)
+
+
+def _grey(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(H, W, 1): the mean of three channels, rounded."""
+    mean: NDArray[np.uint8] = ((pixels.astype(np.uint16).sum(2, keepdims=True) + 1) // 3).astype(np.uint8)
+    return mean
