@@ -15,8 +15,9 @@ class Architecture:
 
     Attributes:
         name: in options, configs and lists of models.
-        compressai: CompressAI's name; a weights file with a hyperprior holds it as `arch`.
+        compressai: CompressAI's name, if it has one; a weights file with a hyperprior holds it as `arch`.
         transforms: module and class of g_a and g_s.
+        schema: module and function that holds a weights file against what is needed.
         entropy_model: module and class of what codes y.
         latent_unit: y and ŷ are integers in this fraction of a step.
         sends_distributions: each image's own distributions of y go ahead of it.
@@ -24,6 +25,7 @@ class Architecture:
         has_means: so do means of y; where they do not, h_a sees the magnitude of y.
         has_context: both come from latents decoded before, too.
         has_search: an encoder can search for better latents.
+        is_exact: it decodes to the same pixels everywhere, without PyTorch, and a file's checksum is theirs.
         has_attention: its nets are those of Cheng et al. 2020; M equals N.
         stages: of its training, in their order.
         alpha: weight of the regularizer in paper 2.
@@ -32,6 +34,7 @@ class Architecture:
     name: str
     compressai: str
     transforms: str = "licodec.networks.tiled:TiledTransforms"
+    schema: str = "licodec.weights.schema:check"
     entropy_model: str = "licodec.entropy.hyperprior:Hyperprior"
     latent_unit: int = 64
     sends_distributions: bool = False
@@ -39,6 +42,7 @@ class Architecture:
     has_means: bool = True
     has_context: bool = False
     has_search: bool = False
+    is_exact: bool = False
     has_attention: bool = False
     stages: tuple[str, ...] = ("transforms", "rate", "distributions")
     alpha: float = 0.0
@@ -63,8 +67,16 @@ ATTENTION = Architecture(
     transforms="licodec.networks.attention:AttentionTransforms",
 )  # fmt: skip
 
-TABLE = (ADAPTIVE, FACTORIZED, SCALE_HYPERPRIOR, HYPERPRIOR, AUTOREGRESSIVE, ATTENTION)
+EVERYDAY = Architecture(
+    "everyday", "", latent_unit=16, is_exact=True,
+    transforms="licodec.networks.everyday:EverydayTransforms",
+    schema="licodec.weights.everyday_schema:check",
+    entropy_model="licodec.entropy.quadtree:Quadtree", stages=("everyday",),
+)  # fmt: skip
+
+TABLE = (ADAPTIVE, FACTORIZED, SCALE_HYPERPRIOR, HYPERPRIOR, AUTOREGRESSIVE, ATTENTION, EVERYDAY)
 """The default first."""
 BY_NAME = {a.name: a for a in TABLE}
-BY_COMPRESSAI = {a.compressai: a for a in TABLE if a.has_hyperprior}
+BY_COMPRESSAI = {a.compressai: a for a in TABLE if a.has_hyperprior and a.compressai}
+BY_ARCH = {**BY_COMPRESSAI, EVERYDAY.name: EVERYDAY}
 """Those of which a weights file tells by its `arch`; other files have none."""

@@ -30,6 +30,7 @@ from licodec.container import (
     refuse_large,
     unpack,
 )
+from licodec.entropy.tables import exp2, interpolate
 from licodec.errors import DamagedFileError, ModelMissingError, UsageError, one_family
 from licodec.info import checked_bytes
 from licodec.interface import EntropyModel, Transforms
@@ -40,7 +41,7 @@ from licodec.quantize import quantize
 from licodec.rangecoder import LATENTS_PER_BYTE, Decoder, Encoder
 from licodec.rate_control import Target, highest_within_size, lowest_with_psnr
 from licodec.tiles import STRIDE
-from licodec.weights import catalogue, schema
+from licodec.weights import catalogue
 from licodec.weights import file as weights_file
 from licodec.weights.file import Weights
 
@@ -160,14 +161,19 @@ def decode_file(data: bytes, options: DecodeOptions) -> Image.Image:
 def verify_latents(
     data: bytes, max_pixels: int = MAX_PIXELS, weights: str | Path | None = None
 ) -> int:
-    """Decode a file's latents, and return their CRC-32, which is the one the file states.
+    """Decode a file's latents, or its pixels where these are exact, and return their CRC-32, which is the one
+    the file states.
 
     Raises:
         DamagedFileError: it is not, or the file is damaged.
     """
     options = DecodeOptions(weights=weights, device="cpu", max_pixels=max_pixels)
     container = unpack(checked_bytes(data), max_pixels)
-    return latents_crc32(codec_of(container, options).decode_latents(container))
+    codec = codec_of(container, options)
+    if codec.architecture.is_exact:
+        codec.decode(container)
+        return container.latents_crc32
+    return latents_crc32(codec.decode_latents(container))
 
 
 def quality_step(quality: float) -> int:
@@ -236,26 +242,29 @@ class Codec:
         if side is None:
             side = self.entropy_model.side_information(y, position, visible)
         encoder = Encoder()
-        _, h, w = y.shape
+        h, w = (math.ceil(side / STRIDE) for side in (height, width))
         y_hat = self.entropy_model.code_latents(encoder, position, h, w, y, side, visible)
         return Container(
             width=width, height=height, mode=picture.mode,
             adaptive=self.adaptive_z or self.architecture.sends_distributions,
             model_hash=self.weights.hash, quality_step=quality_step,
             side_bytes=math.ceil(self.entropy_model.side_bits(side, position) / 8),
-            latents_crc32=latents_crc32(y_hat), payload=encoder.finish(y.size // LATENTS_PER_BYTE),
+            latents_crc32=self.crc32(y_hat, height, width, picture.mode, quality_step),
+            payload=encoder.finish(y.size // LATENTS_PER_BYTE),
         )  # fmt: skip
 
     def decode(self, container: Container) -> Picture:
         """A parsed file to its picture.
 
         Raises:
-            DamagedFileError: the latents are not those that were encoded.
+            DamagedFileError: the latents or pixels are not those that were encoded.
         """
         c = container
         opacity = opacity_of(c)
         y_hat = self.decode_latents(c, opacity)
         color = self.synthesize(y_hat, c.height, c.width, c.mode, c.quality_step)
+        if self.architecture.is_exact and zlib.crc32(color.data) != c.latents_crc32:
+            raise DamagedFileError("the pixels decode to other values than were encoded")
         chunks = {k: v for k, v in c.chunks.items() if k != ALPHA}
         return Picture(c.mode, color, opacity, chunks)
 
@@ -279,9 +288,17 @@ class Codec:
         decoder = Decoder(container.payload)
         visible = self.visible(opacity_of(container) if opacity is None else opacity)
         y_hat = self.entropy_model.code_latents(decoder, position, h, w, None, None, visible)
+        if self.architecture.is_exact:
+            return y_hat
         if latents_crc32(y_hat) != container.latents_crc32:
             raise DamagedFileError("the latents decode to other values than were encoded")
         return y_hat
+
+    def crc32(self, y_hat: Latents, height: int, width: int, mode: str, quality_step: int) -> int:
+        """What a file keeps to be checked by: of its pixels where they are exact, else of ŷ."""
+        if not self.architecture.is_exact:
+            return latents_crc32(y_hat)
+        return zlib.crc32(self.synthesize(y_hat, height, width, mode, quality_step).data)
 
     def synthesize(
         self, y_hat: Latents, height: int, width: int, mode: str, quality_step: int
@@ -297,8 +314,12 @@ class Codec:
             (height, width, 1 or 3)
         """
         channels = 3 if mode.startswith("RGB") else 1
+        gain: NDArray[Any] = self.gain(quality_step)
+        if self.architecture.is_exact:
+            position = self.weights.position(quality_step)
+            gain = exp2(interpolate(self.weights["log2_step"], position, weights_file.STEPS))
         return self.transforms.synthesize(
-            y_hat, self.gain(quality_step), height, width, channels, is_precise(quality_step)
+            y_hat, gain, height, width, channels, is_precise(quality_step)
         )
 
     def gain(self, quality_step: int) -> NDArray[np.float32]:
@@ -409,8 +430,8 @@ _LOADING = threading.Lock()
 def _transforms(path: Path, device: str, precision: str) -> tuple[Weights, Transforms]:
     """Checked weights, and g_a and g_s, which all models of a file share."""
     weights = weights_file.load(path)
-    schema.check(weights)
     architecture = BY_NAME[catalogue.models(path)[0]]
+    interface.check(architecture, weights)
     return weights, interface.transforms(architecture, weights, device, precision)
 
 

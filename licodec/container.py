@@ -50,7 +50,7 @@ class Header:
         model_hash: first 4 bytes of the SHA-256 of the weights that must decode it.
         quality_step: 0 … QUALITY_STEPS.
         side_bytes: how much of the payload the side stream takes, rounded up.
-        latents_crc32: CRC-32 of ŷ, as docs/format.md defines it.
+        latents_crc32: CRC-32 of ŷ or, of a model that is exact to the pixel, of the pixels.
     """
 
     width: int

@@ -51,7 +51,8 @@ class Transforms(Protocol):
         self, y: Integers, gain: Floats, height: int, width: int, channels: int,
         precise: bool = ...,
     ) -> Pixels:  # fmt: skip
-        """The pixels (height, width, channels) of ŷ."""
+        """The pixels (height, width, channels) of ŷ; of an exact architecture, gain is what a unit of ŷ is in
+        g_s."""
 
     def is_reduced(self, precise: bool) -> bool:
         """Whether `precise` makes these compute in less than float32."""
@@ -84,6 +85,15 @@ class SearchedModel(EntropyModel, Protocol):
 
     def forecast(self, y: Integers, side: Any) -> Forecast:
         """What y would be coded with, its side information given."""
+
+
+def check(architecture: Architecture, weights: Weights) -> None:
+    """Hold a weights file against what its architecture needs.
+
+    Raises:
+        ModelMissingError: something is missing or is not what it must be.
+    """
+    _named(architecture.schema)(weights)
 
 
 def transforms(

@@ -13,8 +13,10 @@ ORDER = [
     "weights/catalogue", "info", "rangecoder", "weights/file", "tiles", "quantize",
     "entropy/threads", "entropy/tables", "entropy/gaussian", "interface",
     "entropy/pdf_transform", "networks/transforms", "networks/tiled", "networks/attention", "networks/hyper",
+    "networks/fixed_point", "networks/everyday", "entropy/quadtree",
     "latent_search", "entropy/integer_nets", "entropy/classes", "entropy/scale_shifts",
-    "weights/schema", "entropy/image_distributions", "entropy/hyperprior", "entropy/tabled",
+    "weights/schema", "weights/everyday_schema",
+    "entropy/image_distributions", "entropy/hyperprior", "entropy/tabled",
     "io/alpha", "io/bitdepth", "io/metadata", "io/image", "io/output", "io/files",
     "codec", "pillow_plugin", "", "training", "bench", "cli", "__main__",
 ]  # fmt: skip

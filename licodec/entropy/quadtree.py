@@ -3,25 +3,32 @@
     ẑ ─ h_s ─► features ─┬─ step ─► μ and class of a quarter of the latents ─► coder ─► ŷ of that quarter
                          └───── ŷ so far ─┘
 
-Latents go in four groups of channels. In each step a group takes one cell of every 2x2 square, each group another,
-so that a step sees what all earlier ones coded everywhere around it. A latent's class is the index of its
-scale on a ladder; its residual y - μ is coded with the class's table. Class 0 is not coded.
+Latents go in four groups of channels. In each step a group takes one cell of every 2x2 square, each group
+another, so that a step sees what all earlier ones coded everywhere around it. A latent's class is the index
+of its scale on a ladder; its residual y - μ is coded with the class's table. Class 0 is not coded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from licodec.entropy.tables import code_values, count_values, information, integer_softmax, interpolate
+from licodec.entropy.tables import (
+    code_values,
+    count_values,
+    information,
+    integer_softmax,
+    interpolate,
+)
 from licodec.networks.everyday import HYPER, LATENT_LIMIT, LATENT_UNIT, HyperAnalysis
 from licodec.networks.fixed_point import (
     LIMIT,
     Block,
     Dense,
+    Tensors,
     clipped,
     enter,
     leaky,
@@ -31,11 +38,11 @@ from licodec.networks.fixed_point import (
 from licodec.progress import track
 from licodec.rangecoder import Coder, Pmf
 from licodec.tiles import cut, tiles
+from licodec.weights.file import STEPS
 
 Array = NDArray[Any]
 Integers = NDArray[np.int32]
 Mask = NDArray[np.bool_]
-Tensors = Mapping[str, Array]
 
 GROUPS = 4
 """Of channels, alike in size; as many as there are steps, and cells in a square."""
@@ -76,7 +83,7 @@ class Side(NamedTuple):
     Attributes:
         z: (hz, wz, Z) symbols of ẑ.
         symbols: values and classes of all latents, part after part in coding order.
-        y_hat: (h, w, M).
+        y_hat: (M, h, w).
     """
 
     z: Integers
@@ -112,15 +119,13 @@ class _Step:
 
 
 class Quadtree:
-    """Codes ŷ (h, w, M), in 1/LATENT_UNIT of a step.
+    """Codes ŷ (M, h, w), in memory (h, w, M), in 1/LATENT_UNIT of a step.
 
     Args:
         tensors: of a weights file; what depends on the rate has a row for each of K anchors.
-        steps: rate positions from one anchor to the next.
     """
 
-    def __init__(self, tensors: Tensors, steps: int) -> None:
-        self.rate_steps = steps
+    def __init__(self, tensors: Tensors) -> None:
         self.z_prior = tensors["z_prior"]
         self.rate_features = tensors["rate_features"]
         self.log_scale = tensors["log_scale"]
@@ -134,10 +139,9 @@ class Quadtree:
         self.seen = _seen(tensors["asinh"])
         self.tensors = tensors
 
-    def side_information(
-        self, y: Array, position: int, visible: Mask | None = None
-    ) -> Side:
-        """ẑ, ŷ and all symbols, of y (h, w, M) in 1/LATENT_UNIT."""
+    def side_information(self, y: Array, position: int, visible: Mask | None = None) -> Side:
+        """ẑ, ŷ and all symbols, of y (M, h, w) in 1/LATENT_UNIT."""
+        y = y.transpose(1, 2, 0)
         h, w, _ = y.shape
         padded = np.pad(y, ((0, -h % Z_STRIDE), (0, -w % Z_STRIDE), (0, 0)), mode="edge")
         z = self._analyze(padded)
@@ -148,9 +152,10 @@ class Quadtree:
             part = next(traversal)
             while True:
                 symbols.append(part)
+                assert part[0] is not None
                 part = traversal.send(part[0])
         except StopIteration as end:
-            return Side(z, symbols, end.value[:h, :w])
+            return Side(z, symbols, _planes(end.value, h, w))
 
     def side_bits(self, side: Side, position: int) -> float:
         """Information of ẑ under its tables."""
@@ -158,7 +163,9 @@ class Quadtree:
         Z = len(tables)
         flat = side.z.reshape(-1, Z).T
         classes = np.repeat(np.arange(Z), flat.shape[1])
-        counts = count_values(np.ascontiguousarray(flat).reshape(-1), classes, Z, tables.shape[1] - 1)
+        counts = count_values(
+            np.ascontiguousarray(flat).reshape(-1), classes, Z, tables.shape[1] - 1
+        )
         return information(counts, tables)
 
     def quantize(self, y: Array, side: Side | None, position: int) -> Array:
@@ -169,7 +176,7 @@ class Quadtree:
         self, coder: Coder, position: int, h: int, w: int,
         y: Array | None = None, side: Side | None = None, visible: Mask | None = None,
     ) -> Array:  # fmt: skip
-        """Code ẑ, then ŷ; return ŷ (h, w, M). The decoder passes neither y nor side."""
+        """Code ẑ, then ŷ; return ŷ (M, h, w). The decoder passes neither y nor side."""
         tables = self.class_tables(position)
         z = self._code_z(coder, position, h, w, side and side.z)
         if side is not None:
@@ -183,12 +190,11 @@ class Quadtree:
             while True:
                 _, classes = traversal.send(code_classes(coder, None, classes, tables))
         except StopIteration as end:
-            y_hat: Array = end.value[:h, :w]
-            return y_hat
+            return _planes(end.value, h, w)
 
     def class_tables(self, position: int) -> Pmf:
         """(CLASSES, BINS + 1) frequencies of the residuals of each class."""
-        return integer_softmax(interpolate(self.class_prior, position, self.rate_steps))
+        return integer_softmax(interpolate(self.class_prior, position, STEPS))
 
     def traverse(
         self, features: Array, position: int, coded: Mask | None, y: Array | None
@@ -203,7 +209,7 @@ class Quadtree:
         """
         h, w = features.shape[:2]
         m = self.M // GROUPS
-        base = interpolate(self.log_scale, position, self.rate_steps).reshape(GROUPS, m)
+        base = interpolate(self.log_scale, position, STEPS).reshape(GROUPS, m)
         y_hat = np.zeros((h, w, self.M), np.int16)
         for step in self.steps:
             fresh = []
@@ -249,7 +255,7 @@ class Quadtree:
 
     def _features(self, z: Integers, position: int) -> NDArray[np.int16]:
         """What ẑ tells (4·hz, 4·wz, ·)."""
-        own = interpolate(self.rate_features, position, self.rate_steps).astype(np.float32)
+        own = interpolate(self.rate_features, position, STEPS).astype(np.float32)
         hz, wz, _ = z.shape
         features = np.empty((Z_STRIDE * hz, Z_STRIDE * wz, len(own)), np.int16)
         z = np.clip(z, -LIMIT, LIMIT)
@@ -274,11 +280,9 @@ class Quadtree:
 
     def _z_tables(self, position: int) -> Pmf:
         """(Z, bins + 1) frequencies of ẑ's symbols."""
-        return integer_softmax(interpolate(self.z_prior, position, self.rate_steps))
+        return integer_softmax(interpolate(self.z_prior, position, STEPS))
 
-    def _code_z(
-        self, coder: Coder, position: int, h: int, w: int, z: Integers | None
-    ) -> Integers:
+    def _code_z(self, coder: Coder, position: int, h: int, w: int, z: Integers | None) -> Integers:
         tables = self._z_tables(position)
         hz, wz, Z = -(-h // Z_STRIDE), -(-w // Z_STRIDE), len(tables)
         values = None if z is None else np.ascontiguousarray(z.reshape(-1, Z).T).reshape(-1)
@@ -342,6 +346,11 @@ def _seen(thresholds: Array) -> NDArray[np.float32]:
     return table
 
 
+def _planes(y_hat: Array, h: int, w: int) -> Array:
+    """(M, h, w), without copying, of the first rows and columns of ŷ (…, …, M)."""
+    return y_hat[:h, :w].transpose(2, 0, 1)
+
+
 def _coded(h: int, w: int, visible: Mask | None) -> Mask | None:
     """The positions that are coded of a plane whose sides are rounded up to multiples of 4."""
     if visible is None and h % Z_STRIDE == w % Z_STRIDE == 0:
@@ -362,7 +371,8 @@ def _cells_of(y: Array, step: int) -> Array:
 def _cells(plane: Mask, step: int) -> Mask:
     """(h/2, w/2, GROUPS, 1): the cells of a plane (h, w) that the groups take in a step."""
     places = [order[step] for order in ORDERS]
-    return np.stack([plane[r::2, c::2] for r, c in places], axis=2)[..., None]
+    cells: Mask = np.stack([plane[r::2, c::2] for r, c in places], axis=2)[..., None]
+    return cells
 
 
 def _place(y_hat: Array, found: Array, step: int) -> None:
@@ -378,4 +388,3 @@ def _cut(part: Array, inner: Any, outer: Any, scale: int) -> Array:
     """`tiles.cut` of an array (h, w, channels)."""
     cut_out: Array = cut(part.transpose(2, 0, 1), inner, outer, scale).transpose(1, 2, 0)
     return cut_out
-

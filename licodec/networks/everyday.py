@@ -5,17 +5,17 @@ The networks are those of `licodec.training.codecs.everyday`. Arrays are (h, w, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from functools import cached_property
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from licodec.entropy.tables import exp2, interpolate
 from licodec.networks.fixed_point import (
     FINE_LIMIT,
     Block,
     Dense,
+    Tensors,
     enter_finely,
     shuffle,
     to_stream,
@@ -25,14 +25,11 @@ from licodec.progress import track
 from licodec.tiles import STRIDE, cut, tiles
 
 Array = NDArray[Any]
-Tensors = Mapping[str, Array]
 
 PATCH, CELL, HYPER = 8, 2, 2
 LATENT_UNIT = 16
 """y and ŷ are integers in this fraction of a step."""
 LATENT_LIMIT = 2**15 - 1
-LOG2_STEP_UNIT = 2**16
-"""Logarithms of what a unit of ŷ is in the synthesis are integers in this fraction of a bit."""
 _SLOPE = np.float32(1 / 8)
 _TILE = 96
 """Latent positions a side that are computed at once."""
@@ -103,7 +100,10 @@ class Analysis:
     def __init__(self, tensors: Tensors) -> None:
         self.patch, self.cell = _Linear(tensors, "g_a.patch"), _Linear(tensors, "g_a.cell")
         self.fine, self.coarse = (
-            [_FloatBlock(tensors, f"g_a.{part}.{i}") for i in range(blocks_of(tensors, f"g_a.{part}"))]
+            [
+                _FloatBlock(tensors, f"g_a.{part}.{i}")
+                for i in range(blocks_of(tensors, f"g_a.{part}"))
+            ]
             for part in ("fine", "coarse")
         )
         self.halo = halo_of(tensors, "g_a")
@@ -164,16 +164,9 @@ class HyperAnalysis:
 
 
 class Synthesis:
-    """g_s: ŷ to pixels, in integers.
+    """g_s: ŷ to pixels, in integers."""
 
-    Args:
-        tensors: of a weights file, `log2_step` (K, M) among them: log2 of what a unit of ŷ is in the first
-            stream, in 1/LOG2_STEP_UNIT.
-        steps: rate positions from one anchor to the next.
-    """
-
-    def __init__(self, tensors: Tensors, steps: int) -> None:
-        self.log2_step, self.rate_steps = tensors["log2_step"], steps
+    def __init__(self, tensors: Tensors) -> None:
         self.coarse, self.fine = (
             [Block(tensors, f"g_s.{part}.{i}") for i in range(blocks_of(tensors, f"g_s.{part}"))]
             for part in ("coarse", "fine")
@@ -183,12 +176,17 @@ class Synthesis:
         self.halo = halo_of(tensors, "g_s")
 
     def __call__(
-        self, y_hat: Array, position: int, height: int, width: int, channels: int
+        self, y_hat: Array, multiplier: NDArray[np.float64], height: int, width: int, channels: int
     ) -> NDArray[np.uint8]:
-        """Pixels (height, width, channels) of ŷ (h, w, M) in 1/LATENT_UNIT of a step."""
-        multiplier = exp2(interpolate(self.log2_step, position, self.rate_steps))
+        """Pixels (height, width, channels) of ŷ (h, w, M) in 1/LATENT_UNIT of a step.
+
+        Args:
+            multiplier: (M,) what a unit of ŷ is in the first stream: integers of 31 bits times powers of two.
+        """
         pixels = np.empty((height, width, channels), np.uint8)
-        for inner, outer in track(tiles(*y_hat.shape[:2], _TILE, self.halo), "synthesis"):
+        for inner, outer in track(
+            tiles(y_hat.shape[0], y_hat.shape[1], _TILE, self.halo), "synthesis"
+        ):
             part = self._tile(y_hat[outer[0] : outer[1], outer[2] : outer[3]], multiplier)
             part = cut(part.transpose(2, 0, 1), inner, outer, STRIDE).transpose(1, 2, 0)
             top, left = inner[0] * STRIDE, inner[2] * STRIDE
@@ -198,7 +196,6 @@ class Synthesis:
         return pixels
 
     def _tile(self, y_hat: Array, multiplier: NDArray[np.float64]) -> NDArray[np.uint8]:
-        """Pixels of a tile; multiplier (M,) has integers of 31 bits times powers of two."""
         h, w, M = y_hat.shape
         stream = to_stream(y_hat * multiplier)
         for block in self.coarse:
@@ -215,5 +212,56 @@ class Synthesis:
 
 def _grey(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(H, W, 1): the mean of three channels, rounded."""
-    mean: NDArray[np.uint8] = ((pixels.astype(np.uint16).sum(2, keepdims=True) + 1) // 3).astype(np.uint8)
+    mean: NDArray[np.uint8] = ((pixels.astype(np.uint16).sum(2, keepdims=True) + 1) // 3).astype(
+        np.uint8
+    )
     return mean
+
+
+class EverydayTransforms:
+    """g_a and g_s as the codec runs them. y and ŷ are (M, h, w), in memory (h, w, M)."""
+
+    def __init__(self, tensors: Tensors) -> None:
+        self.tensors = tensors
+        self.M = len(tensors["g_a.cell.bias"])
+        self.halo = halo_of(tensors, "g_s")
+
+    @classmethod
+    def of(cls, weights: Tensors, device: str, precision: str) -> Self:
+        """They run on the processor, whatever the device, in one precision."""
+        return cls(weights)
+
+    @cached_property
+    def g_a(self) -> Analysis:
+        return Analysis(self.tensors)
+
+    @cached_property
+    def g_s(self) -> Synthesis:
+        return Synthesis(self.tensors)
+
+    def is_reduced(self, precise: bool) -> bool:
+        return False
+
+    def features(
+        self, color: NDArray[np.uint8], precise: bool = True, back_projection: bool = False
+    ) -> NDArray[np.float32]:
+        """y (1, M, h, w) before the gain."""
+        return self.g_a(color).transpose(2, 0, 1)[None]
+
+    def analyze(
+        self, color: NDArray[np.uint8], gain: NDArray[np.float32], precise: bool = True,
+        back_projection: float = 0.0,
+    ) -> Array:  # fmt: skip
+        """y (M, h, w) times gain, rounded, in int16."""
+        y = self.g_a(color)
+        y *= gain
+        np.rint(y, out=y)
+        np.clip(y, -LATENT_LIMIT, LATENT_LIMIT, out=y)
+        return y.astype(np.int16).transpose(2, 0, 1)
+
+    def synthesize(
+        self, y: Array, gain: NDArray[Any], height: int, width: int, channels: int,
+        precise: bool = True,
+    ) -> NDArray[np.uint8]:  # fmt: skip
+        """Pixels of ŷ (M, h, w); gain (M,) is what a unit of it is in g_s, exactly."""
+        return self.g_s(y.transpose(1, 2, 0), gain, height, width, channels)

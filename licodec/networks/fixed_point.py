@@ -10,13 +10,22 @@ scaled by powers of two alone, which is exact, and rounded half to even.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+
+
+class Tensors(Protocol):
+    """A weights file's tensors by name, or a dict of them."""
+
+    def __getitem__(self, name: str, /) -> Array: ...
+
+    def __contains__(self, name: str, /) -> bool: ...
+
 
 LIMIT = 1023
 FINE_LIMIT = 2**14 - 1
@@ -62,12 +71,13 @@ class Dense:
         self.scale = _powers(shift).astype(self.type)
 
     @classmethod
-    def of(cls, tensors: Mapping[str, Array], name: str, limit: int = LIMIT) -> Dense:
-        return cls(*(tensors[f"{name}.{part}"] for part in ("weight", "bias", "shift")), limit)
+    def of(cls, tensors: Tensors, name: str, limit: int = LIMIT) -> Dense:
+        weight, bias, shift = (tensors[f"{name}.{part}"] for part in ("weight", "bias", "shift"))
+        return cls(weight, bias, shift, limit)
 
     def __call__(self, x: Array) -> Array:
         """Scaled sums (n, O), not yet rounded: multiples of 2^-shift, in float32 or float64."""
-        sums = x.astype(self.type, copy=False) @ self.weight
+        sums: Array = x.astype(self.type, copy=False) @ self.weight
         sums += self.bias
         sums *= self.scale
         return sums
@@ -85,7 +95,7 @@ class Depthwise:
         self.scale = _powers(shift).astype(self.type)
 
     @classmethod
-    def of(cls, tensors: Mapping[str, Array], name: str) -> Depthwise:
+    def of(cls, tensors: Tensors, name: str) -> Depthwise:
         return cls(*(tensors[f"{name}.{part}"] for part in ("weight", "bias", "shift")))
 
     def __call__(self, x: Array) -> Array:
@@ -105,7 +115,7 @@ class Depthwise:
 class Block:
     """What `training.codecs.everyday.Block` is in integers; it changes a stream in place."""
 
-    def __init__(self, tensors: Mapping[str, Array], name: str) -> None:
+    def __init__(self, tensors: Tensors, name: str) -> None:
         self.mix, self.join, self.widen, self.narrow = (
             Dense.of(tensors, f"{name}.{part}") for part in ("mix", "join", "widen", "narrow")
         )

@@ -21,8 +21,8 @@ _SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm"}
 
 
 def _files(root: Path) -> dict[str, bytes]:
-    """Every image file under a folder and in its shards, in the order of paths and of names in a shard. Of two
-    of one name the later counts, but a lossy one never takes a lossless one's place."""
+    """Every image file under a folder and in its shards, in the order of paths and of names in a shard. Of
+    two of one name the later counts, but a lossy one never takes a lossless one's place."""
     found: dict[str, bytes] = {}
     for name, data in _all_files(root):
         if name in found and is_lossless(found[name]) and not is_lossless(data):
@@ -61,8 +61,8 @@ class Images:
         device: where the pixels live.
         share: (rank, processes): the training images are dealt out like cards.
         count: keep so many of the training images, evenly spread; 0 for all.
-        scale: shrink each lossy image once by a factor drawn from this range (two numbers), which takes
-            away most of what its compression did to it; () for none.
+        scale: shrink each lossy image once by a factor drawn from this range (two numbers, or one), which
+            takes away most of what its compression did to it; () for none.
         graphics: share of the crops that are drawn instead.
 
     Raises:
@@ -91,7 +91,7 @@ class Images:
             digest.update(data)
             try:
                 with Image.open(io.BytesIO(data)) as image:
-                    shrink = float(factors.uniform(*scale)) if scale else 1.0
+                    shrink = float(factors.uniform(scale[0], scale[-1])) if scale else 1.0
                     rgb = image.convert("RGB")
                     if shrink != 1 and not is_lossless(data):
                         size = (round(rgb.width * shrink), round(rgb.height * shrink))

@@ -99,7 +99,9 @@ def _pixel_art(rng: np.random.Generator, size: int) -> NDArray[np.uint8]:
     cell = int(rng.choice([8, 16, 32]))
     motif = rng.integers(0, len(palette), (cell, cell))
     motif = np.where(rng.random((cell, cell)) < rng.uniform(0.2, 0.9), motif[0, 0], motif)
-    field = np.tile(np.concatenate([motif, motif[:, ::-1]], 1), (side // cell + 1, side // (2 * cell) + 1))
+    field = np.tile(
+        np.concatenate([motif, motif[:, ::-1]], 1), (side // cell + 1, side // (2 * cell) + 1)
+    )
     art = palette[field[:side, :side]].repeat(scale, 0).repeat(scale, 1)
     out = np.zeros((size, size, 3), np.uint8)
     out[: art.shape[0], : art.shape[1]] = art

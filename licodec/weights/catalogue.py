@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from licodec.architectures import ADAPTIVE, BY_COMPRESSAI, BY_NAME, FACTORIZED, TABLE
+from licodec.architectures import ADAPTIVE, BY_ARCH, BY_NAME, FACTORIZED, TABLE
 from licodec.errors import ModelMissingError, UsageError
 from licodec.options import EncodeOptions
 
@@ -76,9 +76,9 @@ def models(path: Path) -> tuple[str, ...]:
     if arch is None:
         both = ADAPTIVE.name, FACTORIZED.name
         return both if "z_prior" in found else both[1:]
-    if not isinstance(arch, str) or arch not in BY_COMPRESSAI:
+    if not isinstance(arch, str) or arch not in BY_ARCH:
         raise ModelMissingError(f"{path}: architecture {arch!r} is not known to this licodec")
-    return (BY_COMPRESSAI[arch].name,)
+    return (BY_ARCH[arch].name,)
 
 
 class Choice(NamedTuple):

@@ -76,6 +76,9 @@ class Weights:
     def __contains__(self, name: str) -> bool:
         return name in self._tensors
 
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        return self._tensors[name]
+
     def numpy(self, name: str) -> NDArray[Any]:
         return self._tensors[name]
 
@@ -94,6 +97,13 @@ class Weights:
 
     def position(self, quality: int) -> int:
         """Rate position of a header's quality, 0 … QUALITY_STEPS."""
+        if "positions" in self:
+            positions = self._tensors["positions"].tolist()
+            place = quality * (len(positions) - 1)
+            low = min(place // QUALITY_STEPS, len(positions) - 2)
+            rest = place - low * QUALITY_STEPS
+            first, second = positions[low : low + 2]
+            return int(first + (second - first) * rest // QUALITY_STEPS)
         anchors = len(self._tensors["log_gain"])
         return quality * (anchors - 1) * STEPS // QUALITY_STEPS
 

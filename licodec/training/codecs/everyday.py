@@ -3,8 +3,8 @@
     x ─ unshuffle 8 ─ 1x1 ─ blocks at 1/8 ─ unshuffle 2 ─ 1x1 ─ blocks at 1/16 ─► y · gain(t)
     x̂ ◄─ shuffle 8 ─ 1x1 ─ blocks at 1/8 ─ shuffle 2 ─ 1x1 ─ blocks at 1/16 ─ ŷ · inverse_gain(t)
 
-Tensors are (B, h, w, channels): a 1x1 convolution is then a matrix product. `t` (B,) is each image's place on the
-rate axis, 0 … K - 1, a real number; what depends on the rate is linear between the K anchors.
+Tensors are (B, h, w, channels): a 1x1 convolution is then a matrix product. `t` (B,) is each image's place on
+the rate axis, 0 … K - 1, a real number; what depends on the rate is linear between the K anchors.
 """
 
 from __future__ import annotations
@@ -138,10 +138,11 @@ class Step(nn.Module):
         self.features = nn.Linear(hyper_width, width)
         self.context = nn.Linear(M, width, bias=False) if index else None
         self.block = Block(width)
-        self.heads = nn.ModuleList(nn.Linear(width, 2 * M // GROUPS) for _ in range(GROUPS))
-        for last in self.heads:
+        heads = [nn.Linear(width, 2 * M // GROUPS) for _ in range(GROUPS)]
+        for last in heads:
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
+        self.heads = nn.ModuleList(heads)
 
     def forward(self, features: Tensor, y_hat: Tensor) -> Tensor:
         """(B, h/2, w/2, GROUPS, 2·M/GROUPS): μ, then log σ, of the cells of this step."""
@@ -231,9 +232,7 @@ class Everyday(nn.Module):
         features = self.h_s(z_hat / Z_UNIT) + between(self.rate_features, t)
         return -mass.clamp_min(1e-9).log2().sum((1, 2, 3)), features
 
-    def latents(
-        self, y: Tensor, features: Tensor, t: Tensor, noise: bool
-    ) -> tuple[Tensor, Tensor]:
+    def latents(self, y: Tensor, features: Tensor, t: Tensor, noise: bool) -> tuple[Tensor, Tensor]:
         """Bits of ŷ (B,), and ŷ (B, h, w, M) in steps."""
         B, h, w, M = y.shape
         base = between(self.log_scale, t).reshape(B, 1, 1, GROUPS, M // GROUPS)
@@ -285,8 +284,8 @@ def spread(parts: Tensor, step: int) -> Tensor:
 
 @torch.no_grad()
 def karhunen_loeve(net: Everyday, x: Tensor) -> None:
-    """Start as a block transform: the two linear layers become Karhunen-Loève transforms of 8x8 patches and of
-    2x2 cells of those, and all blocks do nothing yet. x (B, H, W, 3), 0 … 1."""
+    """Start as a block transform: the two linear layers become Karhunen-Loève transforms of 8x8 patches and
+    of 2x2 cells of those, and all blocks do nothing yet. x (B, H, W, 3), 0 … 1."""
     patches = unshuffle(x - 0.5, PATCH)
     basis, _ = _principal(patches, net.g_a.patch.out_features)
     _set(net.g_a.patch, basis.T)

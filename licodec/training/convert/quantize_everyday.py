@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -25,10 +25,10 @@ from licodec.entropy.quadtree import (
     Quadtree,
     count_classes,
 )
-from licodec.entropy.tables import LOG2_UNIT
-from licodec.networks.everyday import LATENT_LIMIT, LATENT_UNIT, LOG2_STEP_UNIT
+from licodec.entropy.tables import EXP2_UNIT, LOG2_UNIT
+from licodec.networks.everyday import LATENT_LIMIT, LATENT_UNIT
 from licodec.networks.fixed_point import FINE_LIMIT, FINE_SHIFT, LIMIT, STREAM_SHIFT
-from licodec.training.codecs.everyday import PATCH, Z_UNIT, Block, Everyday
+from licodec.training.codecs.everyday import PATCH, SLOPE, Z_UNIT, Block, Everyday, Step
 from licodec.weights.file import STEPS, narrowed
 
 Array = NDArray[Any]
@@ -64,15 +64,18 @@ def quantized(net: Everyday, images: Iterable[Tensor]) -> dict[str, Array]:
     coarse, fine = units["g_s.coarse"], units["g_s.fine"]
     stream = 2.0**-STREAM_SHIFT
     tensors["log2_step"] = _integers(
-        (net.log_inverse_gain.double() / math.log(2) - (coarse * stream * LATENT_UNIT).double().log2())
-        * LOG2_STEP_UNIT
+        (
+            net.log_inverse_gain.double() / math.log(2)
+            - (coarse * stream * LATENT_UNIT).double().log2()
+        )
+        * EXP2_UNIT
     ).astype(np.int32)
     for i, block in enumerate(net.g_s.coarse):
-        tensors |= _block(f"g_s.coarse.{i}", block, coarse, units)
+        tensors |= _block(f"g_s.coarse.{i}", cast(Block, block), coarse, units)
     finer = 2.0 ** (FINE_SHIFT - STREAM_SHIFT)
     tensors |= _dense("g_s.cell", net.g_s.cell, coarse * finer, fine.repeat(4) * stream, wide=True)
     for i, block in enumerate(net.g_s.fine):
-        tensors |= _block(f"g_s.fine.{i}", block, fine, units)
+        tensors |= _block(f"g_s.fine.{i}", cast(Block, block), fine, units)
     level = torch.full((3 * PATCH**2,), 1 / 255)
     tensors |= _dense("g_s.patch", net.g_s.patch, fine * finer, level, 127.5 / 255, wide=True)
 
@@ -90,18 +93,17 @@ def quantized(net: Everyday, images: Iterable[Tensor]) -> dict[str, Array]:
     told = torch.cat([
         torch.full((M // 4,), 1 / LATENT_UNIT), torch.full((M // 4,), 1 / _CLASS_UNITS)
     ])  # fmt: skip
-    for i, step in enumerate(net.steps):
+    for i, step in enumerate(cast(list[Step], list(net.steps))):
         name, own = f"steps.{i}", units[f"steps.{i}.block"]
         enter = nn.Linear(features.numel() + (M if i else 0), own.numel())
         enter.bias.copy_(step.features.bias)
-        enter.weight.copy_(
-            torch.cat([step.features.weight, *([step.context.weight] if i else [])], 1)
-        )
+        context = [] if step.context is None else [step.context.weight]
+        enter.weight.copy_(torch.cat([step.features.weight, *context], 1))
         inputs = torch.cat([features, asinh]) if i else features
         tensors |= _dense(f"{name}.enter", enter, inputs, own * stream)
         tensors |= _block(f"{name}.block", step.block, own, units)
         for group, head in enumerate(step.heads):
-            tensors |= _dense(f"{name}.heads.{group}", head, own, told)
+            tensors |= _dense(f"{name}.heads.{group}", cast(nn.Linear, head), own, told)
     base = (net.log_scale - math.log(LEAST_SCALE)) * _CLASS_UNITS
     tensors["log_scale"] = _integers(base).astype(np.int16)
     steps = np.arange(1, int(_ASINH_UNIT * math.asinh((LATENT_LIMIT + 1) / LATENT_UNIT)) + 1)
@@ -117,9 +119,9 @@ def measured_classes(
     """Tables of classes (K, CLASSES, BINS + 1) as residuals are distributed.
 
     Args:
-        latents: y (h, w, M) in 1/LATENT_UNIT, and the anchor whose gain made it.
+        latents: y (M, h, w) in 1/LATENT_UNIT, and the anchor whose gain made it.
     """
-    model = Quadtree(tensors, STEPS)
+    model = Quadtree(tensors)
     K = len(tensors["log_gain"])
     prior = 2.0 ** (_gaussian_prior().astype(np.float64) / LOG2_UNIT)
     counts = np.repeat(_PRIOR_COUNT * prior[None] / prior.sum(1, keepdims=True), K, axis=0)
@@ -156,24 +158,33 @@ def _ranges(net: Everyday, images: Iterable[Tensor]) -> Ranges:
         if not isinstance(module, Block) or name.startswith(("g_a", "h_a")):
             continue
         stream = name if name.startswith(("h_s", "steps")) else name.rsplit(".", 1)[0]
+
+        def of_block(_: nn.Module, x: tuple[Tensor], out: Tensor, stream: str = stream) -> None:
+            note(stream, x[0])
+            note(stream, out)
+
+        def of_widen(
+            _: nn.Module, x: tuple[Tensor], out: Tensor, stream: str = stream, name: str = name
+        ) -> None:
+            note(stream, x[0])
+            note(f"{name}.widen", nn.functional.leaky_relu(out, SLOPE))
+
+        def of_mix(_: nn.Module, x: tuple[Tensor], out: Tensor, name: str = name) -> None:
+            note(f"{name}.mix", nn.functional.leaky_relu(out, SLOPE))
+
+        def of_depthwise(_: nn.Module, x: tuple[Tensor], out: Tensor, name: str = name) -> None:
+            note(f"{name}.depthwise", out, 1)
+
         handles += [
-            module.register_forward_hook(
-                lambda _, x, out, s=stream: (note(s, x[0]), note(s, out), None)[2]
-            ),
-            module.widen.register_forward_hook(
-                lambda _, x, out, s=stream, n=name: (
-                    note(s, x[0]), note(f"{n}.widen", nn.functional.leaky_relu(out, 0.125)), None
-                )[2]
-            ),
-            module.mix.register_forward_hook(
-                lambda _, x, out, n=name: note(f"{n}.mix", nn.functional.leaky_relu(out, 0.125))
-            ),
-            module.depthwise.register_forward_hook(
-                lambda _, x, out, n=name: note(f"{n}.depthwise", out, 1)
-            ),
-        ]  # fmt: skip
-    for i, step in enumerate(net.steps):
-        handles.append(step.features.register_forward_hook(lambda _, x, out: note("features", x[0])))
+            module.register_forward_hook(of_block),
+            module.widen.register_forward_hook(of_widen),
+            module.mix.register_forward_hook(of_mix),
+            module.depthwise.register_forward_hook(of_depthwise),
+        ]
+    for step in cast(list[Step], list(net.steps)):
+        handles.append(
+            step.features.register_forward_hook(lambda _, x, out: note("features", x[0]))
+        )
     K = len(net.lambdas)
     for index, x in enumerate(images):
         for t in {0.0, K - 1.0, float(index % K)}:
@@ -213,9 +224,7 @@ def _depthwise(name: str, layer: nn.Conv2d, inputs: Tensor, outputs: Tensor) -> 
 def _rows(name: str, weight: Array, bias: Array, wide: bool = False) -> dict[str, Array]:
     """Each row as fine as _MOST_WEIGHT and the sum's bound allow; `wide` sums are in float64."""
     limit = FINE_LIMIT if wide else LIMIT
-    most, largest = (
-        (_MOST_WIDE_SUM, _MOST_WIDE_WEIGHT) if wide else (_MOST_SUM, _MOST_WEIGHT)
-    )
+    most, largest = (_MOST_WIDE_SUM, _MOST_WIDE_WEIGHT) if wide else (_MOST_SUM, _MOST_WEIGHT)
     shift = np.full(len(weight), 30, np.int64)
     for _ in range(61):
         scaled = np.ldexp(weight, shift[:, None])
@@ -253,7 +262,9 @@ def _gaussian_prior() -> NDArray[np.int16]:
 
 
 def _log2(mass: Array) -> NDArray[np.int16]:
-    logs: NDArray[np.int16] = np.rint(np.log2(np.maximum(mass, 2.0**-24)) * LOG2_UNIT).astype(np.int16)
+    logs: NDArray[np.int16] = np.rint(np.log2(np.maximum(mass, 2.0**-24)) * LOG2_UNIT).astype(
+        np.int16
+    )
     return logs
 
 
