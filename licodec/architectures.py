@@ -71,7 +71,7 @@ EVERYDAY = Architecture(
     "everyday", "", latent_unit=16, is_exact=True,
     transforms="licodec.networks.everyday:EverydayTransforms",
     schema="licodec.weights.everyday_schema:check",
-    entropy_model="licodec.entropy.quadtree:Quadtree", stages=("everyday",),
+    entropy_model="licodec.entropy.quadtree:Quadtree", stages=("transforms",),
 )  # fmt: skip
 
 TABLE = (ADAPTIVE, FACTORIZED, SCALE_HYPERPRIOR, HYPERPRIOR, AUTOREGRESSIVE, ATTENTION, EVERYDAY)

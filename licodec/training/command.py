@@ -70,14 +70,19 @@ def _reporter() -> Iterator[Callable[[dict[str, Any]], None]]:
 @click.option(
     "--name", default="natural-mse", show_default=True, help="First part of the file's name."
 )
-def export(checkpoint: str, output_dir: str | None, name: str) -> None:
+@click.option(
+    "--calibrate",
+    metavar="DIR",
+    help="Photographs for everyday's integers.  [default: its training data]",
+)
+def export(checkpoint: str, output_dir: str | None, name: str, calibrate: str | None) -> None:
     """Turn a training checkpoint into a hashed weights file.
 
     Of a codec with a hyperprior it is a state dict of CompressAI's, for `licodec import`.
     """
     from licodec.training.convert.export import export as run
 
-    click.echo(run(checkpoint, output_dir, name))
+    click.echo(run(checkpoint, output_dir, name, calibrate))
 
 
 @click.command("import")

@@ -35,6 +35,10 @@ class Data:
     holdout: int = 32
     """The last images, in name order, are for validation only."""
     patch: int = 128
+    scale: tuple[float, ...] = ()
+    """Shrink each lossy image once by a factor of this range (two numbers, or one)."""
+    graphics: float = 0.0
+    """Share of the crops that are drawn by the loader: text, flat areas, line art."""
     batch: int = 8
     """Patches a step and process; a multiple of the number of lambdas but in stage distributions."""
 
@@ -42,12 +46,15 @@ class Data:
 @dataclass
 class Model:
     arch: str = "factorized"
-    """factorized (the adaptive codec's too), scale-hyperprior, hyperprior, autoregressive or
+    """everyday, factorized (the adaptive codec's too), scale-hyperprior, hyperprior, autoregressive or
     attention."""
     N: int = 128
     M: int = 192
     lambdas: tuple[float, ...] = LAMBDAS
     """One value trains a fixed-rate model."""
+    fine: int = 3
+    coarse: int = 2
+    """Blocks of everyday's transforms, at an eighth and a sixteenth of the resolution."""
     width: int = 96
     """Inner channels of h_a and h_s."""
     z_channels: int = 16
@@ -79,6 +86,7 @@ class Train:
     lr: float = 3e-4
     """Adam's, for all but gains and bottlenecks."""
     bottleneck_lr: float = 3e-3
+    beta2: float = 0.999
     clip: float = 1.0
     ema: float = 0.999
     rate_balance: float = 0.4
@@ -183,6 +191,13 @@ def check(config: Config, name: str = "config") -> None:
         raise UsageError(f"{name}: model.lambdas must rise")
     if model.lambdas[0] <= 0:
         raise UsageError(f"{name}: model.lambdas must be positive")
+    if data.scale and not (len(data.scale) <= 2 and 0 < data.scale[0] <= data.scale[-1] <= 1):
+        raise UsageError(f"{name}: data.scale is one or two rising numbers up to 1")
+    if not 0 <= data.graphics <= 1:
+        raise UsageError(f"{name}: data.graphics is a share, 0 … 1")
+    if model.arch == "everyday":
+        _check_everyday(config, name)
+        return
     if train.stage != "distributions" and data.batch % len(model.lambdas):
         raise UsageError(f"{name}: data.batch must be a multiple of {len(model.lambdas)} lambdas")
     if data.patch < 64 or data.patch % 16:
@@ -201,6 +216,18 @@ def check(config: Config, name: str = "config") -> None:
         raise UsageError(f"{name}: train.init is klt or a file for {model.arch}")
     elif config.regularizer:
         raise UsageError(f"{name}: [regularizer] needs a model.arch with a hyperprior")
+
+
+def _check_everyday(config: Config, name: str) -> None:
+    data, model, train = config.data, config.model, config.train
+    if train.stage != "transforms" or config.regularizer:
+        raise UsageError(f"{name}: everyday has the stage transforms alone, and no [regularizer]")
+    if data.patch < 64 or data.patch % 64 or data.batch < 1:
+        raise UsageError(f"{name}: data.patch must be a multiple of 64 for everyday")
+    if model.M % 4 or min(model.N, model.M, model.fine, model.coarse) < 1 or model.N > 192:
+        raise UsageError(f"{name}: everyday needs N up to 192, M a multiple of 4, and blocks")
+    if len(model.lambdas) < 2 or train.init == "fresh":
+        raise UsageError(f"{name}: everyday needs two lambdas or more, and klt or a file in init")
 
 
 def _check_distributions(config: Config, name: str) -> None:

@@ -124,9 +124,17 @@ class Images:
 
     def crops(self, rng: np.random.Generator, batch: int, patch: int) -> Tensor:
         """Random crops, flipped and turned: uint8 (batch, 3, patch, patch); smaller where images are."""
+        return self.marked_crops(rng, batch, patch)[0]
+
+    def marked_crops(
+        self, rng: np.random.Generator, batch: int, patch: int
+    ) -> tuple[Tensor, NDArray[np.bool_]]:
+        """The same, and which of them are drawn (batch,)."""
         out, patch = [], min(patch, self._smallest)
-        for index in self.choose(rng, batch):
+        is_drawn = np.zeros(batch, np.bool_)
+        for i, index in enumerate(self.choose(rng, batch)):
             if self._graphics and rng.random() < self._graphics:
+                is_drawn[i] = True
                 picture = torch.from_numpy(drawn(rng, patch).copy())
                 out.append(picture.permute(2, 0, 1).to(self._device))
                 continue
@@ -134,7 +142,7 @@ class Images:
             if rng.integers(2):
                 crop = crop.flip(2)
             out.append(torch.rot90(crop, int(rng.integers(4)), (1, 2)))
-        return torch.stack(out)
+        return torch.stack(out), is_drawn
 
 
 def window(image: Tensor, size: int, rng: np.random.Generator) -> Tensor:

@@ -25,6 +25,7 @@ from licodec.errors import LicodecError, UsageError
 from licodec.training import config as configs
 from licodec.training import distributed
 from licodec.training.checkpoint import load_checkpoint, save_checkpoint, stages_beside
+from licodec.training.codecs.everyday import BY_RATE
 from licodec.training.config import Config
 from licodec.training.data import Images
 from licodec.training.stages import Task, make_task
@@ -138,9 +139,10 @@ def _optimizer(config: Config, task: Task) -> torch.optim.Optimizer:
     bottleneck: list[Tensor] = []
     for name, param in task.model.named_parameters():
         if param.requires_grad:
-            (bottleneck if "bottleneck" in name or "log_gain" in name else others).append(param)
+            fast = "bottleneck" in name or name.startswith(BY_RATE)
+            (bottleneck if fast else others).append(param)
     groups = [{"params": others, "lr": train.lr}, {"params": bottleneck, "lr": train.bottleneck_lr}]
-    return torch.optim.Adam([g for g in groups if g["params"]])
+    return torch.optim.Adam([g for g in groups if g["params"]], betas=(0.9, train.beta2))
 
 
 def advance(
@@ -198,6 +200,8 @@ def train(
         device,
         (rank, processes),
         config.data.images,
+        config.data.scale,
+        config.data.graphics,
     )
     # A resumed task starts where the run stopped; what it took to begin is not done again.
     start = dataclasses.replace(settings, init=str(checkpoint)) if resume else settings

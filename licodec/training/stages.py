@@ -26,6 +26,7 @@ from licodec.training.codecs.hyperprior import HyperpriorNetwork, KnownTransform
 from licodec.training.codecs.hyperprior import initialize as initialize_hyperprior
 from licodec.training.config import Config
 from licodec.training.data import Images, central, window
+from licodec.training.everyday import WholeCodec
 from licodec.training.fit import classes
 from licodec.training.fit.back_projection import middles, strengths
 from licodec.training.fit.counts import Counts, best_average, collect, collect_z, log2_average
@@ -50,7 +51,9 @@ def make_task(config: Config, images: Images, device: torch.device) -> Task:
     stages: dict[str, Any] = {
         "transforms": Transforms, "distributions": Distributions, "joint": Joint,
     }  # fmt: skip
-    if config.model.arch != "factorized":
+    if config.model.arch == "everyday":
+        stages = {"transforms": WholeCodec}
+    elif config.model.arch != "factorized":
         stages = {"transforms": Hyperpriors, "rate": Rate, "distributions": ZTables}
     task: Task = stages[config.train.stage](config, images, device)
     return task

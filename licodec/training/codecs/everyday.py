@@ -25,6 +25,9 @@ SLOPE = 0.125
 Z_UNIT = 4.0
 """Steps of ẑ in a unit of the hyper-transforms."""
 
+BY_RATE = ("log_gain", "log_inverse_gain", "log_scale", "log_z_scale", "rate_features")
+"""Parameters with a row for each anchor, which bear a higher learning rate."""
+
 LEAST_SCALE = 0.08
 """In steps; what is as narrow is not coded."""
 
@@ -182,12 +185,6 @@ class Everyday(nn.Module):
         self.log_scale = nn.Parameter(torch.zeros(K, M))
         self.log_z_scale = nn.Parameter(torch.full((K, z_channels), -1.0))
         self.rate_features = nn.Parameter(torch.zeros(K, hyper_width))
-
-    def by_rate(self) -> list[nn.Parameter]:
-        """What has a row for each anchor, and bears a higher learning rate."""
-        return [
-            self.log_gain, self.log_inverse_gain, self.log_scale, self.log_z_scale, self.rate_features,
-        ]  # fmt: skip
 
     def lmbda(self, t: Tensor) -> Tensor:
         """λ at t (B,), linear in log between anchors."""

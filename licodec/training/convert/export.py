@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 from torch import Tensor
 
+from licodec.architectures import EVERYDAY
 from licodec.entropy.classes import check_exact
 from licodec.entropy.pdf_transform import quantize_synthesis
 from licodec.entropy.tables import BINS, LOG2_UNIT
@@ -26,11 +27,14 @@ from licodec.training import config as configs
 from licodec.training.checkpoint import load_checkpoint
 from licodec.training.codecs.factorized import AdaptiveNetwork, DistributionNets, FactorizedNetwork
 from licodec.training.codecs.hyperprior import CLASSES, compressai_state, z_distributions
+from licodec.training.convert.export_everyday import everyday_tensors
 from licodec.weights.catalogue import Z_DISTRIBUTIONS
 from licodec.weights.file import ARITHMETIC, BACK_PROJECTION, packed
 
 
-def export(checkpoint: str | Path, folder: str | Path | None, name: str) -> Path:
+def export(
+    checkpoint: str | Path, folder: str | Path | None, name: str, photographs: str | None = None
+) -> Path:
     """Write `NAME-HASH8.safetensors`, and its recipe beside it as `NAME-HASH8.json`.
 
     A checkpoint of stage (a) gives static tables from its trained bottlenecks; one of stages (b) or
@@ -41,6 +45,8 @@ def export(checkpoint: str | Path, folder: str | Path | None, name: str) -> Path
     Args:
         folder: by default `weights`; with a hyperprior the checkpoint's own, since a file that cannot
             decode yet has no place among the weights.
+        photographs: a folder of them, by which everyday's networks become integers; by default what it
+            was trained on.
 
     Raises:
         UsageError: no checkpoint, or one whose tables are not set yet; or no name for a file.
@@ -50,7 +56,10 @@ def export(checkpoint: str | Path, folder: str | Path | None, name: str) -> Path
     config = configs.from_dict(state["config"], str(checkpoint))
     ema: dict[str, Tensor] = state["ema"]
     metadata = {"name": name, "lambdas": json.dumps(list(config.model.lambdas))}
-    if config.model.arch != "factorized":
+    if config.model.arch == EVERYDAY.name:
+        tensors = everyday_tensors(config, ema, photographs or config.data.path)
+        metadata |= {"arch": EVERYDAY.name, "arithmetic": ARITHMETIC}
+    elif config.model.arch != "factorized":
         nets = z_distributions(config, ema)
         plain = {k: v for k, v in ema.items() if not k.startswith(Z_DISTRIBUTIONS)}
         tensors = {k: v.numpy() for k, v in compressai_state(config, plain).items()}

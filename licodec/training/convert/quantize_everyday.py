@@ -7,8 +7,8 @@ are then as fine as its sums allow in float32; its outputs are scaled by powers 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import Any, cast
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -19,20 +19,28 @@ from licodec.entropy.quadtree import (
     BINS,
     CLASS_UNIT,
     CLASSES,
+    GROUPS,
     LEAST_SCALE,
     LOW_BITS,
     PER_OCTAVE,
-    Quadtree,
-    count_classes,
 )
 from licodec.entropy.tables import EXP2_UNIT, LOG2_UNIT
 from licodec.networks.everyday import LATENT_LIMIT, LATENT_UNIT
 from licodec.networks.fixed_point import FINE_LIMIT, FINE_SHIFT, LIMIT, STREAM_SHIFT
-from licodec.training.codecs.everyday import PATCH, SLOPE, Z_UNIT, Block, Everyday, Step
-from licodec.weights.file import STEPS, narrowed
+from licodec.training.codecs.everyday import (
+    CELL,
+    HYPER,
+    PATCH,
+    SLOPE,
+    Z_UNIT,
+    Block,
+    Everyday,
+    Step,
+)
+from licodec.weights.file import narrowed
 
 Array = NDArray[Any]
-Ranges = dict[str, Tensor]
+Units = dict[str, Tensor]
 
 _MARGIN = 1.25
 _MOST_SUM = 2**24 - 1
@@ -46,94 +54,156 @@ _PRIOR_COUNT = 200.0
 """Latents that the Gaussian counts for beside those seen, in a class's table."""
 
 
+class Layer(NamedTuple):
+    """A layer as a weights file names it, and what it is made of.
+
+    Attributes:
+        parts: modules of the network, and the columns that their weights fill; the first has the bias.
+        inputs, outputs: what an integer stands for, by column and by row.
+        offset: added to the bias.
+        is_wide: its sums are in float64.
+    """
+
+    name: str
+    parts: tuple[tuple[str, slice], ...]
+    inputs: Tensor
+    outputs: Tensor
+    offset: float = 0.0
+    is_wide: bool = False
+
+
+def layers(net: Everyday, units: Units) -> list[Layer]:
+    """All layers that a decoder runs in integers.
+
+    Args:
+        units: by name, what an activation of LIMIT / _MARGIN stands for in each channel, as `ranges` found.
+    """
+    stream, finer = 2.0**-STREAM_SHIFT, 2.0 ** (FINE_SHIFT - STREAM_SHIFT)
+    coarse, fine, features = units["g_s.coarse"], units["g_s.fine"], units["features"]
+    first, second = units["h_s.first"], units["h_s.second"]
+    M = net.log_gain.shape[1]
+    z_unit = torch.full((net.log_z_scale.shape[1],), 1 / Z_UNIT).double()
+    level = torch.full((3 * PATCH**2,), 1 / 255).double()
+    asinh = torch.full((M,), 1 / _ASINH_UNIT).double()
+    told = torch.tensor([1 / LATENT_UNIT, 1 / _CLASS_UNITS]).double().repeat_interleave(M // GROUPS)
+
+    def dense(name: str, inputs: Tensor, outputs: Tensor, **more: Any) -> Layer:
+        return Layer(name, ((name, slice(None)),), inputs, outputs, **more)
+
+    def block(name: str, own: Tensor) -> list[Layer]:
+        mix, depth, widen = (units[f"{name}.{part}"] for part in ("mix", "depthwise", "widen"))
+        return [
+            dense(f"{name}.mix", own, mix),
+            dense(f"{name}.depthwise", mix[:, None], depth),
+            dense(f"{name}.join", depth, own * stream),
+            dense(f"{name}.widen", own, widen),
+            dense(f"{name}.narrow", widen, own * stream),
+        ]
+
+    found = [
+        dense("g_s.cell", coarse * finer, fine.repeat(CELL**2) * stream, is_wide=True),
+        dense("g_s.patch", fine * finer, level, offset=0.5, is_wide=True),
+        dense("h_s.enter", z_unit, first.repeat(HYPER**2) * stream),
+        *block("h_s.first", first),
+        dense("h_s.grow", first, second.repeat(HYPER**2) * stream),
+        *block("h_s.second", second),
+        dense("h_s.leave", second, features),
+    ]
+    for part, own in (("coarse", coarse), ("fine", fine)):
+        for i in range(len(getattr(net.g_s, part))):
+            found += block(f"g_s.{part}.{i}", own)
+    for i in range(GROUPS):
+        name = f"steps.{i}"
+        own, width = units[f"{name}.block"], len(features)
+        parts: tuple[tuple[str, slice], ...] = ((f"{name}.features", slice(width)),)
+        inputs = features
+        if i:
+            parts += ((f"{name}.context", slice(width, None)),)
+            inputs = torch.cat([features, asinh])
+        found.append(Layer(f"{name}.enter", parts, inputs, own * stream))
+        found += block(f"{name}.block", own)
+        found += [dense(f"{name}.heads.{group}", own, told) for group in range(GROUPS)]
+    return found
+
+
 @torch.no_grad()
 def quantized(net: Everyday, images: Iterable[Tensor]) -> dict[str, Array]:
-    """Every tensor of a weights file but its class tables.
+    """Every tensor of a weights file; the tables of classes are Gaussian.
 
     Args:
         images: x (H, W, 3), 0 … 1, sides multiples of 64, for the ranges.
     """
-    ranges = _ranges(net, images)
-    units = {name: value.clamp_min(1e-6) * _MARGIN / LIMIT for name, value in ranges.items()}
-    K, M = net.log_gain.shape
+    units = {
+        name: (value.clamp_min(1e-6) * _MARGIN / LIMIT).double()
+        for name, value in _ranges(net, images).items()
+    }
     tensors: dict[str, Array] = {"log_gain": net.log_gain.numpy().astype(np.float32)}
-    for part in ("g_a", "h_a"):
-        for name, value in getattr(net, part).state_dict().items():
-            tensors[f"{part}.{name}"] = value.half().numpy()
-
-    coarse, fine = units["g_s.coarse"], units["g_s.fine"]
-    stream = 2.0**-STREAM_SHIFT
-    tensors["log2_step"] = _integers(
-        (
-            net.log_inverse_gain.double() / math.log(2)
-            - (coarse * stream * LATENT_UNIT).double().log2()
-        )
-        * EXP2_UNIT
-    ).astype(np.int32)
-    for i, block in enumerate(net.g_s.coarse):
-        tensors |= _block(f"g_s.coarse.{i}", cast(Block, block), coarse, units)
-    finer = 2.0 ** (FINE_SHIFT - STREAM_SHIFT)
-    tensors |= _dense("g_s.cell", net.g_s.cell, coarse * finer, fine.repeat(4) * stream, wide=True)
-    for i, block in enumerate(net.g_s.fine):
-        tensors |= _block(f"g_s.fine.{i}", cast(Block, block), fine, units)
-    level = torch.full((3 * PATCH**2,), 1 / 255)
-    tensors |= _dense("g_s.patch", net.g_s.patch, fine * finer, level, 127.5 / 255, wide=True)
-
-    first, second = units["h_s.first"], units["h_s.second"]
-    z_unit = torch.full((net.log_z_scale.shape[1],), 1 / Z_UNIT)
-    tensors |= _dense("h_s.enter", net.h_s.enter, z_unit, first.repeat(4) * stream)
-    tensors |= _block("h_s.first", net.h_s.first, first, units)
-    tensors |= _dense("h_s.grow", net.h_s.grow, first, second.repeat(4) * stream)
-    tensors |= _block("h_s.second", net.h_s.second, second, units)
-    features = units["features"]
-    tensors |= _dense("h_s.leave", net.h_s.leave, second, features)
-    tensors["rate_features"] = _integers(net.rate_features / features).astype(np.int16)
-
-    asinh = torch.full((M,), 1 / _ASINH_UNIT)
-    told = torch.cat([
-        torch.full((M // 4,), 1 / LATENT_UNIT), torch.full((M // 4,), 1 / _CLASS_UNITS)
-    ])  # fmt: skip
-    for i, step in enumerate(cast(list[Step], list(net.steps))):
-        name, own = f"steps.{i}", units[f"steps.{i}.block"]
-        enter = nn.Linear(features.numel() + (M if i else 0), own.numel())
-        enter.bias.copy_(step.features.bias)
-        context = [] if step.context is None else [step.context.weight]
-        enter.weight.copy_(torch.cat([step.features.weight, *context], 1))
-        inputs = torch.cat([features, asinh]) if i else features
-        tensors |= _dense(f"{name}.enter", enter, inputs, own * stream)
-        tensors |= _block(f"{name}.block", step.block, own, units)
-        for group, head in enumerate(step.heads):
-            tensors |= _dense(f"{name}.heads.{group}", cast(nn.Linear, head), own, told)
-    base = (net.log_scale - math.log(LEAST_SCALE)) * _CLASS_UNITS
-    tensors["log_scale"] = _integers(base).astype(np.int16)
+    state = net.state_dict()
+    for name, value in state.items():
+        if name.startswith(("g_a.", "h_a.")):
+            tensors[name] = value.half().numpy()
+    for layer in layers(net, units):
+        weight = torch.cat([state[f"{part}.weight"].flatten(1) for part, _ in layer.parts], 1)
+        weight = weight.double() * layer.inputs / layer.outputs[:, None]
+        bias = (state[f"{layer.parts[0][0]}.bias"].double() + layer.offset) / layer.outputs
+        tensors |= _rows(layer.name, weight.numpy(), bias.numpy(), layer.is_wide)
+    tensors |= _by_rate(net, units)
     steps = np.arange(1, int(_ASINH_UNIT * math.asinh((LATENT_LIMIT + 1) / LATENT_UNIT)) + 1)
     tensors["asinh"] = np.ceil(LATENT_UNIT * np.sinh((steps - 0.5) / _ASINH_UNIT)).astype(np.int32)
     tensors["z_prior"] = _z_prior(net.log_z_scale)
-    tensors["class_prior"] = np.repeat(_gaussian_prior()[None], K, axis=0)
-    return tensors
+    tensors["class_prior"] = np.repeat(_gaussian_prior()[None], len(net.lambdas), axis=0)
+    return tensors | {f"units.{name}": value.float().numpy() for name, value in units.items()}
 
 
-def measured_classes(
-    tensors: dict[str, Array], latents: Iterable[tuple[Array, int]]
-) -> NDArray[np.int16]:
-    """Tables of classes (K, CLASSES, BINS + 1) as residuals are distributed.
+def _by_rate(net: Everyday, units: Units) -> dict[str, Array]:
+    """What has a row for each anchor, in the units of the layers that take it."""
+    step = units["g_s.coarse"] * 2.0**-STREAM_SHIFT * LATENT_UNIT
+    log2_step = net.log_inverse_gain.double() / math.log(2) - step.log2()
+    scale = (net.log_scale - math.log(LEAST_SCALE)) * _CLASS_UNITS
+    return {
+        "log2_step": _integers(log2_step * EXP2_UNIT).astype(np.int32),
+        "log_scale": _integers(scale).astype(np.int16),
+        "rate_features": _integers(net.rate_features / units["features"]).astype(np.int16),
+        "units.log_z_scale": net.log_z_scale.numpy().astype(np.float32),
+    }
 
-    Args:
-        latents: y (M, h, w) in 1/LATENT_UNIT, and the anchor whose gain made it.
+
+def dequantized(net: Everyday, tensors: Mapping[str, Array]) -> dict[str, Tensor]:
+    """The state of a network that computes as a weights file does but for its rounding, to be trained on.
+
+    Raises:
+        KeyError: a tensor is missing.
     """
-    model = Quadtree(tensors)
-    K = len(tensors["log_gain"])
+    floats = {name: torch.from_numpy(value.astype(np.float64)) for name, value in tensors.items()}
+    units = {k.removeprefix("units."): v for k, v in floats.items() if k.startswith("units.")}
+    state = {k: v for k, v in floats.items() if k.startswith(("g_a.", "h_a.", "log_gain"))}
+    for layer in layers(net, units):
+        scale = torch.ldexp(layer.outputs, -floats[f"{layer.name}.shift"].int())
+        weight = floats[f"{layer.name}.weight"] * scale[:, None] / layer.inputs
+        for part, columns in layer.parts:
+            state[f"{part}.weight"] = weight[:, columns]
+        state[f"{layer.parts[0][0]}.bias"] = floats[f"{layer.name}.bias"] * scale - layer.offset
+    step = units["g_s.coarse"] * 2.0**-STREAM_SHIFT * LATENT_UNIT
+    log2_step = floats["log2_step"] / EXP2_UNIT + step.log2()
+    state |= {
+        "log_inverse_gain": log2_step * math.log(2),
+        "log_scale": floats["log_scale"] / _CLASS_UNITS + math.log(LEAST_SCALE),
+        "rate_features": floats["rate_features"] * units["features"],
+        "log_z_scale": units["log_z_scale"],
+    }
+    return {k: state[k].float().reshape(v.shape) for k, v in net.state_dict().items()}
+
+
+def class_tables(counts: NDArray[np.int64]) -> NDArray[np.int16]:
+    """Log frequencies of residuals by class, as they were counted at each anchor (K, CLASSES, BINS + 1)."""
     prior = 2.0 ** (_gaussian_prior().astype(np.float64) / LOG2_UNIT)
-    counts = np.repeat(_PRIOR_COUNT * prior[None] / prior.sum(1, keepdims=True), K, axis=0)
-    for y, k in latents:
-        found = count_classes(model.side_information(y, k * STEPS).symbols)
-        for near, share in ((k - 1, 0.5), (k, 1.0), (k + 1, 0.5)):
-            if 0 <= near < K:
-                counts[near] += share * found
-    # Left and right are alike but for chance.
-    inner = counts[:, :, 1:BINS]
+    total = counts + _PRIOR_COUNT * prior / prior.sum(1, keepdims=True)
+    # Anchors beside help out; left and right are alike but for chance.
+    total[1:] += counts[:-1] / 2
+    total[:-1] += counts[1:] / 2
+    inner = total[:, :, 1:BINS]
     inner[:] = (inner + inner[:, :, ::-1]) / 2
-    return _log2(counts / counts.sum(2, keepdims=True))
+    return _log2(total / total.sum(2, keepdims=True))
 
 
 def packed_integers(tensors: dict[str, Array]) -> dict[str, Array]:
@@ -145,9 +215,9 @@ def packed_integers(tensors: dict[str, Array]) -> dict[str, Array]:
     return out
 
 
-def _ranges(net: Everyday, images: Iterable[Tensor]) -> Ranges:
+def _ranges(net: Everyday, images: Iterable[Tensor]) -> Units:
     """The largest magnitude by channel of what each layer takes and gives, over images and rates."""
-    ranges: Ranges = {}
+    ranges: Units = {}
 
     def note(name: str, value: Tensor, channel: int = -1) -> None:
         largest = value.detach().abs().movedim(channel, -1).flatten(0, -2).amax(0)
@@ -192,33 +262,6 @@ def _ranges(net: Everyday, images: Iterable[Tensor]) -> Ranges:
     for handle in handles:
         handle.remove()
     return ranges
-
-
-def _block(name: str, block: Block, stream: Tensor, units: Ranges) -> dict[str, Array]:
-    fine = stream * 2.0**-STREAM_SHIFT
-    mix, depth, widen = (units[f"{name}.{part}"] for part in ("mix", "depthwise", "widen"))
-    return {
-        **_dense(f"{name}.mix", block.mix, stream, mix),
-        **_depthwise(f"{name}.depthwise", block.depthwise, mix, depth),
-        **_dense(f"{name}.join", block.join, depth, fine),
-        **_dense(f"{name}.widen", block.widen, stream, widen),
-        **_dense(f"{name}.narrow", block.narrow, widen, fine),
-    }
-
-
-def _dense(
-    name: str, layer: nn.Linear, inputs: Tensor, outputs: Tensor, offset: float = 0.0,
-    wide: bool = False,
-) -> dict[str, Array]:  # fmt: skip
-    weight = layer.weight.double() * inputs.double() / outputs.double()[:, None]
-    bias = (layer.bias.double() + offset) / outputs.double()
-    return _rows(name, weight.numpy(), bias.numpy(), wide)
-
-
-def _depthwise(name: str, layer: nn.Conv2d, inputs: Tensor, outputs: Tensor) -> dict[str, Array]:
-    weight = layer.weight.double().flatten(1) * (inputs / outputs).double()[:, None]
-    assert layer.bias is not None
-    return _rows(name, weight.numpy(), (layer.bias.double() / outputs.double()).numpy())
 
 
 def _rows(name: str, weight: Array, bias: Array, wide: bool = False) -> dict[str, Array]:

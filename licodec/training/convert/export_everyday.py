@@ -1,0 +1,97 @@
+"""A checkpoint of the everyday codec as integers: ranges, tables of classes and qualities by photographs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from licodec.entropy.quadtree import Quadtree, count_classes
+from licodec.entropy.tables import exp2
+from licodec.networks.everyday import LATENT_UNIT, EverydayTransforms
+from licodec.training.codecs.everyday import Everyday
+from licodec.training.config import Config
+from licodec.training.convert.quantize_everyday import class_tables, packed_integers, quantized
+from licodec.training.data import Images
+from licodec.training.graphics import drawn
+from licodec.weights.file import STEPS
+
+Array = NDArray[Any]
+
+_RANGES, _GRAPHICS, _MEASURED = 24, 4, 12
+"""Photographs and drawings that set the ranges of activations, and photographs coded at every anchor."""
+_RANGE_SIZE, _SIZE = 256, 512
+_QUALITIES = 20
+_LEAST_RATE = 0.5
+"""Place on the rate axis that quality 0 stands for."""
+
+
+def everyday_tensors(config: Config, ema: dict[str, Tensor], folder: str) -> dict[str, Array]:
+    """The tensors of a weights file.
+
+    Args:
+        folder: of photographs, or shards of them.
+
+    Raises:
+        UsageError: there are none.
+    """
+    settings = config.model
+    net = Everyday(settings.N, settings.M, settings.fine, settings.coarse, settings.lambdas)
+    net.load_state_dict(ema)
+    net.eval()
+    data = config.data
+    photographs = Images(folder, 0, _RANGE_SIZE, torch.device("cpu"), scale=data.scale).train
+    tensors = quantized(net, _ranging(photographs))
+    counts, psnr = _coded(tensors, _spread(photographs, _MEASURED))
+    tensors["class_prior"] = class_tables(counts)
+    tensors["positions"] = _positions(psnr)
+    return packed_integers(tensors)
+
+
+def _spread(images: list[Tensor], count: int) -> list[Tensor]:
+    """So many of them, evenly chosen; all where there are fewer."""
+    count = min(count, len(images))
+    return [images[i * len(images) // count] for i in range(count)]
+
+
+def _ranging(photographs: list[Tensor]) -> Iterator[Tensor]:
+    for image in _spread(photographs, _RANGES):
+        yield image[:, :_RANGE_SIZE, :_RANGE_SIZE].permute(1, 2, 0).float() / 255
+    for seed in range(_GRAPHICS):
+        picture = drawn(np.random.default_rng(seed), _RANGE_SIZE)
+        yield torch.from_numpy(picture.copy()).float() / 255
+
+
+def _coded(
+    tensors: dict[str, Array], images: list[Tensor]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """How often each class has each bin (K, CLASSES, BINS + 1), and mean PSNR (K,), at each anchor."""
+    transforms, model = EverydayTransforms(tensors), Quadtree(tensors)
+    counts, psnr = [], []
+    for k in range(len(tensors["log_gain"])):
+        gain = np.exp(tensors["log_gain"][k]) * np.float32(LATENT_UNIT)
+        found, total = np.zeros(tensors["class_prior"].shape[1:], np.int64), 0.0
+        for image in images:
+            x = image[:, :_SIZE, :_SIZE].permute(1, 2, 0).numpy()
+            side = model.side_information(transforms.analyze(x, gain), k * STEPS)
+            found += count_classes(side.symbols)
+            x_hat = transforms.synthesize(side.y_hat, exp2(tensors["log2_step"][k]), *x.shape)
+            error = np.square(x_hat.astype(np.float64) - x).mean()
+            total += 10 * math.log10(255**2 / max(error, 1e-3))
+        counts.append(found)
+        psnr.append(total / len(images))
+    return np.stack(counts), np.array(psnr)
+
+
+def _positions(psnr: NDArray[np.float64]) -> NDArray[np.int32]:
+    """Rate positions of evenly spaced qualities, such that PSNR (K,) rises evenly with quality."""
+    rates = np.arange(len(psnr))
+    rising = np.maximum.accumulate(psnr)
+    wanted = np.linspace(np.interp(_LEAST_RATE, rates, rising), rising[-1], _QUALITIES + 1)
+    positions = np.rint(np.interp(wanted, rising, rates) * STEPS).astype(np.int32)
+    return np.maximum.accumulate(positions)

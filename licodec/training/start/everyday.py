@@ -1,0 +1,56 @@
+"""Where the everyday codec's training starts: a Karhunen-Loève transform, a checkpoint, or weights."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from licodec.errors import UsageError
+from licodec.training.checkpoint import load_checkpoint
+from licodec.training.codecs.everyday import PATCH, Everyday, karhunen_loeve
+from licodec.training.config import Config
+from licodec.training.convert.quantize_everyday import dequantized
+from licodec.training.data import Images
+from licodec.weights.file import unpacked
+
+_CROPS = 96
+
+
+def initialize(net: Everyday, config: Config, images: Images) -> None:
+    """Set net's weights as config.train.init says.
+
+    Raises:
+        UsageError: the named file is missing or does not fit.
+    """
+    init = config.train.init
+    if init == "klt":
+        crops = images.crops(np.random.default_rng(config.train.seed), _CROPS, 32 * PATCH)
+        karhunen_loeve(net, crops.float().permute(0, 2, 3, 1).cpu() / 255)
+        return
+    state = (
+        _of_weights(init, net) if init.endswith(".safetensors") else load_checkpoint(init)["ema"]
+    )
+    try:
+        net.load_state_dict(state)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip()
+        raise UsageError(f"train.init {init}: does not fit the model ({first})") from error
+
+
+def _of_weights(path: str, net: Everyday) -> dict[str, Tensor]:
+    """The state of a weights file: its integer layers as floats again."""
+    try:
+        with safe_open(path, "np") as file:
+            tensors = unpacked({name: file.get_tensor(name) for name in file.keys()})
+            lambdas = json.loads((file.metadata() or {}).get("lambdas", "[]"))
+    except (OSError, SafetensorError, ValueError) as error:
+        raise UsageError(f"train.init {path}: {error}") from error
+    if tuple(lambdas) != net.lambdas:
+        raise UsageError(f"train.init {path}: its lambdas are not those of the model")
+    try:
+        return dequantized(net, tensors)
+    except (KeyError, RuntimeError) as error:
+        raise UsageError(f"train.init {path}: does not fit the model ({error})") from error
