@@ -1,0 +1,68 @@
+import numpy as np
+import pytest
+import torch
+from small_everyday import latents, network, tensors
+
+from licodec.entropy.tables import EXP2_UNIT, exp2
+from licodec.networks import everyday
+from licodec.networks.everyday import EverydayTransforms, HyperAnalysis
+
+rng = np.random.default_rng(0)
+STEP = exp2(tensors()["log2_step"][1])
+
+
+def test_analysis_is_the_network_that_was_trained():
+    x = rng.integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    with torch.no_grad():
+        wanted = network().g_a(torch.from_numpy(x)[None].float() / 255 - 0.5)[0].numpy()
+    found = EverydayTransforms(tensors()).features(x)[0].transpose(1, 2, 0)
+    assert np.abs(found - wanted).max() < 0.01 * np.abs(wanted).max()
+
+
+def test_hyper_analysis_is_the_network_that_was_trained():
+    y = latents(8, 12).transpose(1, 2, 0).astype(np.float32) / 16
+    with torch.no_grad():
+        wanted = network().h_a(torch.from_numpy(y.copy())[None])[0].numpy()
+    found = HyperAnalysis(tensors())(y)
+    assert np.abs(found - wanted).max() < 0.01 * np.abs(wanted).max()
+
+
+def test_synthesis_is_the_network_that_was_trained():
+    y = latents(4, 6, largest=20)
+    t = torch.tensor([1.0])
+    with torch.no_grad():
+        wanted = network().synthesize(torch.from_numpy(y / 16.0).float().permute(1, 2, 0)[None], t)
+    found = EverydayTransforms(tensors()).synthesize(y, STEP, 64, 96, 3)
+    error = found - (wanted[0].clamp(0, 1) * 255).numpy()
+    assert np.abs(error).max() < 4 and np.abs(error).mean() < 1
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (17, 200), (160, 176)])
+def test_tiles_do_not_show(height, width, monkeypatch):
+    h, w = -(-height // 16), -(-width // 16)
+    y = latents(h, w)
+    x = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    transforms = EverydayTransforms(tensors())
+    whole = transforms.synthesize(y, STEP, height, width, 3)
+    features = transforms.features(x)
+    for tile in (1, 3, 8):
+        monkeypatch.setattr(everyday, "_TILE", tile)
+        assert np.array_equal(transforms.synthesize(y, STEP, height, width, 3), whole)
+        assert np.allclose(transforms.features(x), features, atol=1e-4)
+
+
+def test_one_channel_is_the_mean_of_three():
+    transforms = EverydayTransforms(tensors())
+    y = latents(2, 3)
+    color = transforms.synthesize(y, STEP, 32, 48, 3).astype(int)
+    grey = transforms.synthesize(y, STEP, 32, 48, 1)
+    assert np.array_equal(grey[..., 0], (color.sum(2) + 1) // 3)
+
+
+def test_powers_of_two_are_close_and_exact_integers_times_powers():
+    logs = np.array([-(20 * EXP2_UNIT), -1, 0, 1, 777, EXP2_UNIT, 3 * EXP2_UNIT + 12345])
+    found = exp2(logs)
+    assert np.allclose(found, 2.0 ** (logs / EXP2_UNIT), rtol=1e-6)
+    mantissas = np.frexp(found)[0] * 2**31
+    assert np.array_equal(mantissas, np.rint(mantissas))
+    assert found[2] == 1 and found[5] == 2
