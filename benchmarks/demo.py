@@ -1,8 +1,7 @@
-"""`make demo`: encode and decode a real photograph, and say what came of it."""
+"""`make demo`: a real photograph through licodec, and through AVIF and JPEG at the same size."""
 
 from __future__ import annotations
 
-import math
 import time
 from pathlib import Path
 
@@ -11,13 +10,19 @@ from PIL import Image
 from skimage import data
 
 import licodec
+from licodec.bench.interface import Settings
+from licodec.bench.matching import match_size
+from licodec.bench.metrics import bpp, psnr_rgb
+from licodec.bench.pillow_peers import Avif, Jpeg
+
+FOLDER = Path("demo")
+SUFFIXES = {"jpeg": "jpg", "avif": "avif"}
 
 
 def main() -> None:
-    folder = Path("demo")
-    folder.mkdir(exist_ok=True)
+    FOLDER.mkdir(exist_ok=True)
     image = Image.fromarray(data.astronaut())
-    image.save(folder / "original.png")
+    image.save(FOLDER / "original.png")
     licodec.decode(licodec.encode(image.crop((0, 0, 64, 64))))  # load weights and warm up
 
     began = time.perf_counter()
@@ -26,17 +31,29 @@ def main() -> None:
     decoded = licodec.decode(encoded)
     end = time.perf_counter()
 
-    (folder / "astronaut.lic").write_bytes(encoded)
-    decoded.save(folder / "decoded.png")
-    error = np.asarray(image, float) - np.asarray(decoded, float)
-    psnr = 10 * math.log10(255**2 / (error**2).mean())
-    pixels = image.width * image.height
-    print(f"photograph  {image.width}x{image.height}, {pixels * 3:,} bytes of pixels")
+    (FOLDER / "astronaut.lic").write_bytes(encoded)
+    decoded.save(FOLDER / "decoded.png")
     print(
-        f"encoded     {len(encoded):,} bytes, {8 * len(encoded) / pixels:.3f} bpp, {middle - began:.2f} s"
+        f"photograph  {image.width}x{image.height}, {image.width * image.height * 3:,} bytes of pixels"
     )
-    print(f"decoded     PSNR {psnr:.2f} dB, {end - middle:.2f} s")
-    print(f"results in  {folder / 'astronaut.lic'}, {folder / 'decoded.png'}")
+    report("licodec", image, encoded, decoded)
+    print(f"            encoded in {middle - began:.2f} s, decoded in {end - middle:.2f} s")
+    print("At the same size:")
+    for codec in (Avif(Settings()), Jpeg(Settings())):
+        reason = codec.missing()
+        if reason:
+            print(f"{codec.name.upper():11} left out: {reason}")
+            continue
+        _, other = match_size(codec, image, len(encoded))
+        (FOLDER / f"astronaut.{SUFFIXES[codec.name]}").write_bytes(other)
+        report(codec.name.upper(), image, other, codec.decode(other))
+    print(f"All of them are in {FOLDER}/: look at original.png, decoded.png and the others.")
+
+
+def report(name: str, image: Image.Image, file: bytes, decoded: Image.Image) -> None:
+    psnr = psnr_rgb(np.asarray(image), np.asarray(decoded.convert("RGB")))
+    rate = bpp(len(file), image.width, image.height)
+    print(f"{name:11} {len(file):,} bytes, {rate:.3f} bpp, PSNR {psnr:.2f} dB")
 
 
 if __name__ == "__main__":

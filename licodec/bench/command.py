@@ -45,7 +45,8 @@ def _names(context: click.Context, option: click.Parameter, values: tuple[str, .
               help="Keep results here; a second run continues.")  # fmt: skip
 @click.option("--plot", metavar="FILE.svg|png", type=_FILE, help="Draw the curves.")
 @click.option("--html", "page", metavar="FILE.html", type=_FILE,
-              help="Write plots, tables and crops as one page.")  # fmt: skip
+              help="Write curves, tables and images side by side as one page; with -o, "
+              "what it takes is kept in FILE.images.")  # fmt: skip
 @click.option("--preset", type=click.Choice(["encoding-distributions"]),
               help="Run paper 1's experiment instead of --codecs.")  # fmt: skip
 @click.option("--static", metavar="FILE.safetensors", type=_FILE,
@@ -81,7 +82,7 @@ def bench(
 
     if preset and (page or codecs or qualities or checkpoint or anchor or per_image):
         raise click.UsageError("--preset goes with --static, -o, --plot, -j and --device alone")
-    if plot or page:
+    if plot:
         plots.require()
     for target in (output, plot, page):
         if target is not None and not target.absolute().parent.is_dir():
@@ -195,11 +196,12 @@ def _present(
 
         save_plot(plot, shown, title)
     if page is not None:
-        from licodec.bench.crops import matched_crops
+        from licodec.bench.comparison import compare_images
         from licodec.bench.html import save_page
 
-        crops = {} if outcome.interrupted else matched_crops(plan, outcome.curves)
-        save_page(page, f"licodec bench: {title}", shown, anchor, crops)
+        kept = output.with_suffix(".images") if output is not None else None
+        images = [] if outcome.interrupted else compare_images(plan, outcome.curves, kept)
+        save_page(page, f"licodec bench, {title}", shown, anchor, images)
 
 
 def _finish(plan: Plan, outcome: Outcome, unreadable: list[str], output: Path | None) -> None:

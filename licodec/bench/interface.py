@@ -38,6 +38,9 @@ class Codec(ABC):
     quality_step: float | None = 1
     """How finely the codec's quality may be set; None where there is nothing between qualities."""
 
+    media_type: str | None = None
+    """Of its files, where browsers show them."""
+
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
 

@@ -30,6 +30,15 @@ def bpp(size: int, width: int, height: int) -> float:
     return 8 * size / (width * height)
 
 
+def scores(x: Pixels, x_hat: Pixels) -> dict[str, float | None]:
+    """Every quality of one decoded image, (H, W, 3); None where it cannot be measured."""
+    return {
+        "psnr-rgb": psnr_rgb(x, x_hat),
+        "ms-ssim-rgb": ms_ssim_rgb(x, x_hat),
+        "ssimulacra2": ssimulacra2(x, x_hat),
+    }
+
+
 def psnr_rgb(x: Pixels, x_hat: Pixels) -> float:
     """Peak signal-to-noise ratio in dB over all samples of two (H, W, 3) images."""
     mse = float(np.mean((x.astype(np.float64) - x_hat) ** 2))

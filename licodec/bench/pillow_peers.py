@@ -41,6 +41,7 @@ class Jpeg(PillowCodec):
     name = "jpeg"
     description = "JPEG 4:2:0, progressive, optimized Huffman tables"
     format, feature = "JPEG", "jpg"
+    media_type = "image/jpeg"
     qualities = (5, 10, 20, 35, 55, 75, 90, 95)
 
     def options(self, quality: float) -> dict[str, Any]:
@@ -51,6 +52,7 @@ class WebP(PillowCodec):
     name = "webp"
     description = "WebP, lossy, method 6"
     format, feature = "WEBP", "webp"
+    media_type = "image/webp"
     qualities = (1, 10, 30, 50, 70, 85, 92, 96)
 
     def options(self, quality: float) -> dict[str, Any]:
@@ -73,6 +75,7 @@ class Avif(PillowCodec):
     name = "avif"
     description = "AVIF 4:4:4, speed 4"
     format, feature = "AVIF", "avif"
+    media_type = "image/avif"
     qualities = (15, 25, 35, 45, 55, 65, 75, 85)
 
     def options(self, quality: float) -> dict[str, Any]:

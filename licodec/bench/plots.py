@@ -30,12 +30,6 @@ def save_plot(path: Path, curves: Sequence[Curve], title: str) -> None:
     files.write(str(path), _render(curves, axes, title, path.suffix[1:].lower()), force=True)
 
 
-def svg(curves: Sequence[Curve], axis: str) -> str:
-    """One panel as SVG text, to stand inside a page."""
-    text = _render(curves, [axis], "", "svg").decode()
-    return text[text.index("<svg") :]
-
-
 def _render(curves: Sequence[Curve], axes: Sequence[str], title: str, form: str) -> bytes:
     """The same curves give the same bytes: no date, no random identifiers."""
     require()

@@ -46,8 +46,8 @@ class Curve:
     meta: dict[str, Any] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
 
-    def points(self, axis: str) -> tuple[list[float], list[float]]:
-        """bpp and quality of each point that has both; axis is one of AXES.
+    def values(self, axis: str) -> list[float | None]:
+        """The quality of each point, None where there is none; axis is one of AXES.
 
         MS-SSIM in dB is made from the mean MS-SSIM where the curve has it: curves from elsewhere
         disagree on what their dB are the mean of.
@@ -59,9 +59,13 @@ class Curve:
                 values = [None if v is None else ms_ssim_db(v) for v in linear]
             else:
                 values = values or self.results.get("ms-ssim-db-rgb", [])
+        return list(values)
+
+    def points(self, axis: str) -> tuple[list[float], list[float]]:
+        """bpp and quality of each point that has both; axis is one of AXES."""
         pairs = [
             (bpp, value)
-            for bpp, value in zip(self.results.get("bpp", []), values, strict=False)
+            for bpp, value in zip(self.results.get("bpp", []), self.values(axis), strict=False)
             if bpp is not None and value is not None
         ]
         return [p[0] for p in pairs], [p[1] for p in pairs]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -281,13 +282,26 @@ def test_curves_are_compared_without_any_image(tmp_path):
     assert ">one<" in (tmp_path / "rd.svg").read_text()
 
 
-def test_the_page_shows_every_codec_beside_the_original(folder, here):
-    pytest.importorskip("matplotlib")
-    result = run(folder, "--codecs", "jpeg,webp", "--html", folder / "r.html", "-o",
-                 folder / "r.json")  # fmt: skip
+def test_the_page_shows_every_codec_beside_the_original_and_keeps_what_it_took(folder, here):
+    arguments = [folder, "--codecs", "jpeg,webp", "-o", folder / "r.json", "--html"]
+    result = run(*arguments, folder / "r.html")
     assert result.exit_code == 0, result.output
     text = (folder / "r.html").read_text()
-    assert text.count("<figure>") == 2 * 3 and text.count("<svg") == 1
+    document = json.loads(re.search(r'id="data">(.*?)</script>', text, re.S)[1])
+    for comparison in document["comparisons"]:
+        assert [shown["codec"] for shown in comparison["shown"]] == ["original", "jpeg", "webp"]
+        sizes = [shown["bytes"] for shown in comparison["shown"][1:]]
+        assert max(sizes) < 1.5 * min(sizes)
+    assert len(document["comparisons"]) == 2
+    here.calls.clear()
+    assert run(*arguments, folder / "again.html").exit_code == 0
+    assert here.calls == []
+    again = (folder / "again.html").read_text()
+    assert again == text
+    for kept in (folder / "r.images").iterdir():
+        kept.write_bytes(b"junk")
+    assert run(*arguments, folder / "again.html").exit_code == 0
+    assert len(here.calls) == 6 and (folder / "again.html").read_text() == text
 
 
 @pytest.mark.parametrize(

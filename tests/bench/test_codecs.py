@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from licodec.bench import peers
-from licodec.bench.crops import match_rate
 from licodec.bench.interface import Codec, Settings
+from licodec.bench.matching import match_size
 from licodec.bench.metrics import psnr_rgb
 from licodec.errors import LicodecError, UsageError
 
@@ -93,13 +93,28 @@ def test_a_codec_that_cannot_run_says_why():
 
 
 @pytest.mark.parametrize(("target", "nearest"), [(1234, 12), (0, 1), (9999, 50), (1251, 13)])
-def test_matching_a_rate_finds_the_nearest_quality(target, nearest, image):
+@pytest.mark.parametrize("known", [{}, {7.0: 700, 20.0: 2000}, {7.0: 9000, 20.0: 2}])
+def test_matching_a_size_finds_the_nearest_quality(target, nearest, known, image):
     codec = Broken(Settings())
     codec.qualities = (1.0, 7.0, 50.0)
-    quality, data = match_rate(codec, image, target)
+    quality, data = match_size(codec, image, target, known)
     assert quality == nearest and len(data) == 100 * nearest
     codec.quality_step = None
-    assert match_rate(codec, image, target)[0] in codec.qualities
+    assert match_size(codec, image, target)[0] in codec.qualities
+
+
+def test_sizes_that_are_known_save_trials(image):
+    trials = []
+
+    class Counted(Broken):
+        def encode(self, image, quality):
+            trials.append(quality)
+            return super().encode(image, quality)
+
+    codec = Counted(Settings())
+    codec.qualities = (1.0, 100.0)
+    assert match_size(codec, image, 5000, {48.0: 4800, 52.0: 5200})[0] == 50
+    assert all(48 <= quality <= 52 for quality in trials) and len(trials) <= 4
 
 
 @pytest.fixture(scope="module")

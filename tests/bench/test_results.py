@@ -1,4 +1,4 @@
-"""Curves as data: averages, the JSON that other tools read, tables, plots and the page."""
+"""Curves as data: averages, the JSON that other tools read, tables and plots."""
 
 from __future__ import annotations
 
@@ -142,14 +142,3 @@ def test_plots_are_the_same_bytes_each_time(tmp_path):
         assert image.width > 1000
     with pytest.raises(LicodecError, match="choose .svg"):
         save_plot(tmp_path / "d.xyz", curves, "title")
-
-
-def test_the_page_needs_no_other_file_and_escapes_names():
-    pytest.importorskip("matplotlib")
-    from licodec.bench.html import Crop, page
-
-    crop = Crop("original", Image.new("RGB", (8, 8), "red"))
-    text = page("t", [curve("<b>"), curve("two")], curve("two"), {"a&b.png": [crop]})
-    assert "&lt;b&gt;" in text and "<b>" not in text and "a&amp;b.png" in text
-    links = re.findall(r'(?:src|href)="([^"#][^"]{0,30})', text)
-    assert links and all(link.startswith("data:image/webp;base64,") for link in links)

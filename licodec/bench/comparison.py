@@ -1,0 +1,182 @@
+"""A few images by every codec at the same size, as a browser shows them.
+
+Making these takes most of a page's time, so they are kept in a folder: one file each, a line of JSON
+and the bytes that the browser is given.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from licodec.bench import measure, metrics
+from licodec.bench.datasets import Picture, load
+from licodec.bench.evaluate import Plan
+from licodec.bench.interface import Settings
+from licodec.bench.matching import match_size
+from licodec.bench.results import Curve
+from licodec.io import files
+
+VIEW = (1024, 768)
+"""The most pixels of an image that are shown, from its middle."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of one codec's file; of the original, its codec's name alone."""
+
+    codec: str
+    media_type: str
+    quality: float | None = None
+    bytes: int | None = None
+    bpp: float | None = None
+    scores: dict[str, float | None] | None = None
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A file, and what the browser is given for it: the file itself where it can show that, else a
+    lossless WebP of its pixels."""
+
+    facts: Facts
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One image: the original first, and each codec's file of about the same size."""
+
+    image: str
+    shown: list[Shown]
+
+
+def compare_images(
+    plan: Plan, curves: Sequence[Curve], kept: Path | None, images: int = 3
+) -> list[Comparison]:
+    """A few images, spread over the data set, by every codec of the plan that has rows.
+
+    Args:
+        kept: folder of what earlier calls made; it is made where it is not there. None keeps nothing.
+    """
+    measured = [curve for curve in curves if curve.rows and curve.name in plan.qualities]
+    step = max(1, len(plan.images) // images)
+    chosen = [i for i in plan.images[::step][:images] if measured and _sizes(measured[0], i)]
+    with measure.workers(plan.jobs, plan.settings) as pool:
+        waiting = []
+        for image in chosen:
+            tasks = _tasks(plan, image, measured)
+            parts = [(task, (kept and _read(kept / task.file)) or pool.submit(task.make, *task.work))
+                     for task in tasks]  # fmt: skip
+            waiting.append((image.name, parts))
+        return [Comparison(name, _collect(parts, kept)) for name, parts in waiting]
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What a worker makes, and all that it depends on as the key by which it is kept."""
+
+    key: list[Any]
+    make: Callable[..., Shown]
+    work: tuple[Any, ...]
+
+    @property
+    def file(self) -> str:
+        return hashlib.sha256(json.dumps(self.key).encode()).hexdigest()[:32]
+
+
+def _collect(
+    parts: Sequence[tuple[_Task, Shown | Future[Shown]]], kept: Path | None
+) -> list[Shown]:
+    """What was read, and what workers make, which is kept."""
+    out = []
+    for task, part in parts:
+        if isinstance(part, Future):
+            if part.exception() is not None:
+                continue  # a codec that fails on an image was named when it was measured
+            shown = part.result()
+            if kept is not None:
+                _keep(kept / task.file, shown)
+        else:
+            shown = part
+        out.append(shown)
+    return out
+
+
+def _sizes(curve: Curve, image: Picture) -> dict[float, int]:
+    """Bytes of an image's files by quality."""
+    return {r["quality"]: int(r["bytes"]) for r in curve.rows if r["sha256"] == image.sha256}
+
+
+def _tasks(plan: Plan, image: Picture, curves: list[Curve]) -> list[_Task]:
+    """The original, and every codec at the first one's size a third of the way from its smallest."""
+    sizes = sorted(_sizes(curves[0], image).values())
+    target = sizes[len(sizes) // 3]
+    tasks = [_Task(["original", image.sha256], _original, (image,))]
+    for curve in curves:
+        key = [curve.name, curve.meta.get("codec.version"), image.sha256, target]
+        work = (curve.name, plan.settings, image, target, _sizes(curve, image))
+        tasks.append(_Task(key, _decoded, work))
+    return tasks
+
+
+def _read(path: Path) -> Shown | None:
+    """What an earlier call kept; None where it did not."""
+    try:
+        head, _, data = path.read_bytes().partition(b"\n")
+        return Shown(Facts(**json.loads(head)), data)
+    except (OSError, ValueError, TypeError):  # not there, or not one of ours
+        return None
+
+
+def _keep(path: Path, shown: Shown) -> None:
+    path.parent.mkdir(exist_ok=True)
+    head = json.dumps(asdict(shown.facts)).encode()
+    files.write(str(path), head + b"\n" + shown.data, force=True)
+
+
+def _original(image: Picture) -> Shown:
+    return Shown(Facts("original", "image/webp"), _lossless(load(image.path)))
+
+
+def _decoded(
+    name: str, settings: Settings, image: Picture, target: int, known: dict[float, int]
+) -> Shown:
+    codec, original = measure.codec_of(name, settings), load(image.path)
+    quality, data = match_size(codec, original, target, known)
+    decoded = codec.decode(data).convert("RGB")
+    whole = _view(original) is original and codec.media_type is not None
+    facts = Facts(
+        name,
+        (codec.media_type or "") if whole else "image/webp",
+        quality,
+        len(data),
+        metrics.bpp(len(data), image.width, image.height),
+        metrics.scores(np.asarray(original), np.asarray(decoded)),
+    )
+    return Shown(facts, data if whole else _lossless(decoded))
+
+
+def _lossless(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    _view(image).save(file, "WEBP", lossless=True)
+    return file.getvalue()
+
+
+def _view(image: Image.Image) -> Image.Image:
+    """The middle of an image that is larger than VIEW; else the image itself."""
+    width, height = VIEW
+    if image.width < image.height:
+        width, height = height, width
+    if image.width <= width and image.height <= height:
+        return image
+    left, top = max(0, (image.width - width) // 2), max(0, (image.height - height) // 2)
+    return image.crop((left, top, min(left + width, image.width), min(top + height, image.height)))
