@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, TypeVar
 
+from licodec import signals
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -27,6 +29,9 @@ PATIENCE = 2.0
 
 _LEAST_SECONDS = 1.0
 """Of a stage, before the time that is left of it is estimated."""
+
+_LONGEST_WAIT = 0.2
+"""Seconds, for a thread that draws: none draws for so long but before a terminal that takes nothing."""
 
 _UNSAFE = re.compile("[\0-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """What a terminal would obey rather than show: control characters, line separators, changes of the
@@ -116,18 +121,27 @@ class Bar:
         self._timer = threading.Timer(PATIENCE, self._show)
         self._timer.daemon = True
         self._wanted = sys.stderr.isatty() and not quiet
+        self._tidied = contextlib.ExitStack()
 
     def __enter__(self) -> Bar:
         if self._wanted:
+            self._tidied.enter_context(signals.tidied(self._close))
             self._timer.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._timer.cancel()
-        with self._lock:
-            self._wanted = False
-            if self._progress:
-                self._progress.stop()
+        self._close()
+        self._tidied.close()
+
+    def _close(self) -> None:
+        if self._lock.acquire(timeout=_LONGEST_WAIT):
+            try:
+                self._wanted = False
+                if self._progress:
+                    self._progress.stop()
+            finally:
+                self._lock.release()
 
     def update(self, description: str, share: float) -> None:
         """What is being done, and the share of it that is, 0 … 1; from any thread."""

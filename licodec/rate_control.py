@@ -37,9 +37,10 @@ class Target:
     psnr: float | None = None
 
     def __post_init__(self) -> None:
-        (value,) = (v for v in (self.size, self.bpp, self.psnr) if v is not None)
+        targets = {"size": self.size, "bpp": self.bpp, "PSNR": self.psnr}
+        ((name, value),) = ((name, v) for name, v in targets.items() if v is not None)
         if not 0 < value <= _MOST:
-            raise UsageError(f"a target of {value} makes no sense")
+            raise UsageError(f"a target {name} is a number above 0, not {value:g}")
 
     def bytes(self, pixels: int) -> float | None:
         """The size in bytes, for an image of so many pixels; None where the target is a PSNR."""

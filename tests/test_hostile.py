@@ -7,6 +7,7 @@ import signal
 import struct
 import subprocess
 import sys
+import time
 import tracemalloc
 from pathlib import Path
 
@@ -397,7 +398,10 @@ def test_a_file_that_comes_up_meanwhile_is_not_overwritten(tmp_path, photo, monk
     target.unlink()
     monkeypatch.setattr(codec, "encode_picture", meanwhile)
     result = run("encode", tmp_path / "x.png")
-    assert result.exit_code == 1 and "x.lic exists; -f overwrites it" in result.stderr
+    assert (
+        result.exit_code == 1
+        and "x.lic exists; -o names another output, -f overwrites it" in result.stderr
+    )
     assert target.read_bytes() == b"precious"
     assert run("encode", tmp_path / "x.png", "-f").exit_code == 0
     assert target.read_bytes() != b"precious"
@@ -426,7 +430,7 @@ def test_a_signal_during_an_import_is_quiet(tmp_path, photo, module, number):
     assert process.stdout.readline() == b"now\n"
     process.send_signal(number)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 128 + number
+    assert process.returncode == -number
     assert said == (b"licodec: interrupted\n" if number == signal.SIGINT else b"")
 
 
@@ -536,3 +540,106 @@ def test_links_are_written_through(tmp_path):
 def test_weights_that_have_no_end_are_refused():
     with pytest.raises(ModelMissingError):
         weights_file.Weights(Path("/dev/zero"))
+
+
+# Ends
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs signals")
+@pytest.mark.parametrize("numbers", [(2,), (15,), (2, 2), (15, 2)])
+@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.slow
+def test_a_signal_is_what_the_process_dies_of(tmp_path, numbers, jobs):
+    """At once, too: between this search's steps there are seconds."""
+    for name in ("a.png", "b.png"):
+        noise(1500, 1000, "RGB").save(tmp_path / name, compress_level=1)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "licodec", "encode", "-r", str(tmp_path), "-m", "hyperprior", "-e", "20",
+         "-j", str(jobs)],
+        stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    time.sleep(6)
+    assert process.poll() is None
+    for number in numbers:
+        process.send_signal(number)
+        time.sleep(0.03)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == -numbers[0]
+    assert said == (b"licodec: interrupted\n" if numbers[0] == 2 else b"")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png", "b.png"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs signals")
+def test_a_file_being_written_is_removed_by_a_signal(tmp_path):
+    """Here the disk takes for ever."""
+    code = (
+        "import os, sys, time\n"
+        "sys.argv[0] = 'licodec'\n"
+        "import licodec\n"
+        "from licodec.io import files\n"
+        "def wait(number):\n print('now', flush=True)\n time.sleep(60)\n"
+        "os.fsync = wait\n"
+        "files.write(sys.argv[1], b'data', True)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "x.lic")], stdout=subprocess.PIPE
+    )
+    assert process.stdout.readline() == b"now\n"
+    assert len(list(tmp_path.iterdir())) == 1
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGTERM
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs signals")
+def test_a_signal_that_the_parent_ignores_is_ignored(tmp_path, photo):
+    """As of `licodec … &` in a script."""
+    photo.save(tmp_path / "x.png")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "licodec", "encode", str(tmp_path / "x.png")],
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(120) == 0 and (tmp_path / "x.lic").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a shell's signals")
+def test_a_shell_loop_ends_with_ctrl_c(tmp_path):
+    for i in range(3):
+        noise(3000, 2000, "RGB").save(tmp_path / f"{i}.png", compress_level=1)
+    loop = (
+        f"for f in {tmp_path}/*.png; do '{sys.executable}' -m licodec encode $f; done; echo after"
+    )
+    process = subprocess.Popen(
+        ["bash", "-c", loop], stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
+    time.sleep(3)
+    os.killpg(process.pid, signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert b"after" not in said
+
+
+# Files that are written anew
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs modes")
+def test_a_file_written_anew_keeps_its_mode(tmp_path, lic):
+    target = tmp_path / "x.png"
+    target.write_bytes(b"old")
+    target.chmod(0o600)
+    assert run("decode", lic, "-o", target, "-f").exit_code == 0
+    assert target.stat().st_mode & 0o777 == 0o600 and target.read_bytes() != b"old"
+
+
+def test_data_are_on_the_disk_before_the_name_is(tmp_path, lic, monkeypatch):
+    done = []
+    for name in ("fsync", "replace"):
+        original = getattr(os, name)
+        monkeypatch.setattr(
+            os, name, lambda *a, name=name, original=original: (done.append(name), original(*a))
+        )
+    assert run("decode", lic, "-o", tmp_path / "x.png", "-f").exit_code == 0
+    assert done == ["fsync", "replace"]

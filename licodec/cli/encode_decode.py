@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Callable
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from licodec import rate_control
-from licodec.cli import batch
+from licodec.cli import batch, plan
 from licodec.container import MAX_PIXELS
+from licodec.errors import UsageError
 from licodec.io import files
 from licodec.options import MAX_EFFORT, DecodeOptions, EncodeOptions
 from licodec.progress import say
@@ -28,16 +30,21 @@ Options = TypeVar("Options", bound=DecodeOptions)
 def shared(command: Callable[..., Any]) -> Callable[..., Any]:
     """Options that encode and decode have in common."""
     for option in (
-        click.argument("inputs", nargs=-1, required=True, metavar="IN..."),
+        click.argument("inputs", nargs=-1, metavar="IN..."),
         click.option(
             "-o", "--output", metavar="OUT",
-            help="Output file; - is standard output.  [default: beside IN]",
+            help="Output file; - is standard output, and a name that ends in / a folder.  "
+            "[default: beside IN]",
         ),
         click.option(
             "--output-dir", metavar="DIR",
             help="Write outputs there; it is made if needed, and -r mirrors the folders in it.",
         ),
         click.option("-r", "--recursive", is_flag=True, help="Go into folders."),
+        click.option(
+            "--filelist", metavar="FILE",
+            help="Take more inputs from FILE, one a line; - is standard input.",
+        ),
         click.option(
             "-j", "--jobs", type=click.IntRange(1), default=1, show_default=True, metavar="N",
             help="Files at once; memory grows with it.",
@@ -63,6 +70,14 @@ def shared(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--weights", metavar="FILE", help="Weights that are not installed."),
         click.option("--quiet", is_flag=True, help="Print errors only."),
+        click.option(
+            "-v", "--verbose", is_flag=True,
+            help="Print every file's notes, and which files are skipped.",
+        ),
+        click.option(
+            "--json", "as_json", is_flag=True,
+            help="Print the result as one JSON object, or a list for several files.",
+        ),
     ):  # fmt: skip
         command = option(command)
     return command
@@ -96,13 +111,16 @@ def shared(command: Callable[..., Any]) -> Callable[..., Any]:
     help="Rounds of search for better latents: smaller files, slower encoding."
     f"  [default: {catalogue.DEFAULT_EFFORT} with hyperprior and scale-hyperprior, else 0]",
 )  # fmt: skip
-def encode(inputs: tuple[str, ...], target_size: str | None, **given: Any) -> None:
+@click.option(
+    "--psnr", "with_psnr", is_flag=True, help="Decode what is written, and tell its PSNR."
+)
+def encode(inputs: tuple[str, ...], target_size: str | None, with_psnr: bool, **given: Any) -> None:
     """Encode images to .lic files; - is standard input or output."""
     size = None if target_size is None else rate_control.parse_size(target_size)
     options = _taken(EncodeOptions, {**given, "target_size": size})
     name = catalogue.choose(options).name
 
-    def work(job: batch.Job) -> batch.Result:
+    def work(job: plan.Job) -> batch.Result:
         from licodec import info
         from licodec.codec import encode_picture
 
@@ -111,17 +129,40 @@ def encode(inputs: tuple[str, ...], target_size: str | None, **given: Any) -> No
         data = encode_picture(picture, options)
         seconds = time.perf_counter() - began
         height, width = picture.color.shape[:2]
-        made = info(data, options.max_pixels)
+        row = {**info(data, options.max_pixels), "seconds": round(seconds, 3)}
+        psnr = ""
+        if with_psnr:
+            decibels = _psnr(picture, data, options)
+            row["psnr"] = (
+                round(decibels, 3) if decibels < math.inf else None
+            )  # JSON has no infinity
+            psnr = f"{decibels:.2f} dB, "
         line = (
-            f"{len(data):,} bytes, {8 * len(data) / (height * width):.3f} bpp, {name} "
-            f"q {made['quality']:g}, {width}x{height}, {seconds:.2f} s"
+            f"{len(data):,} bytes, {8 * len(data) / (height * width):.3f} bpp, {psnr}{name} "
+            f"q {row['quality']:g}, {width}x{height}, {seconds:.2f} s"
         )
         notes = [*picture.notes]
         if isinstance(options.rate, rate_control.Target):
-            notes += options.rate.notes(made["quality"], len(data), height * width)
-        return batch.Result(data, line, notes)
+            notes += options.rate.notes(row["quality"], len(data), height * width)
+        return batch.Result(data, line, row, notes)
 
-    _run("encode", inputs, ".lic", files.has_image_suffix, work, given)
+    outputs = _outputs(given, ".lic", lambda path: path.suffix.lower() == ".lic")
+    if given["output"] and files.has_image_suffix(Path(given["output"])):
+        raise UsageError(f"encode writes .lic files, and {given['output']} is named like an image")
+    found = plan.find(
+        inputs, given["recursive"], files.has_image_suffix, "image", _listed(given["filelist"])
+    )
+    _run("encode", plan.pair(found, outputs), files.refuse_coded, work, given)
+
+
+def _psnr(picture: Picture, data: bytes, options: EncodeOptions) -> float:
+    """Of a file against the picture that it was made of, in dB."""
+    from licodec.codec import codec_of, psnr_db
+    from licodec.container import unpack
+
+    container = unpack(data, options.max_pixels)
+    decoded = codec_of(container, options).decode(container)
+    return psnr_db(picture, decoded.color)
 
 
 def _picture(source: str, options: EncodeOptions) -> Picture:
@@ -132,31 +173,65 @@ def _picture(source: str, options: EncodeOptions) -> Picture:
         return from_pillow(image, options.strip)
 
 
+def _format(context: click.Context, option: click.Parameter, name: str | None) -> str | None:
+    """A format's name, in any of its spellings."""
+    if name is None:
+        return None
+    from licodec.io import output as outputs
+
+    outputs.output_format(name)
+    return name.lower().lstrip(".")
+
+
 @click.command()
 @shared
 @click.option(
-    "--format", "format_", type=click.Choice(["png", "jpeg", "webp", "ppm", "tiff"]),
+    "--format", "format_", metavar="png|jpeg|webp|ppm|tiff", callback=_format,
     help="Of the output; by default its name decides, else png.",
 )  # fmt: skip
-def decode(inputs: tuple[str, ...], format_: str | None, **given: Any) -> None:
+@click.option(
+    "--format-quality", type=click.IntRange(1, 100), metavar="N",
+    help="Quality of a JPEG or WebP output, 1 … 100.  [default: 95, and lossless WebP]",
+)  # fmt: skip
+def decode(
+    inputs: tuple[str, ...], format_: str | None, format_quality: int | None, **given: Any
+) -> None:
     """Decode .lic files to images; - is standard input or output."""
-    options = _taken(DecodeOptions, given)
+    from licodec.io import output as made
 
-    def work(job: batch.Job) -> batch.Result:
+    options = _taken(DecodeOptions, given)
+    if options.weights_path:
+        catalogue.models(options.weights_path)  # weights that are missing are told before all else
+    output = given["output"]
+    if format_ and output and made.contradicts(Path(output).suffix, format_):
+        raise UsageError(f"--format {format_} and the name {output} contradict each other")
+    made.check_quality(format_ or Path(output or "").suffix, format_quality)
+
+    def work(job: plan.Job) -> batch.Result:
         from licodec.codec import decode_file
-        from licodec.io import output as outputs
 
         name = format_ or Path(job.target).suffix
-        outputs.output_format(name)  # an unknown one is refused before the work
+        made.output_format(name)  # an unknown one is refused before the work
         data = files.read(job.source, options.max_pixels)
         began = time.perf_counter()
         image = decode_file(data, options)
         seconds = time.perf_counter() - began
-        content, notes = outputs.to_file(image, name)
+        content, notes = made.to_file(image, name, format_quality)
         line = f"{image.width}x{image.height} {image.mode}, {seconds:.2f} s"
-        return batch.Result(content, line, notes)
+        row = {
+            "bytes": len(content), "width": image.width, "height": image.height, "mode": image.mode,
+            "format": made.output_format(name), "seconds": round(seconds, 3),
+        }  # fmt: skip
+        return batch.Result(content, line, row, notes)
 
-    _run("decode", inputs, "." + (format_ or "png"), files.is_lic, work, given)
+    def is_made(path: Path) -> bool:
+        return files.has_image_suffix(path) and not (path.is_file() and files.is_lic(path))
+
+    outputs = _outputs(given, "." + (format_ or "png"), is_made, spares=True)
+    found = plan.find(
+        inputs, given["recursive"], files.is_lic, ".lic file", _listed(given["filelist"])
+    )
+    _run("decode", plan.pair(found, outputs), files.refuse_foreign, work, given)
 
 
 def _taken(kind: type[Options], given: dict[str, Any]) -> Options:
@@ -164,26 +239,39 @@ def _taken(kind: type[Options], given: dict[str, Any]) -> Options:
     return kind(**{field.name: given[field.name] for field in fields(kind)})
 
 
+def _outputs(
+    given: dict[str, Any], suffix: str, is_made: Callable[[Path], bool], spares: bool = False
+) -> plan.Outputs:
+    return plan.Outputs(
+        suffix, is_made, given["output"], given["output_dir"], given["force"], spares
+    )
+
+
+def _listed(name: str | None) -> list[str]:
+    return [] if name is None else plan.read_list(name)
+
+
 def _run(
-    verb: str, inputs: tuple[str, ...], suffix: str, takes: Callable[[Path], bool],
-    work: batch.Work, given: dict[str, Any],
-) -> None:  # fmt: skip
-    """Plan the batch and do its work.
+    verb: str,
+    todo: plan.Plan,
+    check: Callable[[str], None],
+    work: batch.Work,
+    given: dict[str, Any],
+) -> None:
+    """Do the work of a plan.
 
     Args:
-        verb, inputs, suffix, takes: as `batch.plan` has them.
+        verb, check, work: as `batch.Batch` has them.
         given: the options that `shared` declares.
     """
     quiet, jobs = given["quiet"], given["jobs"]
-    plan = batch.plan(
-        verb, inputs, suffix, given["output"], given["output_dir"], given["recursive"], takes
-    )
     if quiet:
         warnings.simplefilter("ignore")
-    for note in [] if quiet else plan.notes:
+    for note in [] if quiet else todo.notes:
         say(f"licodec: note: {note}")
     if jobs > 1:
         import torch
 
         torch.set_num_threads(max(1, torch.get_num_threads() // jobs))
-    batch.Batch(verb, plan, work, given["force"], not quiet).run(jobs)
+    telling = batch.Telling(not quiet, given["verbose"], given["as_json"])
+    batch.Batch(verb, todo, check, work, telling).run(jobs)

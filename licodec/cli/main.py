@@ -15,11 +15,13 @@ from typing import Any
 import click
 
 import licodec
+from licodec import signals
 from licodec.cli import batch
+from licodec.cli import plan as plans
 from licodec.container import MAX_PIXELS
 from licodec.errors import FileAccessError, LicodecError, family
 from licodec.io import files
-from licodec.progress import Bar, say, watching
+from licodec.progress import Bar, plain, say, watching
 
 _ELSEWHERE = {
     "encode": "licodec.cli.encode_decode:encode",
@@ -30,6 +32,9 @@ _ELSEWHERE = {
     "import": "licodec.training.command:import_",
 }
 """Commands of other files, loaded when asked for."""
+
+_GENTLE = {"bench", "train", "export", "import"}
+"""Commands with more to put away than a temporary file, when a signal ends them."""
 
 
 class Commands(click.Group):
@@ -46,6 +51,12 @@ class Commands(click.Group):
             command: click.Command = getattr(importlib.import_module(module), attribute)
             return command
         return super().get_command(ctx, name)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        found = super().resolve_command(ctx, args)
+        if found[0] in _GENTLE:
+            signals.gently()
+        return found
 
     def main(
         self, args: Sequence[str] | None = None, prog_name: str | None = None,
@@ -76,7 +87,7 @@ class Commands(click.Group):
         try:
             with warnings.catch_warnings():  # Pillow's, of odd metadata above all
                 warnings.simplefilter("always", UserWarning)
-                warnings.showwarning = lambda message, *_: complain(f"note: {message}")
+                warnings.showwarning = _warned()
                 super().invoke(ctx)
         except KeyboardInterrupt:
             complain("interrupted")
@@ -85,6 +96,18 @@ class Commands(click.Group):
             raise
         except Exception as error:
             ctx.exit(_report(error))
+
+
+def _warned() -> Callable[..., None]:
+    """A hook for warnings: one for each file of a batch, and elsewhere one for each cause."""
+    seen = set()
+
+    def show(message: Warning, category: object, filename: str, line: int, *_: object) -> None:
+        if not batch.take_warning(str(message)) and (filename, line) not in seen:
+            seen.add((filename, line))
+            complain(f"note: {message}")
+
+    return show
 
 
 def _report(error: Exception) -> int:
@@ -129,8 +152,8 @@ def info(inputs: tuple[str, ...], as_json: bool, recursive: bool) -> None:
             f"({streams})"
         )
 
-    plan = _plan("info", inputs, recursive)
-    _inspect(plan, as_json, 2**62, lambda data: licodec.info(data, 2**62), line)
+    found = plans.find(inputs, recursive, files.is_lic, ".lic file")
+    _inspect(found, as_json, 2**62, lambda data: licodec.info(data, 2**62), line)
 
 
 @main.command()
@@ -156,36 +179,33 @@ def verify(
             row["latents_crc32"] = verify_latents(data, max_pixels, weights)
         return {"ok": True, "deep": deep, "latents_crc32": row["latents_crc32"]}
 
-    plan = _plan("verify", inputs, recursive)
-    _inspect(plan, as_json, max_pixels, check, lambda row: f"{row['file']}: ok")
-
-
-def _plan(verb: str, inputs: tuple[str, ...], recursive: bool) -> batch.Plan:
-    return batch.plan(verb, inputs, ".lic", None, None, recursive, files.is_lic)
+    found = plans.find(inputs, recursive, files.is_lic, ".lic file")
+    _inspect(found, as_json, max_pixels, check, lambda row: f"{row['file']}: ok")
 
 
 def _inspect(
-    plan: batch.Plan, as_json: bool, max_pixels: int,
+    found: plans.Found, as_json: bool, max_pixels: int,
     look: Callable[[bytes], dict[str, Any]], line: Callable[[dict[str, Any]], str],
 ) -> None:  # fmt: skip
     """Print a row for every input; the exit code is the worst failure's."""
     rows, worst = [], 0
-    for note in plan.notes:
+    for note in found.notes:
         say(f"licodec: note: {note}")
-    for job in plan.jobs:
-        source = job.source
+    for source in found.sources:
+        name = plain(source.path)
         try:
-            if job.problem:
-                raise job.problem
-            with Bar(source) as bar, watching(bar.update):
-                row = {"file": source, **look(files.read(source, max_pixels))}
-        except LicodecError as error:
-            complain(f"{source}: {error}")
-            worst = max(worst, error.exit_code)
-            row = {"file": source, "ok": False, "error": str(error)}
+            if source.problem:
+                raise source.problem
+            with Bar(name) as bar, watching(bar.update):
+                row = {"file": source.path, **look(files.read(source.path, max_pixels))}
+        except Exception as error:
+            failure = family(error)
+            complain(f"{name}: {failure}")
+            worst = max(worst, failure.exit_code)
+            row = {"file": source.path, "ok": False, "error": str(failure)}
         else:
             if not as_json:
-                click.echo(line(row))
+                click.echo(plain(line({**row, "file": name})))
         rows.append(row)
     if as_json:
         click.echo(json.dumps(rows[0] if len(rows) == 1 else rows))

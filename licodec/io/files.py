@@ -7,20 +7,23 @@ import os
 import secrets
 import stat
 import sys
+import threading
 import warnings
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import IO
 
-from PIL import Image, PngImagePlugin, UnidentifiedImageError, _imaging
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
+from licodec import signals
 from licodec.container import (
     HEADER_BYTES,
     MAX_BYTES_PER_PIXEL,
     MAX_METADATA,
     MAX_OVERHEAD,
+    MAX_PIXELS,
     SIGNATURE,
     is_intact,
     most_bytes,
@@ -35,6 +38,8 @@ from licodec.errors import (
     UnsupportedImageError,
     UsageError,
 )
+from licodec.io import libtiff
+from licodec.io.exif import refuse_bombs
 
 STANDARD = "-"
 
@@ -78,31 +83,70 @@ def read(path: str, max_pixels: int) -> bytes:
             raise FileAccessError(error.strerror or str(error)) from error
 
 
-def open_image(path: str, max_pixels: int) -> Image.Image:
-    """An image file, its pixels not yet decoded.
+def read_all(path: str) -> bytes:
+    """All bytes of a file, or of standard input for `-`, up to MOST_BYTES.
 
     Raises:
         FileAccessError: it cannot be read.
-        UnsupportedImageError: no image of FORMATS.
+        TooLargeError: it is longer.
+    """
+    with _opened(path) as file:
+        try:
+            return _rest(file, b"", MOST_BYTES).getvalue()
+        except OSError as error:
+            raise FileAccessError(error.strerror or str(error)) from error
+
+
+def open_image(path: str, max_pixels: int, formats: tuple[str, ...] = FORMATS) -> Image.Image:
+    """An image file, or standard input for `-`, its pixels not yet decoded.
+
+    Args:
+        formats: Pillow's names of those that are recognized.
+
+    Raises:
+        FileAccessError: it cannot be read.
+        UnsupportedImageError: no image of these formats.
         TooLargeError: too many pixels.
     """
+    if path == STANDARD or _is_pipe(path):
+        with _opened(path) as file, _one_family(path, max_pixels):
+            return _open(_pipe(file, max_pixels), max_pixels, formats)
+    with _one_family(path, max_pixels):
+        return _open(path, max_pixels, formats)
+
+
+def image_of(
+    data: bytes, max_pixels: int = MAX_PIXELS, formats: tuple[str, ...] = FORMATS
+) -> Image.Image:
+    """The same for the bytes of a file."""
+    with _one_family(None, max_pixels):
+        return _open(BytesIO(data), max_pixels, formats)
+
+
+def _open(file: str | BytesIO, max_pixels: int, formats: tuple[str, ...]) -> Image.Image:
+    """The only place that lets Pillow look at a file."""
     # Pillow refuses twice as many: an ICO file may hold a larger image than it declares, and is decoded
     # as it is opened. What else there is to hold against the limit is done below.
     Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     PngImagePlugin.MAX_TEXT_CHUNK = MAX_METADATA  # of profiles, too; Pillow's own is 1 MiB
+    with open(file, "rb") if isinstance(file, str) else nullcontext(file) as head:
+        refuse_bombs(head)
+        head.seek(0)
+    image = Image.open(file, formats=formats)
+    refuse_large(image.width, image.height, max_pixels)
+    if image.format == "TIFF":
+        libtiff.silence()
+    return image
+
+
+@contextlib.contextmanager
+def _one_family(path: str | None, max_pixels: int) -> Iterator[None]:
+    """Whatever Pillow raises of a file as one of licodec's own errors."""
     try:
-        if path == STANDARD or _is_pipe(path):
-            with _opened(path) as file:
-                image = Image.open(_pipe(file, max_pixels), formats=FORMATS)
-        else:
-            image = Image.open(path, formats=FORMATS)
-        refuse_large(image.width, image.height, max_pixels)
-        if image.format == "TIFF":
-            _silence_libtiff()
-        return image
+        yield
     except UnidentifiedImageError as error:
-        if path != STANDARD and is_lic(Path(path)):
+        if path not in (None, STANDARD) and is_lic(Path(path)):
             raise UnsupportedImageError("is a .lic file already") from error
         raise UnsupportedImageError("not an image that can be read") from error
     except Image.DecompressionBombError as error:
@@ -113,19 +157,6 @@ def open_image(path: str, max_pixels: int) -> Image.Image:
         raise FileAccessError(error.strerror or str(error)) from error
     except Exception as error:  # foreign decoders raise anything at all
         raise UnsupportedImageError(f"not an image that can be read ({error})") from error
-
-
-@cache
-def _silence_libtiff() -> None:
-    """Lines of libtiff's own stand in the way of the one that Pillow's error makes."""
-    import ctypes
-
-    with contextlib.suppress(OSError, AttributeError):  # where it is not to be found, they stay
-        library = ctypes.CDLL(_imaging.__file__)
-        for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
-            setter = getattr(library, name)
-            setter.argtypes, setter.restype = [ctypes.c_void_p], ctypes.c_void_p
-            setter(None)
 
 
 def _opened(path: str) -> AbstractContextManager[IO[bytes]]:
@@ -176,18 +207,17 @@ def _pipe(file: IO[bytes], max_pixels: int) -> BytesIO:
     if len(head) == _CHUNK:
         if not _is_known(head[:16]):
             raise UnsupportedImageError("not an image that can be read")
-        image = _begun(head)
+        image = _begun(head, max_pixels)
         if image is not None:
-            refuse_large(image.width, image.height, max_pixels)
             limit = MAX_OVERHEAD + MAX_BYTES_PER_PIXEL * image.width * image.height
     return _rest(file, head, limit)
 
 
-def _begun(head: bytes) -> Image.Image | None:
+def _begun(head: bytes, max_pixels: int) -> Image.Image | None:
     """An image that begins so; None for formats that tell no size before all of a file is there."""
     try:
-        return Image.open(BytesIO(head), formats=FORMATS)
-    except Image.DecompressionBombError:
+        return _open(BytesIO(head), max_pixels, FORMATS)
+    except (Image.DecompressionBombError, LicodecError):
         raise
     except Exception:  # foreign decoders raise anything at all
         return None
@@ -214,6 +244,31 @@ def is_lic(path: Path) -> bool:
         return True  # taken, so that its error is reported
 
 
+def refuse_foreign(path: str) -> None:
+    """Refuse what does not even begin as a .lic file does; a pipe is not looked into.
+
+    Raises:
+        FileAccessError, DamagedFileError, NewerFileError
+    """
+    if path == STANDARD or _is_pipe(path):
+        return
+    with _opened(path) as file, contextlib.suppress(TooLargeError):  # which may be damage
+        unpack_header(file.read(HEADER_BYTES))
+
+
+def refuse_coded(path: str) -> None:
+    """Refuse a .lic file where an image is wanted; a pipe is not looked into.
+
+    Raises:
+        FileAccessError, UnsupportedImageError
+    """
+    if path == STANDARD or _is_pipe(path):
+        return
+    with _opened(path) as file:
+        if file.read(len(SIGNATURE)) == SIGNATURE:
+            raise UnsupportedImageError("is a .lic file already")
+
+
 def check_output(path: str, source: str | None = None) -> None:
     """Refuse before any work is done what `write` would refuse after it.
 
@@ -230,7 +285,9 @@ def check_output(path: str, source: str | None = None) -> None:
         if source and source != STANDARD and target.exists() and target.samefile(source):
             raise UsageError("the output is the input itself")
         if target.is_dir():
-            raise FileAccessError(f"{path} is a directory")
+            raise FileAccessError(
+                f"{path} is a folder; {path}{os.sep} or --output-dir writes into it"
+            )
         if not target.parent.is_dir():
             raise FileAccessError(f"the folder {target.parent} does not exist")
     except OSError as error:
@@ -257,28 +314,58 @@ def write(path: str, data: bytes, force: bool) -> None:
         else:  # through links: whoever made one wants the file that it stands for to be written
             _publish(Path(os.path.realpath(path)), data, force)
     except FileExistsError as error:
-        raise FileAccessError(f"{path} exists; -f overwrites it") from error
+        raise FileAccessError(
+            f"{path} exists; -o names another output, -f overwrites it"
+        ) from error
     except BrokenPipeError:
         raise
     except OSError as error:
         raise FileAccessError(f"cannot write {path}: {error.strerror or error}") from error
 
 
+_creating = threading.Lock()
+"""Held while a temporary file comes to be; for ever, once a signal has removed it."""
+
+
 def _publish(target: Path, data: bytes, force: bool) -> None:
     # The name of the target might leave no room for more characters.
     temporary = target.with_name(f".licodec-{secrets.token_hex(6)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-        if not force:
-            try:
-                os.link(temporary, target)  # which, unlike a rename, never replaces a file
-                return
-            except FileExistsError:
-                raise
-            except OSError:  # a file system without links: what is left is to look once more
-                if os.path.lexists(target):
-                    raise FileExistsError from None
-        os.replace(temporary, target)
-    finally:
+
+    def remove() -> None:
+        _creating.acquire(timeout=0.2)
         temporary.unlink(missing_ok=True)
+
+    with signals.tidied(remove):
+        try:
+            with _creating:
+                file = temporary.open("xb")
+            with file:
+                if force:
+                    _take_mode(file, target)
+                file.write(data)
+                file.flush()
+                os.fsync(
+                    file.fileno()
+                )  # a machine that loses power keeps the old file or has the new
+            _rename(temporary, target, force)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _take_mode(file: IO[bytes], target: Path) -> None:
+    """Whoever may read a file is not changed by writing it anew."""
+    with contextlib.suppress(OSError, AttributeError):  # AttributeError: where files have no modes
+        os.fchmod(file.fileno(), target.stat().st_mode & 0o777)
+
+
+def _rename(temporary: Path, target: Path, force: bool) -> None:
+    if not force:
+        try:
+            os.link(temporary, target)  # which, unlike a rename, never replaces a file
+            return
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without links: what is left is to look once more
+            if os.path.lexists(target):
+                raise FileExistsError from None
+    os.replace(temporary, target)

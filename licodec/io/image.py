@@ -50,6 +50,7 @@ def from_pillow(image: Image.Image, strip: bool = False) -> Picture:
         _refuse_deep(image)
         step = grey_step(image)
         frames = getattr(image, "n_frames", 1)
+        large = metadata.large_tags(image)
         image.load()
     except (LicodecError, MemoryError):
         raise
@@ -60,9 +61,13 @@ def from_pillow(image: Image.Image, strip: bool = False) -> Picture:
         notes.append(f"only the first of {frames} frames is kept")
     if isinstance(image.info.get("transparency"), int) and image.mode == "L":
         image.info["transparency"] *= step
+    if isinstance(image.info.get("transparency"), bytes):
+        image.info["transparency"] = image.info["transparency"][
+            :256
+        ]  # of a palette, which has no more
     chunks: dict[bytes, bytes] = {}
     if not strip:
-        chunks, dropped = metadata.read(image)
+        chunks, dropped = metadata.read(image, large)
         notes += dropped
     transparent = "transparency" in image.info
     target = {
@@ -80,7 +85,7 @@ def from_pillow(image: Image.Image, strip: bool = False) -> Picture:
     if image.mode == "CMYK":
         image = _cmyk_to_rgb(image, chunks)
     elif image.mode != target:
-        image = image.convert(target)
+        image = _converted(image, target)
     if strip:
         image = metadata.strip(image)
     return _picture(image, chunks, notes)
@@ -126,10 +131,19 @@ def _refuse_deep(image: Image.Image) -> None:
         )
 
 
+def _converted(image: Image.Image, mode: str) -> Image.Image:
+    try:
+        return image.convert(mode)
+    except MemoryError:
+        raise
+    except Exception as error:  # `info` may hold anything at all
+        raise UnsupportedImageError(f"its transparency makes no sense ({error})") from error
+
+
 def _cmyk_to_rgb(image: Image.Image, chunks: dict[bytes, bytes]) -> Image.Image:
     """Through the embedded profile to sRGB where there is one; it means nothing for RGB afterwards."""
     profile = chunks.pop(ICC, None) or image.info.get("icc_profile")
-    if profile is None:
+    if not isinstance(profile, bytes) or len(profile) > metadata.MOST[ICC]:
         return image.convert("RGB")
     try:
         converted = ImageCms.profileToProfile(

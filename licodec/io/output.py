@@ -8,7 +8,7 @@ from typing import Any
 from PIL import Image
 
 from licodec.errors import UnsupportedImageError, UsageError
-from licodec.io import metadata
+from licodec.io import libtiff, metadata
 
 _FORMATS = {"": "PNG", "png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP", "ppm": "PPM",
             "pgm": "PPM", "tif": "TIFF", "tiff": "TIFF"}  # fmt: skip
@@ -34,17 +34,35 @@ def output_format(name: str) -> str:
     return format
 
 
-def to_file(image: Image.Image, name: str) -> tuple[bytes, list[str]]:
+def contradicts(suffix: str, name: str) -> bool:
+    """Whether a file name's suffix is that of another format than the one named."""
+    format = _FORMATS.get(suffix.lower().lstrip("."))
+    return bool(suffix) and format is not None and format != output_format(name)
+
+
+def check_quality(name: str, quality: int | None) -> None:
+    """Refuse a quality for a format that has none.
+
+    Raises:
+        UsageError: it is neither JPEG nor WebP.
+    """
+    if quality is not None and (format := output_format(name)) not in ("JPEG", "WEBP"):
+        raise UsageError(f"--format-quality is for JPEG and WebP; the output is {format}")
+
+
+def to_file(image: Image.Image, name: str, quality: int | None = None) -> tuple[bytes, list[str]]:
     """The bytes of an image file, and notes of what the format has no place for.
 
     Args:
         image: as `image.to_pillow` returns it.
         name: a format's name, or a file name's suffix.
+        quality: of JPEG and WebP, 1 … 100; by default 95, and lossless.
 
     Raises:
         UsageError: no such format, or one that cannot hold the image's alpha.
         UnsupportedImageError: the format cannot hold an image of this size or this metadata.
     """
+    check_quality(name, quality)
     format = output_format(name)
     if format in ("JPEG", "PPM") and image.mode in ("LA", "RGBA"):
         raise UsageError(f"{format} has no transparency; decode to png, webp or tiff")
@@ -52,10 +70,31 @@ def to_file(image: Image.Image, name: str) -> tuple[bytes, list[str]]:
         raise UnsupportedImageError(
             f"{format} holds no {image.width}x{image.height} pixels; decode to png or tiff"
         )
-    image, options, notes = metadata.prepare(image, format)
+    settings = _SETTINGS[format]
+    if quality is not None:
+        settings = {
+            **settings,
+            "quality": quality,
+            **({"lossless": False} if format == "WEBP" else {}),
+        }
+    if format == "TIFF":
+        libtiff.silence()
+    try:
+        return _saved(image, format, settings)
+    except UnsupportedImageError:
+        if format != "TIFF" or "exif" not in image.info:
+            raise
+        # libtiff takes few of the values that EXIF may have.
+        return _saved(image, format, settings, plainly=True)
+
+
+def _saved(
+    image: Image.Image, format: str, settings: dict[str, Any], plainly: bool = False
+) -> tuple[bytes, list[str]]:
+    image, options, notes = metadata.prepare(image, format, plainly)
     out = BytesIO()
     try:
-        image.save(out, format, **_SETTINGS[format], **options)
+        image.save(out, format, **settings, **options)
     except MemoryError:
         raise
     except Exception as error:  # foreign encoders raise anything at all

@@ -125,8 +125,8 @@ def _rounds(effort: int | None, name: str, path: Path) -> int:
     if effort is None:
         return DEFAULT_EFFORT if can else 0
     if effort and not can:
-        why = "tells no lambdas" if has_search else f"offers {name}, which has no search"
-        raise UsageError(f"no effort but 0: {path.name} {why}")
+        why = f"{path.name} was made without what it needs" if has_search else f"{name} has none"
+        raise UsageError(f"--effort {effort} asks for a search, and {why}; --effort 0 goes without")
     return effort
 
 

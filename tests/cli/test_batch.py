@@ -12,12 +12,18 @@ from conftest import noise
 from PIL import Image
 
 import licodec
-from licodec.cli.main import batch, main
+from licodec.cli import batch, plan
+from licodec.cli.main import main
 from licodec.errors import LicodecError, UsageError
 
 
 def run(*arguments):
     return CliRunner().invoke(main, [str(a) for a in arguments])
+
+
+def pair(inputs, **given):
+    found = plan.find(inputs, False, lambda path: True, "image")
+    return plan.pair(found, plan.Outputs(".lic", lambda path: path.suffix == ".lic", **given)).jobs
 
 
 def files(folder):
@@ -56,7 +62,7 @@ def test_a_tree_there_and_back(tree, tmp_path, jobs):
     encoded = run("encode", "-r", tree, "--output-dir", out, "-j", jobs)
     assert encoded.exit_code == 0, encoded.stderr
     assert files(out) == ["a.lic", "b/c.lic", "b/d/e.lic"]
-    assert "note: 1 files in folders are not for encode" in encoded.stderr
+    assert "note: 1 file in folders is no image\n" in encoded.stderr
     decoded = run("decode", "-r", out, "--output-dir", back, "--format", "ppm", "-j", jobs)
     assert decoded.exit_code == 0, decoded.stderr
     assert files(back) == ["a.ppm", "b/c.ppm", "b/d/e.ppm"]
@@ -78,7 +84,9 @@ def test_a_second_run_skips_what_is_done(tree, tmp_path):
     before = {p: p.stat().st_mtime_ns for p in out.rglob("*.lic")}
     second = run("encode", "-r", tree, "--output-dir", out)
     assert second.exit_code == 0 and "1 done, 2 skipped, 0 failed" in second.stderr
-    assert second.stderr.endswith("; the skipped have an output already, -f makes it anew\n")
+    assert second.stderr.endswith(
+        "; the skipped have an output already: --output-dir names another place, -f makes them anew\n"
+    )
     assert (out / "b" / "c.lic").exists()
     assert all(p.stat().st_mtime_ns == t for p, t in before.items())
     forced = run("encode", "-r", tree, "--output-dir", out, "-f")
@@ -91,16 +99,56 @@ def test_several_named_files_skip_too_but_a_lone_one_is_refused(tree):
     assert run("encode", a, c).exit_code == 0
     assert "0 done, 2 skipped" in run("encode", a, c).stderr
     lone = run("encode", a)
-    assert lone.exit_code == 1 and "exists; -f overwrites it" in lone.stderr
+    assert (
+        lone.exit_code == 1 and "exists; -o names another output, -f overwrites it\n" in lone.stderr
+    )
 
 
-def test_two_sources_of_one_output_are_not_both_written(tree, tmp_path):
+def test_the_second_of_one_name_gets_a_longer_one(tree, tmp_path):
     noise(24, 16, "RGB", seed=9).save(tree / "a.bmp")
-    result = run("encode", tree / "a.png", tree / "a.bmp", "--output-dir", tmp_path / "out")
+    out = tmp_path / "out"
+    result = run("encode", tree / "a.png", tree / "a.bmp", "--output-dir", out)
+    assert result.exit_code == 0 and files(out) == ["a.bmp.lic", "a.lic"]
+    note = f"note: {tree / 'a.bmp'} becomes {out / 'a.bmp.lic'}; {out / 'a.lic'} is that of"
+    assert note in result.stderr
+    for name, source in (("a.lic", "a.png"), ("a.bmp.lic", "a.bmp")):
+        assert (out / name).read_bytes() == licodec.encode(Image.open(tree / source))
+
+
+def test_two_files_of_one_name_and_one_output_are_not_both_written(tree, tmp_path):
+    noise(24, 16, "RGB", seed=9).save(tree / "b" / "a.png")
+    out = tmp_path / "out"
+    result = run("encode", tree / "a.png", tree / "b" / "a.png", "--output-dir", out)
     assert result.exit_code == 1
-    assert f"a.bmp: {tmp_path / 'out' / 'a.lic'} is also the output of" in result.stderr
-    expected = licodec.encode(Image.open(tree / "a.png"))
-    assert (tmp_path / "out" / "a.lic").read_bytes() == expected
+    assert f"{out / 'a.lic'} is also the output of {tree / 'a.png'}\n" in result.stderr
+    assert (out / "a.lic").read_bytes() == licodec.encode(Image.open(tree / "a.png"))
+
+
+@pytest.mark.parametrize("way", ["absolute", "dots", "linked outputs", "linked folder"])
+def test_two_names_of_one_output_are_seen_through(tree, monkeypatch, way):
+    noise(24, 16, "RGB", seed=9).save(tree / "a.jpg")
+    monkeypatch.chdir(tree)
+    if way == "linked outputs":
+        Path("one.lic").touch()
+        for name in ("a", "c"):
+            Path(f"{name}.lic").symlink_to("one.lic")
+        Path("a.jpg").rename("c.jpg")
+    Path("here").symlink_to(".")
+    second = {
+        "absolute": tree / "a.jpg", "dots": "b/../a.jpg", "linked outputs": "c.jpg",
+        "linked folder": "here/a.jpg",
+    }[way]  # fmt: skip
+    result = run("encode", "-f", "a.png", second)
+    assert result.exit_code == 0, result.stderr
+    first = Path("one.lic") if way == "linked outputs" else Path("a.lic")
+    assert first.read_bytes() == licodec.encode(Image.open("a.png"))
+    other = Path(f"{Path(second).name}.lic")
+    assert other.read_bytes() == licodec.encode(Image.open(second))
+
+
+def test_a_file_named_twice_is_done_once(tree):
+    result = run("encode", tree / "a.png", tree / "b" / ".." / "a.png")
+    assert result.exit_code == 0 and "1 done, 0 skipped, 0 failed" in result.stderr
 
 
 def test_threads_make_the_very_files_that_one_makes(tree, tmp_path):
@@ -193,8 +241,8 @@ def test_a_file_whose_state_cannot_be_told_is_a_failure(tree, tmp_path, monkeypa
         return original(path, **options)
 
     monkeypatch.setattr(Path, "stat", refuse)
-    made = batch.plan("encode", [str(tree)], ".lic", None, None, True, lambda path: True)
-    assert str(tree / "b" / "c.jpg") in [job.source for job in made.jobs]
+    found = plan.find([str(tree)], True, lambda path: True, "image")
+    assert str(tree / "b" / "c.jpg") in [source.path for source in found.sources]
 
 
 def test_links_to_folders_are_not_followed_and_each_is_noted(tree, tmp_path):
@@ -224,16 +272,13 @@ def test_an_output_folder_that_cannot_be_made_is_one_line_a_file(tree, tmp_path)
 
 
 def test_plan_pairs_inputs_with_outputs(tmp_path):
-    made = batch.plan("encode", ["a.png", "-"], ".lic", None, "out", False, lambda path: True)
-    assert made.jobs == [
-        batch.Job("a.png", os.path.join("out", "a.lic")),
-        batch.Job("-", os.path.join("out", "stdin.lic")),
+    assert pair(["a.png", "-"], output_dir="out") == [
+        plan.Job("a.png", os.path.join("out", "a.lic")),
+        plan.Job("-", os.path.join("out", "stdin.lic")),
     ]
-    assert batch.plan("encode", ["-"], ".lic", None, None, False, lambda path: True).jobs == [
-        batch.Job("-", "-")
-    ]
+    assert pair(["-"]) == [plan.Job("-", "-")]
     with pytest.raises(UsageError):
-        batch.plan("encode", ["a", "b"], ".lic", "c", None, False, lambda path: True)
+        pair(["a", "b"], output="c")
 
 
 @pytest.mark.parametrize(
@@ -245,9 +290,10 @@ def test_whatever_goes_wrong_with_a_file_the_rest_goes_on(tmp_path, capsys, erro
             raise error
         return batch.Result(b"data", "fine")
 
-    jobs = [batch.Job(name, str(tmp_path / name)) for name in ("bad", "good")]
+    jobs = [plan.Job(name, str(tmp_path / name)) for name in ("bad", "good")]
     with pytest.raises(LicodecError, match="1 done, 0 skipped, 1 failed"):
-        batch.Batch("encode", batch.Plan(jobs, [], False), work, False, False).run(1)
+        todo = plan.Plan(jobs, [], False)
+        batch.Batch("encode", todo, lambda source: None, work, batch.Telling(lines=False)).run(1)
     assert (tmp_path / "good").read_bytes() == b"data"
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and said.startswith("licodec: bad: ")
@@ -275,7 +321,7 @@ def test_a_signal_ends_it_without_a_partial_file(tmp_path, number, jobs):
     time.sleep(0.5)
     process.send_signal(number)
     _, said = process.communicate(timeout=120)
-    assert process.returncode == 128 + number
+    assert process.returncode == -number
     assert "Traceback" not in said
     if number == signal.SIGINT:
         assert said.strip().split("\n")[-1] == "licodec: interrupted"
@@ -310,4 +356,4 @@ def test_info_and_verify_go_into_folders(tree, tmp_path):
         assert result.exit_code == 3
         refused = run(command, out)
         assert refused.exit_code == 1 and "is a directory; -r goes into it" in refused.stderr
-    assert "not for verify" in run("verify", "-r", tree).stderr
+    assert "4 files in folders are no .lic files" in run("verify", "-r", tree).stderr

@@ -199,7 +199,6 @@ def test_every_failure_is_one_line_without_output(run, tmp_path, encoded, png):
     foreign.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(50))
     cut = tmp_path / "cut.lic"
     cut.write_bytes(encoded[:-20])
-    out = tmp_path / "out.png"
     for command, path, code in [
         ("encode", text, 1),
         ("encode", truncated, 1),
@@ -211,6 +210,7 @@ def test_every_failure_is_one_line_without_output(run, tmp_path, encoded, png):
         ("decode", tmp_path, 1),
         ("decode", tmp_path / "missing.lic", 1),
     ]:
+        out = tmp_path / {"encode": "out.lic", "decode": "out.png"}[command]
         result = run(command, path, "-o", out)
         assert result.exit_code == code, (command, path, result.stderr)
         assert result.stderr.count("\n") == 1, result.stderr
@@ -286,3 +286,224 @@ def test_pillow_plugin_reads_and_writes(photo, tmp_path, encoded):
     assert (tmp_path / "x.lic").read_bytes() == encoded
     with Image.open(tmp_path / "x.lic") as image:
         assert (np.asarray(image) == np.asarray(licodec.decode(encoded))).all()
+
+
+# Decoding beside originals
+
+
+def test_decoding_never_replaces_an_original(run, png, tmp_path):
+    assert run("encode", png).exit_code == 0
+    before = png.read_bytes()
+    spare = tmp_path / "photo.decoded.png"
+    for flags in ([], ["-f"], ["-f", "--output-dir", tmp_path]):
+        assert run("decode", png.with_suffix(".lic"), *flags).exit_code == 0
+        assert opened(spare).size == opened(png).size
+    refused = run("decode", png.with_suffix(".lic"))
+    assert refused.exit_code == 1
+    assert refused.stderr.endswith(f"{spare} exists; -o names another output, -f overwrites it\n")
+    assert png.read_bytes() == before
+
+
+def test_decoding_twice_says_how_to_go_on(run, lic, tmp_path):
+    assert run("decode", lic).exit_code == 0
+    first = lic.with_suffix(".png").read_bytes()
+    refused = run("decode", lic)
+    assert refused.exit_code == 1 and "photo.png exists; -o names another output" in refused.stderr
+    assert f"-f makes {tmp_path / 'photo.decoded.png'}\n" in refused.stderr
+    assert "0 done, 1 skipped" in run("decode", "-r", tmp_path).stderr
+    lic.with_suffix(".png").write_bytes(b"precious")
+    assert run("decode", lic, "-f").exit_code == 0
+    assert lic.with_suffix(".png").read_bytes() == b"precious"
+    assert (tmp_path / "photo.decoded.png").read_bytes() == first
+
+
+def test_an_original_that_comes_up_meanwhile_stays(run, lic, monkeypatch):
+    from licodec import codec
+
+    original = codec.decode_file
+
+    def meanwhile(*arguments):
+        lic.with_suffix(".png").write_bytes(b"precious")
+        return original(*arguments)
+
+    monkeypatch.setattr(codec, "decode_file", meanwhile)
+    assert run("decode", lic, "-f").exit_code == 1
+    assert lic.with_suffix(".png").read_bytes() == b"precious"
+
+
+# Outputs that are named oddly
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_second_name_is_taken_for_an_output_before_anything_is_done(run, png, lic, there):
+    lic.rename(lic.with_name("x.lic"))
+    out, image = lic.with_name("out.lic"), png.with_name("out.png")
+    if there:
+        out.write_bytes(lic.with_name("x.lic").read_bytes())
+        image.write_bytes(png.read_bytes())
+    before = sorted(png.parent.iterdir())
+    result = run("encode", png, out)
+    assert result.exit_code == 2 and f"did you mean -o {out}?\n" in result.stderr
+    result = run("decode", lic.with_name("x.lic"), image)
+    assert result.exit_code == 2 and f"did you mean -o {image}?\n" in result.stderr
+    assert sorted(png.parent.iterdir()) == before
+
+
+def test_a_lic_file_of_any_name_is_an_input(run, lic):
+    other = lic.with_name("other.png")
+    other.write_bytes(lic.read_bytes())
+    assert run("decode", lic, other).exit_code == 0
+    assert (
+        opened(lic.with_name("other.decoded.png")).size == opened(lic.with_name("photo.png")).size
+    )
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_name_that_ends_in_a_slash_is_a_folder(run, png, tmp_path, there):
+    if there:
+        (tmp_path / "out").mkdir()
+    assert run("encode", png, "-o", f"{tmp_path / 'out'}/").exit_code == 0
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["photo.lic"]
+    result = run("encode", png, "-o", tmp_path / "out")
+    assert result.exit_code == 1 and "is a folder; " in result.stderr
+    assert f"{tmp_path / 'out'}/ or --output-dir writes into it" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["encode", "PNG", "-o", "x.jpg"], "encode writes .lic files, and x.jpg is named like an image"),
+        (["decode", "LIC", "--format", "jpeg", "-o", "x.png"],
+         "--format jpeg and the name x.png contradict each other"),
+        (["decode", "LIC", "-o", "x.lic"], "no output format for '.lic'"),
+        (["decode", "LIC", "--format", "gif"], "no output format for 'gif'"),
+        (["decode", "LIC", "--format-quality", "80"],
+         "--format-quality is for JPEG and WebP; the output is PNG"),
+    ],
+)  # fmt: skip
+def test_a_name_of_another_format_is_refused(run, png, lic, tmp_path, monkeypatch, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    result = run(*({"PNG": png, "LIC": lic}.get(a, a) for a in arguments))
+    assert result.exit_code == 2 and said in result.stderr and result.stderr.count("\n") == 1
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("jpg", "JPEG"), ("JPEG", "JPEG"), ("tif", "TIFF"), ("TIFF", "TIFF"), ("pgm", "PPM")],
+)
+def test_formats_have_many_names(run, lic, name, kind):
+    assert run("decode", lic, "--format", name).exit_code == 0
+    assert opened(lic.with_suffix(f".{name.lower()}")).format == kind
+
+
+def test_the_quality_of_an_output_can_be_chosen(run, lic, tmp_path):
+    sizes = {}
+    for name in ("jpg", "webp"):
+        for quality in (20, 90):
+            out = tmp_path / f"{quality}.{name}"
+            assert run("decode", lic, "-o", out, "--format-quality", quality).exit_code == 0
+            sizes[name, quality] = out.stat().st_size
+        assert 0 < sizes[name, 20] < sizes[name, 90]
+
+
+# What is wrong with an input is told before what is wrong with its output
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_inputs_that_are_none_are_told_first(run, png, lic, several):
+    text = png.with_name("text.lic")
+    text.write_text("no")
+    for verb, source, said in (
+        ("decode", png, "not a .lic file"),
+        ("encode", lic, "is a .lic file already"),
+        ("decode", text, "not a .lic file"),
+    ):
+        result = run(verb, source, *([source.with_name("missing")] if several else []))
+        assert result.exit_code in (1, 3) and f"{source}: {said}\n" in result.stderr
+        assert "exists" not in result.stderr
+
+
+def test_missing_weights_are_told_first(run, png, lic):
+    result = run("decode", lic, "--weights", "missing.safetensors")
+    assert (
+        result.exit_code == 4 and "missing.safetensors: no readable weights file" in result.stderr
+    )
+
+
+# Results for programs
+
+
+def test_json_of_one_file(run, png, lic, tmp_path):
+    out = tmp_path / "x.lic"
+    result = run("encode", png, "-o", out, "--json", "--quiet", "--psnr")
+    row = json.loads(result.stdout)
+    assert result.stderr == "" and row["file"] == str(png) and row["output"] == str(out)
+    assert row["ok"] and not row["skipped"] and row["notes"] == []
+    assert row["bytes"] == out.stat().st_size and row["width"] == 150 and row["quality"] == 50
+    back = tmp_path / "x.png"
+    row = json.loads(run("decode", out, "-o", back, "--json", "--quiet").stdout)
+    assert row["bytes"] == back.stat().st_size and row["format"] == "PNG" and row["mode"] == "RGB"
+    refused = run("decode", out, "-o", back, "--json", "--quiet")
+    row = json.loads(refused.stdout)
+    assert refused.exit_code == 1 and not row["ok"] and "exists" in row["error"]
+
+
+def test_the_psnr_is_that_of_what_was_written(run, png, tmp_path):
+    out = tmp_path / "x.lic"
+    result = run("encode", png, "-o", out, "--json", "--psnr")
+    row = json.loads(result.stdout)
+    error = np.asarray(licodec.decode(out.read_bytes()), float) - np.asarray(opened(png), float)
+    psnr = 10 * np.log10(255**2 / (error**2).mean())
+    assert abs(row["psnr"] - psnr) < 0.001 and f" {psnr:.2f} dB, adaptive" in result.stderr
+
+
+def test_json_of_several_files(run, png, lic, tmp_path):
+    bad = tmp_path / "bad.png"
+    bad.write_text("no")
+    result = run("encode", png, bad, "--json", "--quiet")
+    rows = json.loads(result.stdout)
+    assert result.exit_code == 1 and [row["ok"] for row in rows] == [True, False]
+    assert rows[0]["skipped"] and rows[1]["error"] == "not an image that can be read"
+
+
+def test_json_and_the_output_do_not_share_a_pipe(run, png):
+    result = run("encode", png, "-o", "-", "--json")
+    assert result.exit_code == 2 and result.stdout == "" and "--json" in result.stderr
+
+
+def test_a_batch_tells_its_notes_in_one_line(run, tmp_path):
+    from PIL.PngImagePlugin import PngInfo
+
+    text = PngInfo()
+    text.add_text("Software", "x")
+    for i in range(3):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{i}.png", pnginfo=text)
+    Image.new("P", (8, 8)).save(tmp_path / "3.png")
+    result = run("encode", "-r", tmp_path)
+    notes = [line for line in result.stderr.split("\n") if "note: " in line]
+    assert notes == [
+        "licodec: note: the text (Software) was left out (3 files); "
+        "a palette was converted to RGB (1 file); -v tells of which"
+    ]
+    verbose = run("encode", "-rfv", tmp_path)
+    assert verbose.stderr.count(": note: the text (Software) was left out\n") == 3
+    assert "-v tells" not in verbose.stderr
+    assert run("encode", "-rv", tmp_path).stderr.count(": skipped, ") == 4
+    assert "note: " not in run("encode", "-rf", tmp_path, "--quiet").stderr
+
+
+def test_inputs_can_stand_in_a_file(run, png, tmp_path):
+    odd = tmp_path / "a b\u2028c.png"
+    odd.write_bytes(png.read_bytes())
+    listed = tmp_path / "list"
+    listed.write_text(f"{png}\n\n{odd}\n", encoding="utf-8")
+    result = run("encode", "--filelist", listed, "--json", "--quiet")
+    assert result.exit_code == 0 and [r["ok"] for r in json.loads(result.stdout)] == [True, True]
+    assert run("encode", "--filelist", "-", "-f", stdin=f"{png}\n").exit_code == 0
+    for arguments in (["--filelist", tmp_path / "no"], ["--filelist", tmp_path]):
+        result = run("encode", *arguments)
+        assert result.exit_code == 1 and result.stderr.count("\n") == 1
+    result = run("encode")
+    assert result.exit_code == 2 and "name a file, or --filelist FILE" in result.stderr
