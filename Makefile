@@ -6,7 +6,7 @@ TORCH ?= torch==2.13.0
 KODAK ?= kodak
 PIP = $(VENV)/bin/python -m pip --quiet --disable-pip-version-check install
 
-.PHONY: demo test test-settings lint bench fuzz clean
+.PHONY: demo test test-settings lint bench picture fuzz clean
 
 demo: $(VENV)/.installed
 	@$(VENV)/bin/python benchmarks/demo.py
@@ -30,6 +30,10 @@ bench: $(VENV)/.installed
 	$(VENV)/bin/licodec bench $(KODAK) -o build/kodak.json --plot build/kodak.svg
 	mv build/kodak.json build/kodak.svg benchmarks/
 	$(VENV)/bin/python benchmarks/tables.py
+
+# README's picture; to be made anew with new weights.
+picture: $(VENV)/.installed
+	$(VENV)/bin/python benchmarks/picture.py
 
 fuzz: $(VENV)/.installed
 	@$(PIP) atheris

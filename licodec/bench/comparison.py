@@ -11,7 +11,7 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from PIL import Image
 from licodec.bench import measure, metrics
 from licodec.bench.datasets import Picture, load
 from licodec.bench.evaluate import Plan
-from licodec.bench.interface import Settings
+from licodec.bench.interface import Codec, Settings
 from licodec.bench.matching import match_size
 from licodec.bench.results import Curve
 from licodec.io import files
@@ -151,18 +151,31 @@ def _decoded(
     name: str, settings: Settings, image: Picture, target: int, known: dict[float, int]
 ) -> Shown:
     codec, original = measure.codec_of(name, settings), load(image.path)
+    facts, data, decoded = at_size(codec, original, target, known)
+    if facts.media_type and _view(original) is original:
+        return Shown(facts, data)
+    return Shown(replace(facts, media_type="image/webp"), _lossless(decoded))
+
+
+def at_size(
+    codec: Codec, original: Image.Image, target: int, known: dict[float, int] | None = None
+) -> tuple[Facts, bytes, Image.Image]:
+    """A codec's file of about `target` bytes: what is known of it, the file, and its pixels.
+
+    Args:
+        known: see match_size.
+    """
     quality, data = match_size(codec, original, target, known)
     decoded = codec.decode(data).convert("RGB")
-    whole = _view(original) is original and codec.media_type is not None
     facts = Facts(
-        name,
-        (codec.media_type or "") if whole else "image/webp",
+        codec.name,
+        codec.media_type or "",
         quality,
         len(data),
-        metrics.bpp(len(data), image.width, image.height),
+        metrics.bpp(len(data), original.width, original.height),
         metrics.scores(np.asarray(original), np.asarray(decoded)),
     )
-    return Shown(facts, data if whole else _lossless(decoded))
+    return facts, data, decoded
 
 
 def _lossless(image: Image.Image) -> bytes:
