@@ -23,6 +23,16 @@ def group(title: str, *options: Decorator) -> Callable[[F], F]:
     return decorate
 
 
+def grouped_options(command: click.Command, ctx: click.Context) -> dict[str, list[tuple[str, str]]]:
+    """A command's options by the titles of their groups: how each is written, and its help."""
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for parameter in command.get_params(ctx):
+        record = parameter.get_help_record(ctx)
+        if record is not None and isinstance(parameter, click.Option):
+            groups.setdefault(getattr(parameter, "group", "Other"), []).append(record)
+    return groups if len(groups) > 1 else {"Options": [r for g in groups.values() for r in g]}
+
+
 class Command(click.Command):
     """A command for `click.command(cls=Command, examples=…)`.
 
@@ -35,12 +45,7 @@ class Command(click.Command):
         self.examples = examples
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        groups: dict[str, list[tuple[str, str]]] = {}
-        for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
-            if record is not None and isinstance(parameter, click.Option):
-                groups.setdefault(getattr(parameter, "group", "Other"), []).append(record)
-        for title, records in groups.items():
+        for title, records in grouped_options(self, ctx).items():
             with formatter.section(title):
                 formatter.write_dl(records)
 

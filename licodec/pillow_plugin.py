@@ -2,13 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import fields
 from typing import IO, Any
 
 from PIL import Image, ImageFile
 
 from licodec.container import HEADER_BYTES, SIGNATURE, unpack_header
+from licodec.errors import DamagedFileError, LicodecError, ModelMissingError, NewerFileError
 from licodec.options import EncodeOptions
+
+
+class _DamagedImage(DamagedFileError, OSError):
+    pass
+
+
+class _NewerImage(NewerFileError, OSError):
+    pass
+
+
+class _ModelMissing(ModelMissingError, OSError):
+    pass
+
+
+@contextlib.contextmanager
+def _os_errors() -> Iterator[None]:
+    """Of a file that cannot be decoded, Pillow's users expect an OSError; it stays what it is besides."""
+    try:
+        yield
+    except LicodecError as error:
+        for kind in (_DamagedImage, _NewerImage, _ModelMissing):
+            if isinstance(error, kind.__bases__[0]):
+                raise kind(str(error)) from error
+        raise
 
 
 class LicImageFile(ImageFile.ImageFile):
@@ -19,7 +46,8 @@ class LicImageFile(ImageFile.ImageFile):
 
     def _open(self) -> None:
         assert self.fp is not None
-        header = unpack_header(self.fp.read(HEADER_BYTES))
+        with _os_errors():
+            header = unpack_header(self.fp.read(HEADER_BYTES))
         self._size = (header.width, header.height)
         self._mode = header.mode
         self._encoded = True
@@ -29,7 +57,8 @@ class LicImageFile(ImageFile.ImageFile):
             from licodec.codec import decode
 
             self.fp.seek(0)
-            image = decode(self.fp.read())
+            with _os_errors():
+                image = decode(self.fp.read())
             self.im = image.im
             self.info.update(image.info)
             self._encoded = False

@@ -15,7 +15,13 @@ from licodec.container import pack, unpack
 from licodec.entropy import tabled
 from licodec.entropy.tabled import code_used, used_odds
 from licodec.entropy.tables import BINS, PMF_TOTAL, information
-from licodec.errors import DamagedFileError, ModelMissingError, UnsupportedImageError, UsageError
+from licodec.errors import (
+    DamagedFileError,
+    ModelMissingError,
+    NewerFileError,
+    UnsupportedImageError,
+    UsageError,
+)
 from licodec.rangecoder import Decoder, Encoder
 from licodec.training.convert.export import write_weights
 from licodec.weights import file as weights_file
@@ -245,6 +251,26 @@ def test_missing_weights_are_named(encoded):
     foreign = pack(dataclasses.replace(unpack(encoded), model_hash=b"\xaa\xbb\xcc\xdd"))
     with pytest.raises(ModelMissingError, match="aabbccdd"):
         licodec.decode(foreign)
+
+
+def test_pillow_gets_an_os_error_of_the_same_cause(encoded):
+    import dataclasses
+
+    newer = bytearray(encoded)
+    newer[5] ^= 7
+    whole = unpack(encoded)
+    foreign = pack(dataclasses.replace(whole, model_hash=b"\xaa\xbb\xcc\xdd"))
+    for content, cause in [
+        (encoded[:-9], DamagedFileError), (encoded[:20], DamagedFileError), (bytes(newer), NewerFileError),
+        (foreign, ModelMissingError),
+    ]:  # fmt: skip
+        with pytest.raises(cause) as refusal:
+            Image.open(io.BytesIO(content)).load()
+        assert isinstance(refusal.value, OSError)
+        with pytest.raises(cause) as direct:
+            licodec.decode(content)
+        assert str(refusal.value) == str(direct.value)
+        assert not isinstance(direct.value, OSError)
 
 
 def test_altered_weights_are_refused(tmp_path):

@@ -1,0 +1,44 @@
+"""`licodec-thumbnailer SIZE IN OUT`, which file managers call for a .lic file; see share/thumbnailers."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import click
+from PIL import Image, ImageOps
+
+from licodec.errors import FileAccessError, LicodecError, family
+from licodec.io import files
+from licodec.progress import say
+
+
+@click.command()
+@click.argument("size", type=click.IntRange(1))
+@click.argument("source", metavar="IN", type=click.Path())
+@click.argument("output", metavar="OUT", type=click.Path())
+def main(size: int, source: str, output: str) -> None:
+    """Write a PNG of the .lic file IN to OUT, at most SIZE pixels wide and high."""
+    try:
+        files.write(output, thumbnail(source, size), force=True)
+    except Exception as error:
+        if isinstance(error, OSError) and not isinstance(error, LicodecError):
+            error = FileAccessError(error.strerror or "not a .lic file")
+        failure = family(error)
+        say(f"licodec-thumbnailer: {source}: {failure}")
+        sys.exit(failure.exit_code)
+
+
+def thumbnail(source: str, size: int) -> bytes:
+    """A PNG of a .lic file, turned as its EXIF says.
+
+    Raises:
+        LicodecError: the file cannot be decoded.
+        OSError: it cannot be read.
+    """
+    with Image.open(source, formats=["LIC"]) as image:
+        small = ImageOps.exif_transpose(image)
+        small.thumbnail((size, size))
+    out = io.BytesIO()
+    small.save(out, "PNG")
+    return out.getvalue()
