@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from licodec.entropy.class_distributions import ClassDistributions
 from licodec.entropy.tables import (
     code_values,
     count_values,
@@ -84,11 +85,13 @@ class Side(NamedTuple):
         z: (hz, wz, Z) symbols of ẑ.
         symbols: values and classes of all latents, part after part in coding order.
         y_hat: (M, h, w).
+        class_z: what tells the image's own distributions; None for those of all images.
     """
 
     z: Integers
     symbols: list[Symbols]
     y_hat: Array
+    class_z: Integers | None
 
 
 class _Step:
@@ -129,7 +132,7 @@ class Quadtree:
         self.z_prior = tensors["z_prior"]
         self.rate_features = tensors["rate_features"]
         self.log_scale = tensors["log_scale"]
-        self.class_prior = tensors["class_prior"]
+        self.distributions = ClassDistributions(tensors)
         self.M = self.log_scale.shape[1]
         self.enter, self.grow, self.leave = (
             Dense.of(tensors, f"h_s.{part}") for part in ("enter", "grow", "leave")
@@ -155,10 +158,11 @@ class Quadtree:
                 assert part[0] is not None
                 part = traversal.send(part[0])
         except StopIteration as end:
-            return Side(z, symbols, _planes(end.value, h, w))
+            class_z = self.distributions.choose(count_classes(symbols), position)
+            return Side(z, symbols, _planes(end.value, h, w), class_z)
 
     def side_bits(self, side: Side, position: int) -> float:
-        """Information of ẑ under its tables."""
+        """Information of ẑ and of what tells the image's distributions."""
         tables = self._z_tables(position)
         Z = len(tables)
         flat = side.z.reshape(-1, Z).T
@@ -166,7 +170,7 @@ class Quadtree:
         counts = count_values(
             np.ascontiguousarray(flat).reshape(-1), classes, Z, tables.shape[1] - 1
         )
-        return information(counts, tables)
+        return information(counts, tables) + self.distributions.side_bits(side.class_z)
 
     def quantize(self, y: Array, side: Side | None, position: int) -> Array:
         """ŷ that a decoder would get."""
@@ -177,8 +181,9 @@ class Quadtree:
         y: Array | None = None, side: Side | None = None, visible: Mask | None = None,
     ) -> Array:  # fmt: skip
         """Code ẑ, then ŷ; return ŷ (M, h, w). The decoder passes neither y nor side."""
-        tables = self.class_tables(position)
         z = self._code_z(coder, position, h, w, side and side.z)
+        class_z = self.distributions.code_side(coder, side and side.class_z, side is not None)
+        tables = self.distributions.tables(position, class_z)
         if side is not None:
             for values, classes in track(side.symbols, "latents"):
                 code_classes(coder, values, classes, tables)
@@ -191,10 +196,6 @@ class Quadtree:
                 _, classes = traversal.send(code_classes(coder, None, classes, tables))
         except StopIteration as end:
             return _planes(end.value, h, w)
-
-    def class_tables(self, position: int) -> Pmf:
-        """(CLASSES, BINS + 1) frequencies of the residuals of each class."""
-        return integer_softmax(interpolate(self.class_prior, position, STEPS))
 
     def traverse(
         self, features: Array, position: int, coded: Mask | None, y: Array | None

@@ -51,8 +51,10 @@ def _tensors(weights: Weights) -> Tensors:
         for name in ("g_a.patch", "steps.0.enter", "h_a.enter")
     )
     _, Z, z_entries = _sizes(weights, "z_prior", 3)
+    directions, class_z_entries = _sizes(weights, "class_z_prior", 2)
     (thresholds,) = _sizes(weights, "asinh", 1)
-    if M % GROUPS or z_entries % 2 == 0 or z_entries > _MOST_Z_ENTRIES:
+    odd = z_entries % 2 and class_z_entries % 2
+    if M % GROUPS or not odd or max(z_entries, class_z_entries, directions) > _MOST_Z_ENTRIES:
         raise ValueError("log_gain or z_prior is of a size that is not supported")
     squares, area = CELL**2 * C, HYPER**2 * hyper_width
     floats: Tensors = {
@@ -70,6 +72,8 @@ def _tensors(weights: Weights) -> Tensors:
         "rate_features": ((K, hyper_width), _NARROW), "asinh": ((thresholds,), _WIDE),
         "z_prior": ((K, Z, z_entries), _NARROW),
         "class_prior": ((K, CLASSES, BINS + 1), _NARROW),
+        "class_directions": ((directions, CLASSES, BINS + 1), _NARROW),
+        "class_z_prior": ((directions, class_z_entries), _NARROW),
         **_dense("g_s.cell", squares, M), **_dense("g_s.patch", 3 * PATCH**2, C),
         **_dense("h_s.enter", area, Z), **_dense("h_s.grow", area, hyper_width),
         **_dense("h_s.leave", hyper_width, hyper_width),

@@ -71,7 +71,7 @@ def test_values_of_all_classes_come_back_however_large():
     rng = np.random.default_rng(3)
     classes = rng.integers(1, CLASSES, 5000).astype(np.uint8)
     values = np.rint(rng.standard_cauchy(5000) * 20).clip(-(2**20), 2**20).astype(np.int32)
-    tables = model.class_tables(256)
+    tables = model.distributions.tables(256, None)
     encoder = Encoder()
     code_classes(encoder, values, classes, tables)
     found = code_classes(Decoder(encoder.finish()), None, classes, tables)

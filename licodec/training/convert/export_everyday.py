@@ -18,6 +18,7 @@ from licodec.training.codecs.everyday import Everyday
 from licodec.training.config import Config
 from licodec.training.convert.quantize_everyday import class_tables, packed_integers, quantized
 from licodec.training.data import Images
+from licodec.training.fit.class_directions import fit_directions
 from licodec.training.graphics import drawn
 from licodec.weights.file import STEPS
 
@@ -48,7 +49,9 @@ def everyday_tensors(config: Config, ema: dict[str, Tensor], folder: str) -> dic
     photographs = Images(folder, 0, _RANGE_SIZE, torch.device("cpu"), scale=data.scale).train
     tensors = quantized(net, _ranging(photographs))
     counts, psnr = _coded(tensors, _spread(photographs, _MEASURED))
-    tensors["class_prior"] = class_tables(counts)
+    by_anchor = [sum(c for k, c in counts if k == anchor) for anchor in range(len(psnr))]
+    tensors["class_prior"] = class_tables(np.stack(by_anchor))
+    tensors |= fit_directions(tensors["class_prior"], counts)
     tensors["positions"] = _positions(psnr)
     return packed_integers(tensors)
 
@@ -69,24 +72,24 @@ def _ranging(photographs: list[Tensor]) -> Iterator[Tensor]:
 
 def _coded(
     tensors: dict[str, Array], images: list[Tensor]
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """How often each class has each bin (K, CLASSES, BINS + 1), and mean PSNR (K,), at each anchor."""
+) -> tuple[list[tuple[int, NDArray[np.int64]]], NDArray[np.float64]]:
+    """The anchor and how often each class has each bin (CLASSES, BINS + 1), for each image at each anchor;
+    and mean PSNR (K,)."""
     transforms, model = EverydayTransforms(tensors), Quadtree(tensors)
     counts, psnr = [], []
     for k in range(len(tensors["log_gain"])):
         gain = np.exp(tensors["log_gain"][k]) * np.float32(LATENT_UNIT)
-        found, total = np.zeros(tensors["class_prior"].shape[1:], np.int64), 0.0
+        total = 0.0
         for image in images:
             x = image[:, :_SIZE, :_SIZE].permute(1, 2, 0).numpy()
             side = model.side_information(transforms.analyze(x, gain), k * STEPS)
-            found += count_classes(side.symbols)
+            counts.append((k, count_classes(side.symbols)))
             step = exp2(tensors["log2_step"][k])
             x_hat = transforms.synthesize(side.y_hat, step, x.shape[0], x.shape[1], 3)
             error = np.square(x_hat.astype(np.float64) - x).mean()
             total += 10 * math.log10(255**2 / max(error, 1e-3))
-        counts.append(found)
         psnr.append(total / len(images))
-    return np.stack(counts), np.array(psnr)
+    return counts, np.array(psnr)
 
 
 def _positions(psnr: NDArray[np.float64]) -> NDArray[np.int32]:

@@ -37,6 +37,7 @@ from licodec.training.codecs.everyday import (
     Everyday,
     Step,
 )
+from licodec.training.fit.class_directions import no_directions
 from licodec.weights.file import narrowed
 
 Array = NDArray[Any]
@@ -152,6 +153,7 @@ def quantized(net: Everyday, images: Iterable[Tensor]) -> dict[str, Array]:
     tensors["asinh"] = np.ceil(LATENT_UNIT * np.sinh((steps - 0.5) / _ASINH_UNIT)).astype(np.int32)
     tensors["z_prior"] = _z_prior(net.log_z_scale)
     tensors["class_prior"] = np.repeat(_gaussian_prior()[None], len(net.lambdas), axis=0)
+    tensors |= no_directions(CLASSES, BINS + 1)
     return tensors | {f"units.{name}": value.float().numpy() for name, value in units.items()}
 
 
