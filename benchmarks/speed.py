@@ -30,6 +30,8 @@ from PIL import Image
 
 import licodec
 from licodec.codec import verify_latents
+from licodec.container import MAX_PIXELS
+from licodec.io.files import open_image
 from licodec.training.codecs import compressai_layers  # noqa: F401  (makes compressai importable)
 
 
@@ -170,7 +172,7 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
     images = []
     for path in arguments.images:
-        with Image.open(path) as opened:
+        with open_image(path, MAX_PIXELS) as opened:
             images.append(opened.convert("RGB"))
     image = images[0]
 

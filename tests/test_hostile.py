@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from conftest import noise
 from opened import opened
 from PIL import Image
+from small_checkpoints import checkpoint
 
 import licodec
 from licodec import container
@@ -193,6 +194,44 @@ def test_an_icon_is_not_decoded_before_its_inner_size_is_known(tmp_path, monkeyp
     result = run("encode", tmp_path / "x.ico", "-f", "--max-pixels", 299 * 299)
     assert result.exit_code == 1 and result.stderr.count("\n") == 1
     assert f"more than {299 * 299} pixels" in result.stderr
+
+
+# What would start another program
+
+
+@pytest.mark.slow
+def test_no_command_starts_ghostscript(tmp_path, monkeypatch):
+    from PIL import EpsImagePlugin
+
+    def start(*arguments, **options):
+        raise AssertionError("Ghostscript was started")
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", start)
+    images = tmp_path / "images"
+    images.mkdir()
+    noise(64, 64, "RGB").save(images / "a.png", "EPS")
+    config = tmp_path / "x.toml"
+    config.write_text("[train]\nsteps = 1\n[data]\npatch = 64\nholdout = 0\n")
+    checkpoint("mbt2018-mean", tmp_path / "x.pt")
+    for arguments in (
+        ["encode", "-r", images],
+        ["train", config, "--data", images, "--out", tmp_path / "out"],
+        [
+            "import",
+            tmp_path / "x.pt",
+            "--arch",
+            "mbt2018-mean",
+            "--calibrate",
+            images,
+            "-o",
+            tmp_path,
+        ],
+        ["bench", images, "--codecs", "jpeg"],
+    ):
+        result = run(*arguments)
+        assert result.exit_code in (1, 2), (arguments, result.stderr)
+        assert "not an image that can be read" in result.stderr, (arguments, result.stderr)
+        assert "internal error" not in result.stderr
 
 
 # What is no file

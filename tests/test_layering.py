@@ -92,3 +92,15 @@ def test_light_files_import_no_heavy_library(name):
 def test_only_one_file_knows_the_range_coder():
     users = [p.name for p in FILES if "import constriction" in p.read_text("utf-8")]
     assert users == ["rangecoder.py"]
+
+
+def test_only_one_place_lets_pillow_look_at_a_file():
+    """With a fixed list of formats: some of Pillow's start a program on what they read."""
+    benchmarks = sorted((PACKAGE.parent / "benchmarks").rglob("*.py"))
+    users = [
+        path.name
+        for path in (*FILES, *benchmarks)
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("Image.open", "PIL.Image.open")
+    ]
+    assert users == ["files.py"]

@@ -35,6 +35,7 @@ def plan_qualities(
     out = {name: peers.make(name, settings).qualities for name in names}
     for value in sorted(values, key=lambda value: "=" in value):  # one codec's word comes last
         name, separator, numbers = value.rpartition("=")
+        name = peers.canonical(name)
         try:
             chosen = tuple(float(number) for number in numbers.split(","))
         except ValueError as error:

@@ -17,7 +17,11 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 def _names(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> list[str]:
-    return [name for value in values for name in value.split(",") if name]
+    if not values:
+        return []
+    from licodec.bench import peers
+
+    return [peers.canonical(name) for value in values for name in value.split(",") if name]
 
 
 @click.command()

@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from licodec.container import MAX_PIXELS
 from licodec.errors import LicodecError, UsageError
+from licodec.io.files import FORMATS, open_image
 
 SUFFIXES = frozenset(
     ".avif .bmp .gif .j2k .jp2 .jpeg .jpg .jxl .pgm .png .pnm .ppm .tga .tif .tiff .webp".split()
@@ -74,20 +76,27 @@ def load(path: Path) -> Image.Image:
         UnreadableImageError: no image, damaged, 16-bit, or with transparent pixels.
     """
     try:
-        with Image.open(path) as image:
+        with open_image(str(path), MAX_PIXELS, formats()) as image:
             if image.mode.startswith(("I", "F")):
                 raise UnreadableImageError(f"{path}: more than 8 bits a sample")
             if image.has_transparency_data and _transparent(image):
                 raise UnreadableImageError(f"{path}: has transparent pixels; these codecs take RGB")
             pixels = np.asarray(image.convert("RGB"))
     except (
-        OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError
+        LicodecError, OSError, ValueError, SyntaxError, EOFError, struct.error
     ) as error:  # fmt: skip
+        if isinstance(error, UnreadableImageError):
+            raise
         message = str(error).splitlines()[0] if str(error) else type(error).__name__
         if str(path) not in message:
             message = f"{path}: {message}"
         raise UnreadableImageError(message) from error
     return Image.fromarray(pixels)
+
+
+def formats() -> tuple[str, ...]:
+    """Pillow's names of those that are read: JPEG XL as well, where its plugin is there."""
+    return (*FORMATS, *({"JXL"} & set(Image.OPEN)))
 
 
 def _transparent(image: Image.Image) -> bool:

@@ -29,6 +29,21 @@ def default() -> list[str]:
     ]
 
 
+_ALIASES = {
+    "jxl": "jpegxl",
+    "jpeg-xl": "jpegxl",
+    "jpg": "jpeg",
+    "jp2": "jpeg2000",
+    "j2k": "jpeg2000",
+}
+
+
+def canonical(name: str) -> str:
+    """A codec's name for one of its spellings; any other name as it is."""
+    known = _ALIASES.get(name.lower(), name.lower())
+    return known if known in ADAPTERS else name
+
+
 def make(name: str, settings: Settings) -> Codec:
     """The adapter of a codec's name.
 

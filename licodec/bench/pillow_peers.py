@@ -9,6 +9,7 @@ import PIL
 from PIL import Image, features
 
 from licodec.bench.interface import Codec, package_version
+from licodec.io.files import image_of
 
 
 class PillowCodec(Codec):
@@ -26,7 +27,7 @@ class PillowCodec(Codec):
         return file.getvalue()
 
     def decode(self, data: bytes) -> Image.Image:
-        with Image.open(io.BytesIO(data), formats=[self.format]) as image:
+        with image_of(data, formats=(self.format,)) as image:
             image.load()
             return image
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from licodec.errors import UsageError
+from licodec.io.files import image_of
 from licodec.training.graphics import drawn
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm"}
@@ -90,7 +90,7 @@ class Images:
         for name, data in _files(Path(root)).items():
             digest.update(data)
             try:
-                with Image.open(io.BytesIO(data)) as image:
+                with image_of(data) as image:
                     shrink = float(factors.uniform(scale[0], scale[-1])) if scale else 1.0
                     rgb = image.convert("RGB")
                     if shrink != 1 and not is_lossless(data):

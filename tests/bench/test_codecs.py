@@ -161,3 +161,11 @@ def test_checkpoints_are_never_unpickled_freely(tmp_path):
         with pytest.raises(LicodecError, match=f"{name}.pth: no checkpoint of mbt2018") as refusal:
             peers.make("mbt2018", settings).encode(Image.new("RGB", (64, 64)), 1)
         assert "\n" not in str(refusal.value)
+
+
+def test_codecs_have_many_names():
+    from licodec.bench.peers import canonical
+
+    names = {"jxl": "jpegxl", "JXL": "jpegxl", "JPEG": "jpeg", "jpg": "jpeg", "WebP": "webp"}
+    assert {name: canonical(name) for name in names} == names
+    assert canonical("Mine") == "Mine"
