@@ -6,10 +6,10 @@ import io
 import sys
 
 import click
-from PIL import Image, ImageOps
 
+from licodec.container import MAX_PIXELS
 from licodec.errors import FileAccessError, LicodecError, family
-from licodec.io import files
+from licodec.io import files, metadata
 from licodec.progress import say
 
 
@@ -36,8 +36,9 @@ def thumbnail(source: str, size: int) -> bytes:
         LicodecError: the file cannot be decoded.
         OSError: it cannot be read.
     """
-    with Image.open(source, formats=["LIC"]) as image:
-        small = ImageOps.exif_transpose(image)
+    with files.open_image(source, MAX_PIXELS, formats=("LIC",)) as image:
+        image.load()
+        small = metadata.upright(image)
         small.thumbnail((size, size))
     out = io.BytesIO()
     small.save(out, "PNG")
