@@ -6,7 +6,7 @@ TORCH ?= torch==2.13.0
 KODAK ?= kodak
 PIP = $(VENV)/bin/python -m pip --quiet --disable-pip-version-check install
 
-.PHONY: demo test test-settings lint bench picture fuzz clean
+.PHONY: demo test test-settings lint bench picture docs fuzz clean
 
 demo: $(VENV)/.installed
 	@$(VENV)/bin/python benchmarks/demo.py
@@ -35,6 +35,10 @@ bench: $(VENV)/.installed
 picture: $(VENV)/.installed
 	$(VENV)/bin/python benchmarks/picture.py
 
+# The guide, in build/site.
+docs: $(VENV)/.installed
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --quiet --strict
+
 fuzz: $(VENV)/.installed
 	@$(PIP) atheris
 	$(VENV)/bin/python tests/fuzz.py --minutes 10
@@ -44,7 +48,7 @@ $(VENV)/.installed: pyproject.toml
 	@echo "installing into $(VENV), once; this takes some minutes"
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	@$(PIP) "$(TORCH)"
-	@$(PIP) --editable ".[bench,dev]"
+	@$(PIP) --editable ".[bench,dev,docs]"
 	@touch $@
 
 clean:

@@ -1,6 +1,8 @@
+import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import licodec
 from licodec.cli.main import main
 from licodec.container import SIGNATURE, Container, pack
 
@@ -57,7 +60,9 @@ def test_pages_are_seen_to_hold_calls():
     assert len(calls(README)) >= 4
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/tutorial.md", "docs/mime.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "docs/tutorial.md", "docs/mime.md", "docs/python.md"]
+)
 def test_python_examples_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pixels = np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)
@@ -100,3 +105,30 @@ def test_files_that_a_page_names_exist(path):
     pattern = r"`((?:licodec|docs|tests|configs|benchmarks)/[\w./-]*)`"
     for name in re.findall(pattern, path.read_text("utf-8")):
         assert (ROOT / name).exists(), name
+
+
+@pytest.mark.slow
+def test_the_guide_is_built_without_a_warning_and_holds_every_page_command_and_function(tmp_path):
+    pytest.importorskip("material")
+    pytest.importorskip("mkdocstrings")
+    build = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", tmp_path]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(build, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for page in (ROOT / "docs").glob("*.md"):
+        assert (tmp_path / f"{page.stem}.html").is_file(), page.name
+    home, commands, python = (
+        (tmp_path / f"{n}.html").read_text() for n in ("index", "commands", "python")
+    )
+    for text in (home, commands, python):  # search and theme are in the site itself
+        assert not re.search(r'<(?:script|link|img)[^>]+(?:src|href)="?https?:', text)
+    assert all(f'id="licodec-{name}"' in commands for name in COMMANDS)
+    for name in licodec.__all__:
+        found = {
+            f'id="licodec.{name}"',
+            f'id="licodec.errors.{name}"',
+            f'id="licodec.{name}.describe"',
+        }
+        assert name.startswith("_") or any(anchor in python for anchor in found), name
+    links = re.findall(r'(?:src|href)="([^"#:]+)(?:#[^"]*)?"', home)
+    assert links and all((tmp_path / link).exists() for link in links)

@@ -88,7 +88,7 @@ def guide_page() -> str:
         lines += [line for paragraph in command.paragraphs for line in (paragraph, "")]
         for title, records in command.options.items():
             lines += [f"| {title} | |", "|---|---|"]
-            lines += [f"| `{_cell(option)}` | {_cell(text)} |" for option, text in records]
+            lines += [f"| `{option}` | {_cell(text)} |" for option, text in records]
             lines += [""]
         if command.examples:
             lines += ["```console", *(f"$ {example}" for example in command.examples), "```", ""]
