@@ -34,7 +34,7 @@ from licodec.training.checkpoint import load_checkpoint
 from licodec.training.codecs.hyperprior import HyperpriorNetwork
 from licodec.training.data import Images, central
 from licodec.training.loop import Run, advance, train
-from licodec.training.stages import make_task
+from licodec.training.stages.stage import make_stage
 
 PAPER: dict[str, dict[str, float]] = {
     "hyperprior": {
@@ -102,7 +102,7 @@ def measure(
 ) -> dict[str, tuple[float, float]]:
     """Mean bpp and PSNR in dB of the averaged weights on each set of images."""
     model = HyperpriorNetwork(
-        config.model.arch, config.model.N, config.model.M, config.model.lambdas
+        config.model.architecture, config.model.N, config.model.M, config.model.lambdas
     ).eval()  # fmt: skip
     model.load_state_dict(state["ema"])
     device = "cuda" if torch.cuda.is_available() and config.train.device != "cpu" else "cpu"
@@ -135,14 +135,14 @@ def step_times(arguments: argparse.Namespace, arch: str) -> dict[str, Any]:
         if config.train.device != "auto":
             device = torch.device(config.train.device)
         images = Images(config.data.path, config.data.holdout, config.data.patch, device)
-        task = make_task(config, images, device)
-        runs[kind] = (Run(config, task), task, np.random.default_rng(0))
+        stage = make_stage(config, images, device)
+        runs[kind] = (Run(config, stage), stage, np.random.default_rng(0))
     times: dict[str, list[float]] = {kind: [] for kind in KINDS}
     for turn in range(arguments.timing_steps + 1):
         for kind in KINDS if turn % 2 else KINDS[::-1]:
-            run, task, rng = runs[kind]
+            run, stage, rng = runs[kind]
             began = time.perf_counter()
-            advance(run, task, task.model, rng)
+            advance(run, stage, stage.model, rng)
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             if turn:

@@ -27,7 +27,7 @@ class Architecture:
         has_search: an encoder can search for better latents.
         is_exact: it decodes to the same pixels everywhere, without PyTorch, and a file's checksum is theirs.
         has_attention: its nets are those of Cheng et al. 2020; M equals N.
-        stages: of its training, in their order.
+        stages: of its training, in their order: name, and module and class in licodec/training/stages.
         alpha: weight of the regularizer in paper 2.
     """
 
@@ -44,14 +44,22 @@ class Architecture:
     has_search: bool = False
     is_exact: bool = False
     has_attention: bool = False
-    stages: tuple[str, ...] = ("transforms", "rate", "distributions")
+    stages: tuple[tuple[str, str], ...] = (
+        ("transforms", "transforms:HyperpriorStage"),
+        ("rate", "rate:RateStage"),
+        ("distributions", "distributions:ZDistributionsStage"),
+    )
     alpha: float = 0.0
 
 
 FACTORIZED = Architecture(
     "factorized", "bmshj2018-factorized", latent_unit=1, has_hyperprior=False, has_means=False,
     entropy_model="licodec.entropy.tabled:Factorized",
-    stages=("transforms", "distributions", "joint"),
+    stages=(
+        ("transforms", "transforms:TransformsStage"),
+        ("distributions", "distributions:DistributionsStage"),
+        ("joint", "distributions:JointStage"),
+    ),
 )  # fmt: skip
 ADAPTIVE = Architecture(
     "adaptive", "bmshj2018-factorized", latent_unit=1, has_hyperprior=False, has_means=False,
@@ -71,7 +79,7 @@ EVERYDAY = Architecture(
     "everyday", "", latent_unit=16, is_exact=True,
     transforms="licodec.networks.everyday:EverydayTransforms",
     schema="licodec.weights.everyday_schema:check",
-    entropy_model="licodec.entropy.quadtree:Quadtree", stages=("transforms",),
+    entropy_model="licodec.entropy.quadtree:Quadtree", stages=(("transforms", "everyday:EverydayStage"),),
 )  # fmt: skip
 
 TABLE = (ADAPTIVE, FACTORIZED, SCALE_HYPERPRIOR, HYPERPRIOR, AUTOREGRESSIVE, ATTENTION, EVERYDAY)

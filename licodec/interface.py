@@ -93,7 +93,7 @@ def check(architecture: Architecture, weights: Weights) -> None:
     Raises:
         ModelMissingError: something is missing or is not what it must be.
     """
-    _named(architecture.schema)(weights)
+    named(architecture.schema)(weights)
 
 
 def transforms(
@@ -108,7 +108,7 @@ def transforms(
     Raises:
         UsageError: there is no such device.
     """
-    made: Transforms = _named(architecture.transforms).of(weights, device, precision)
+    made: Transforms = named(architecture.transforms).of(weights, device, precision)
     return made
 
 
@@ -121,12 +121,12 @@ def entropy_model(architecture: Architecture, weights: Weights, adaptive_z: bool
     Raises:
         ValueError: it would not compute exactly.
     """
-    kind = _named(architecture.entropy_model)
+    kind = named(architecture.entropy_model)
     made: EntropyModel = kind(weights, True) if adaptive_z else kind(weights)
     return made
 
 
-def _named(place: str) -> Any:
+def named(place: str) -> Any:
     """What stands at `module:name`."""
     module, _, name = place.partition(":")
     return getattr(importlib.import_module(module), name)

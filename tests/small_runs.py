@@ -1,9 +1,9 @@
 """Training runs of small hyperpriors, a few steps each."""
 
+from licodec.architectures import BY_COMPRESSAI
 from licodec.training import config as configs
-from licodec.training.codecs.hyperprior import CLASSES
 
-ARCHES = list(CLASSES)
+ARCHES = [a.name for a in BY_COMPRESSAI.values()]
 N, M = 8, 12
 
 

@@ -32,7 +32,7 @@ def decoder_complexity(model: str, width: int, height: int) -> Complexity:
 
 def _hyperprior(model: Hyperprior, h: int, w: int) -> Complexity:
     """h_s, context and entropy parameters, rebuilt from their sizes, since they run on integers."""
-    networks = HyperNetworks(model.arch, model.N, model.M)
+    networks = HyperNetworks(model.architecture, model.N, model.M)
     z_hat = torch.zeros(1, model.N, -(-h // HYPER_STRIDE), -(-w // HYPER_STRIDE))
     total = count(networks.h_s, z_hat)
     if model.has_context:

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from licodec.architectures import Architecture
 from licodec.entropy.gaussian import MEAN_UNIT, SCALE_UNIT, Forecast, Gaussians, to_steps
 from licodec.entropy.image_distributions import ImageDistributions
 from licodec.entropy.integer_nets import IntegerNet, LayerSpec, exact_products
@@ -40,7 +41,7 @@ from licodec.entropy.tables import (
     integer_softmax,
     interpolate,
 )
-from licodec.networks.hyper import CONTEXT, HYPER_STRIDE, MaskedConv, hyper_analysis
+from licodec.networks.hyper import HYPER_STRIDE, MaskedConv, hyper_analysis
 from licodec.progress import track
 from licodec.rangecoder import Coder, Encoder, Pmf
 from licodec.tiles import cut, tiles
@@ -68,14 +69,6 @@ SCALE_THRESHOLD_UNIT = 2**10
 _DECONV = {a: LayerSpec("deconv", 5, a) for a in ("relu", "leaky")}
 _CONV = {a: LayerSpec("conv", 3, a) for a in ("relu", "leaky", "none")}
 _SUBPIXEL = LayerSpec("subpixel", 3, "leaky")
-_MINNEN = (_DECONV["leaky"], _DECONV["leaky"], _CONV["none"])
-SYNTHESIS = {
-    "bmshj2018-hyperprior": (_DECONV["relu"], _DECONV["relu"], _CONV["relu"]),
-    "mbt2018-mean": _MINNEN,
-    "mbt2018": _MINNEN,
-    "cheng2020-attn": (_CONV["leaky"], _SUBPIXEL, _CONV["leaky"], _SUBPIXEL, _CONV["none"]),
-}
-"""The layers of h_s."""
 PREDICTION = (LayerSpec("conv", 1, "none"),)
 """The context's layer, over columns of twelve neighbours."""
 PARAMETERS = (
@@ -84,6 +77,16 @@ PARAMETERS = (
     LayerSpec("conv", 1, "none"),
 )
 """The layers of the entropy parameters."""
+
+
+def synthesis_layers(architecture: Architecture) -> tuple[LayerSpec, ...]:
+    """The layers of h_s."""
+    if architecture.has_attention:
+        return _CONV["leaky"], _SUBPIXEL, _CONV["leaky"], _SUBPIXEL, _CONV["none"]
+    if not architecture.has_means:
+        return _DECONV["relu"], _DECONV["relu"], _CONV["relu"]
+    return _DECONV["leaky"], _DECONV["leaky"], _CONV["none"]
+
 
 _TILE = 16
 """Positions of z a side that h_s sees at once; bounds the memory."""
@@ -106,10 +109,11 @@ class Hyperprior:
     """
 
     def __init__(self, weights: Weights, adaptive: bool = False) -> None:
-        self.arch = weights.metadata["arch"]
+        self.architecture = weights.architecture
         tensors = weights.tensors("integer.")
-        self.h_s = IntegerNet(tensors, "integer.h_s", SYNTHESIS[self.arch], Z_LIMIT)
-        self.has_context = self.arch in CONTEXT
+        layers = synthesis_layers(self.architecture)
+        self.h_s = IntegerNet(tensors, "integer.h_s", layers, Z_LIMIT)
+        self.has_context = self.architecture.has_context
         if self.has_context:
             self.context = IntegerNet(tensors, "integer.context", PREDICTION, CONTEXT_LIMIT)
             self.parameters = IntegerNet(
@@ -121,14 +125,15 @@ class Hyperprior:
             parts = (weights.numpy(f"{PREFIX}{part}") for part in PARTS)
             self.scale_shifts = ScaleShifts(*parts)
             mixture = weights.numpy(f"{PREFIX}mixture")
-        self.about_means = self.arch == "mbt2018-mean" or self.scale_shifts is not None
+        has_plain_means = self.architecture.has_means and not self.has_context
+        self.about_means = has_plain_means or self.scale_shifts is not None
         self.gaussians = Gaussians(weights.numpy("scales"), mixture)
         self.scales = (weights.numpy("scales") / SCALE_UNIT).astype(np.float32)
         self.index_of = _indices(weights.numpy("scale_thresholds"))
         self.z_prior = weights.numpy("z_prior")
         self.z_median = weights.numpy("z_median").astype(np.int32)
         self.N, self.M = len(self.z_median), weights.numpy("log_gain").shape[1]
-        self.h_a = hyper_analysis(self.arch, self.N, self.M)
+        self.h_a = hyper_analysis(self.architecture, self.N, self.M)
         self.h_a.load_state_dict(weights.torch("h_a."))
         self.h_a.eval()
         self.z_distributions = ImageDistributions(weights, Z_DISTRIBUTIONS) if adaptive else None
@@ -147,7 +152,7 @@ class Hyperprior:
         for inner, outer in track(tiles(hz, wz, 2 * _TILE, _HALO), "hyper-analysis"):
             top, bottom, left, right = (HYPER_STRIDE * side for side in outer)
             part = torch.from_numpy(padded[:, top:bottom, left:right]).float() / MEAN_UNIT
-            part = part.abs() if self.arch == "bmshj2018-hyperprior" else part
+            part = part if self.architecture.has_means else part.abs()
             with torch.autocast("cpu", enabled=False):  # a caller's own
                 raw = self.h_a(part[None])[0]
             tile = cut(_cheapest(raw - median, bits), inner, outer, 1)

@@ -17,12 +17,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from licodec.architectures import BY_COMPRESSAI
+from licodec.architectures import Architecture
 from licodec.networks import attention, transforms
 from licodec.networks.attention import conv3x3, subpixel
-
-CONTEXT = ("mbt2018", "cheng2020-attn")
-"""Architectures whose latents are also predicted from those decoded before them."""
 
 HYPER_STRIDE = 4
 """Latent positions of y per position of z, in each direction."""
@@ -36,12 +33,12 @@ def _deconv5(inputs: int, outputs: int) -> nn.ConvTranspose2d:
     return nn.ConvTranspose2d(inputs, outputs, 5, stride=2, padding=2, output_padding=1)
 
 
-def hyper_analysis(arch: str, N: int, M: int) -> nn.Sequential:
-    """h_a: y (B, M, 4h, 4w), its magnitude for bmshj2018-hyperprior, to z (B, N, h, w)."""
-    if arch == "bmshj2018-hyperprior":
+def hyper_analysis(architecture: Architecture, N: int, M: int) -> nn.Sequential:
+    """h_a: y (B, M, 4h, 4w), its magnitude where there are no means, to z (B, N, h, w)."""
+    if not architecture.has_means:
         return nn.Sequential(conv3x3(M, N), nn.ReLU(), _conv5(N, N), nn.ReLU(), _conv5(N, N))
     leaky = nn.LeakyReLU
-    if arch == "cheng2020-attn":
+    if architecture.has_attention:
         return nn.Sequential(
             conv3x3(N, N), leaky(), conv3x3(N, N), leaky(), conv3x3(N, N, stride=2), leaky(),
             conv3x3(N, N), leaky(), conv3x3(N, N, stride=2),
@@ -49,14 +46,14 @@ def hyper_analysis(arch: str, N: int, M: int) -> nn.Sequential:
     return nn.Sequential(conv3x3(M, N), leaky(), _conv5(N, N), leaky(), _conv5(N, N))
 
 
-def hyper_synthesis(arch: str, N: int, M: int) -> nn.Sequential:
-    """h_s: ẑ (B, N, h, w) to (B, M, 4h, 4w) scales for bmshj2018-hyperprior, else (B, 2M, 4h, 4w)."""
-    if arch == "bmshj2018-hyperprior":
+def hyper_synthesis(architecture: Architecture, N: int, M: int) -> nn.Sequential:
+    """h_s: ẑ (B, N, h, w) to scales (B, M, 4h, 4w) and, where there are means, (B, 2M, 4h, 4w)."""
+    if not architecture.has_means:
         return nn.Sequential(
             _deconv5(N, N), nn.ReLU(), _deconv5(N, N), nn.ReLU(), conv3x3(N, M), nn.ReLU()
         )  # fmt: skip
     leaky = nn.LeakyReLU
-    if arch == "cheng2020-attn":
+    if architecture.has_attention:
         return nn.Sequential(
             conv3x3(N, N), leaky(), subpixel(N, N), leaky(), conv3x3(N, N * 3 // 2), leaky(),
             subpixel(N * 3 // 2, N * 3 // 2), leaky(), conv3x3(N * 3 // 2, N * 2),
@@ -94,41 +91,42 @@ class HyperNetworks(nn.Module):
     """The float networks of one codec; CompressAI's parameter names, its entropy models aside.
 
     Args:
-        arch: one of architectures.BY_COMPRESSAI.
+        architecture: one with a hyperprior.
         N, M: channels of z and of y, as in CompressAI.
     """
 
-    def __init__(self, arch: str, N: int, M: int) -> None:
+    def __init__(self, architecture: Architecture, N: int, M: int) -> None:
         super().__init__()
-        self.arch, self.N, self.M = arch, N, M
-        if arch == "cheng2020-attn":
+        self.architecture, self.N, self.M = architecture, N, M
+        if architecture.has_attention:
             self.g_a, self.g_s = attention.analysis(N), attention.synthesis(N)
         else:
             self.g_a, self.g_s = transforms.analysis(N, M), transforms.synthesis(N, M)
-        self.h_a = hyper_analysis(arch, N, M)
-        self.h_s = hyper_synthesis(arch, N, M)
-        if arch in CONTEXT:
+        self.h_a = hyper_analysis(architecture, N, M)
+        self.h_s = hyper_synthesis(architecture, N, M)
+        if architecture.has_context:
             self.context_prediction = MaskedConv(M, 2 * M)
             self.entropy_parameters = entropy_parameters(M)
 
     @classmethod
-    def from_state_dict(cls, arch: str, state: Mapping[str, Tensor]) -> HyperNetworks:
-        """The networks of a state dict of CompressAI's class for `arch`.
+    def from_state_dict(
+        cls, architecture: Architecture, state: Mapping[str, Tensor]
+    ) -> HyperNetworks:
+        """The networks of a state dict of CompressAI's class.
 
         Raises:
-            ValueError: no such architecture, or the state is not of it; one line says why.
+            ValueError: the state is not of that class; one line says why.
         """
-        if arch not in BY_COMPRESSAI:
-            raise ValueError(f"no architecture {arch!r}; there are {', '.join(BY_COMPRESSAI)}")
+        arch, has_attention = architecture.compressai, architecture.has_attention
         parts = ("g_a.", "g_s.", "h_a.", "h_s.", "context_prediction.", "entropy_parameters.")
         buffers = (".mask", "_reparam.pedestal", "_reparam.lower_bound.bound")
         own = {k: v for k, v in state.items() if k.startswith(parts) and not k.endswith(buffers)}
-        first = "g_a.0.conv1.weight" if arch == "cheng2020-attn" else "g_a.0.weight"
+        first = "g_a.0.conv1.weight" if has_attention else "g_a.0.weight"
         try:
             N = len(own[first])
             if not N:
                 raise TypeError
-            networks = cls(arch, N, N if arch == "cheng2020-attn" else len(own["g_a.6.weight"]))
+            networks = cls(architecture, N, N if has_attention else len(own["g_a.6.weight"]))
             networks.load_state_dict(own)
         except KeyError as error:
             raise ValueError(f"no state of {arch}: {error.args[0]} is missing") from error
@@ -140,21 +138,21 @@ class HyperNetworks(nn.Module):
 
     def hyper_latents(self, y: Tensor) -> Tensor:
         """z (B, N, h, w) of y (B, M, 4h, 4w)."""
-        z: Tensor = self.h_a(y.abs() if self.arch == "bmshj2018-hyperprior" else y)
+        z: Tensor = self.h_a(y if self.architecture.has_means else y.abs())
         return z
 
     def parameters_of(self, z_hat: Tensor, y_hat: Tensor) -> tuple[Tensor, Tensor]:
-        """Scales and means (B, M, 4h, 4w), in floats; means are 0 for bmshj2018-hyperprior.
+        """Scales and means (B, M, 4h, 4w), in floats; means are 0 where h_s has none.
 
         Args:
             z_hat: (B, N, h, w).
             y_hat: (B, M, 4h, 4w), what the context sees; of no account elsewhere.
         """
         params: Tensor = self.h_s(z_hat)
-        if self.arch in CONTEXT:
+        if self.architecture.has_context:
             context = self.context_prediction(y_hat)
             params = self.entropy_parameters(torch.cat([params, context], dim=1))
-        if self.arch == "bmshj2018-hyperprior":
+        if not self.architecture.has_means:
             return params, torch.zeros_like(params)
         scales, means = params.chunk(2, 1)
         return scales, means

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from licodec.architectures import BY_NAME, TABLE, Architecture
 from licodec.errors import UsageError
 
 if sys.version_info >= (3, 11):
@@ -18,9 +20,8 @@ else:
 LAMBDAS = (0.0018, 0.0035, 0.0067, 0.0130, 0.0250, 0.0483, 0.0932, 0.1800)
 """The customary anchors: weight of the mean squared error on 0…255 against bits per pixel."""
 
-ALPHAS = {"scale-hyperprior": 0.1, "hyperprior": 0.1, "autoregressive": 1.0, "attention": 1.0}
-"""The regularizer's weight by architecture: paper 2's, whose 0.1 serves scale-hyperprior too."""
-
+TRAINED = tuple(a.name for a in TABLE if not a.sends_distributions)
+"""What is trained; `adaptive` comes of later stages of `factorized`."""
 
 _FORMER_KEYS = {"echo": "back_projection"}
 """Of configs that were written before, and recipes."""
@@ -62,6 +63,10 @@ class Model:
     kernel_size: int = 15
     classes: int = 4
     """Distributions a channel, chosen by context for each latent; 1 is paper 1 alone."""
+
+    @property
+    def architecture(self) -> Architecture:
+        return BY_NAME[self.arch]
 
 
 @dataclass
@@ -166,102 +171,99 @@ def from_dict(raw: dict[str, Any], name: str = "config") -> Config:
             if type(value) is not type(default):
                 raise UsageError(f"{name}: {section}.{key} must be {type(default).__name__}")
             setattr(target, key, value)
-    if config.regularizer and "alpha" not in raw["regularizer"]:
-        config.regularizer.alpha = ALPHAS.get(config.model.arch, 0.0)
+    if config.regularizer and "alpha" not in raw["regularizer"] and config.model.arch in TRAINED:
+        config.regularizer.alpha = config.model.architecture.alpha
     check(config, name)
     return config
 
 
 def check(config: Config, name: str = "config") -> None:
     """Refuse combinations that cannot run, before anything is loaded."""
+    for is_wrong, reason in _rules(config):
+        if is_wrong:
+            raise UsageError(f"{name}: {reason}")
+
+
+def _rules(config: Config) -> Iterator[tuple[bool, str]]:
+    """(whether it is broken, what it says) of each rule; a later one may rely on those before."""
     data, model, train = config.data, config.model, config.train
-    if train.stage not in ("transforms", "rate", "distributions", "joint"):
-        raise UsageError(f"{name}: train.stage is transforms, rate, distributions or joint")
-    if train.precision not in ("auto", "float32", "bf16"):
-        raise UsageError(f"{name}: train.precision is auto, float32 or bf16")
-    if train.steps <= 0 and train.minutes <= 0:
-        raise UsageError(f"{name}: set train.steps or train.minutes")
-    if model.classes < 1:
-        raise UsageError(f"{name}: model.classes must be at least 1")
-    if train.stage == "joint" and model.classes > 1:
-        raise UsageError(
-            f"{name}: the joint stage needs model.classes = 1 (distributions come after)"
-        )
-    if not model.lambdas or sorted(set(model.lambdas)) != list(model.lambdas):
-        raise UsageError(f"{name}: model.lambdas must rise")
-    if model.lambdas[0] <= 0:
-        raise UsageError(f"{name}: model.lambdas must be positive")
-    if data.scale and not (len(data.scale) <= 2 and 0 < data.scale[0] <= data.scale[-1] <= 1):
-        raise UsageError(f"{name}: data.scale is one or two rising numbers up to 1")
-    if not 0 <= data.graphics <= 1:
-        raise UsageError(f"{name}: data.graphics is a share, 0 … 1")
-    if model.arch == "everyday":
-        _check_everyday(config, name)
-        return
-    if train.stage != "distributions" and data.batch % len(model.lambdas):
-        raise UsageError(f"{name}: data.batch must be a multiple of {len(model.lambdas)} lambdas")
-    if data.patch < 64 or data.patch % 16:
-        raise UsageError(f"{name}: data.patch must be a multiple of 16, at least 64")
-    if train.stage in ("distributions", "joint"):
-        _check_distributions(config, name)
-    if train.back_projection and (train.stage != "transforms" or model.arch != "factorized"):
-        raise UsageError(f"{name}: train.back_projection is for the factorized transforms")
-    if train.back_projection and len(train.back_projection) != len(model.lambdas):
-        raise UsageError(f"{name}: train.back_projection needs a value for each of model.lambdas")
-    if model.arch != "factorized":
-        _check_hyperprior(config, name)
-    elif train.stage == "rate":
-        raise UsageError(f"{name}: stage rate is for a model.arch with a hyperprior")
-    elif train.init == "fresh":
-        raise UsageError(f"{name}: train.init is klt or a file for {model.arch}")
-    elif config.regularizer:
-        raise UsageError(f"{name}: [regularizer] needs a model.arch with a hyperprior")
+    yield model.arch not in TRAINED, f"model.arch is {', '.join(TRAINED)}"
+    architecture, stage = model.architecture, train.stage
+    stages = dict(architecture.stages)
+    yield stage not in stages, f"train.stage is {', '.join(stages)} for {model.arch}"
+    precisions = ("auto", "float32", "bf16")
+    yield train.precision not in precisions, "train.precision is auto, float32 or bf16"
+    yield train.steps <= 0 and train.minutes <= 0, "set train.steps or train.minutes"
+    yield model.classes < 1, "model.classes must be at least 1"
+    one_class = stage != "joint" or model.classes == 1
+    yield not one_class, "the joint stage needs model.classes = 1 (distributions come after)"
+    rising = sorted(set(model.lambdas)) == list(model.lambdas) != []
+    yield not rising, "model.lambdas must rise"
+    yield model.lambdas[0] <= 0, "model.lambdas must be positive"
+    scales = data.scale
+    scaled = not scales or (len(scales) <= 2 and 0 < scales[0] <= scales[-1] <= 1)
+    yield not scaled, "data.scale is one or two rising numbers up to 1"
+    yield not 0 <= data.graphics <= 1, "data.graphics is a share, 0 … 1"
+    yield from (_everyday_rules if architecture.is_exact else _customary_rules)(config)
 
 
-def _check_everyday(config: Config, name: str) -> None:
+def _everyday_rules(config: Config) -> Iterator[tuple[bool, str]]:
+    data, model = config.data, config.model
+    yield config.regularizer is not None, f"{model.arch} has no [regularizer]"
+    patches = data.patch >= 64 and data.patch % 64 == 0 and data.batch > 0
+    yield not patches, f"data.patch must be a multiple of 64 for {model.arch}"
+    sizes = 0 < model.N <= 192 and model.M > 0 and model.M % 4 == 0
+    blocks = min(model.fine, model.coarse) > 0
+    yield not (sizes and blocks), f"{model.arch} needs N up to 192, M a multiple of 4, and blocks"
+    starts = len(model.lambdas) > 1 and config.train.init != "fresh"
+    yield not starts, f"{model.arch} needs two lambdas or more, and klt or a file in init"
+
+
+def _customary_rules(config: Config) -> Iterator[tuple[bool, str]]:
     data, model, train = config.data, config.model, config.train
-    if train.stage != "transforms" or config.regularizer:
-        raise UsageError(f"{name}: everyday has the stage transforms alone, and no [regularizer]")
-    if data.patch < 64 or data.patch % 64 or data.batch < 1:
-        raise UsageError(f"{name}: data.patch must be a multiple of 64 for everyday")
-    if model.M % 4 or min(model.N, model.M, model.fine, model.coarse) < 1 or model.N > 192:
-        raise UsageError(f"{name}: everyday needs N up to 192, M a multiple of 4, and blocks")
-    if len(model.lambdas) < 2 or train.init == "fresh":
-        raise UsageError(f"{name}: everyday needs two lambdas or more, and klt or a file in init")
+    architecture, stage = model.architecture, train.stage
+    K = len(model.lambdas)
+    uneven = stage != "distributions" and data.batch % K > 0
+    yield uneven, f"data.batch must be a multiple of {K} lambdas"
+    small = data.patch < 64 or data.patch % 16 > 0
+    yield small, "data.patch must be a multiple of 16, at least 64"
+    if stage in ("distributions", "joint"):
+        channels = model.N if architecture.has_hyperprior else model.M
+        grouped = model.groups > 0 and model.width > 0
+        grouped = grouped and not channels % model.groups and not model.width % model.groups
+        yield not grouped, f"model.groups must divide {channels} channels and model.width"
+        odd = model.z_channels > 0 and model.kernel_size > 0 and model.kernel_size % 2 == 1
+        yield not odd, "model.z_channels must be positive, and model.kernel_size odd"
+    if train.back_projection:
+        other = stage != "transforms" or architecture.has_hyperprior
+        yield other, "train.back_projection is for the factorized transforms"
+        wanted = "train.back_projection needs a value for each of model.lambdas"
+        yield len(train.back_projection) != K, wanted
+    if architecture.has_hyperprior:
+        yield from _hyperprior_rules(config)
+    else:
+        yield train.init == "fresh", f"train.init is klt or a file for {model.arch}"
+        is_regularized = config.regularizer is not None
+        yield is_regularized, "[regularizer] needs a model.arch with a hyperprior"
 
 
-def _check_distributions(config: Config, name: str) -> None:
-    model = config.model
-    channels = model.M if model.arch == "factorized" else model.N
-    if model.groups < 1 or model.width < 1 or channels % model.groups or model.width % model.groups:
-        raise UsageError(f"{name}: model.groups must divide {channels} channels and model.width")
-    if model.z_channels < 1 or model.kernel_size < 1 or model.kernel_size % 2 == 0:
-        raise UsageError(f"{name}: model.z_channels must be positive, and model.kernel_size odd")
-
-
-def _check_hyperprior(config: Config, name: str) -> None:
-    data, model, train = config.data, config.model, config.train
-    if model.arch not in ALPHAS:
-        raise UsageError(f"{name}: model.arch is factorized, {', '.join(ALPHAS)}")
-    if train.stage == "joint":
-        raise UsageError(f"{name}: {model.arch} has no joint stage")
-    if train.stage != "transforms" and train.init in ("klt", "fresh"):
+def _hyperprior_rules(config: Config) -> Iterator[tuple[bool, str]]:
+    model, train = config.model, config.train
+    if train.stage != "transforms":
         known = "transforms" if train.stage == "rate" else model.arch
-        raise UsageError(f"{name}: stage {train.stage} needs a trained {known} in train.init")
-    if train.stage != "transforms" and config.regularizer:
-        raise UsageError(f"{name}: [regularizer] is for the stage transforms")
-    if train.surrogate not in ("round", "noise"):
-        raise UsageError(f"{name}: train.surrogate is round or noise")
-    if data.patch % 64:
-        raise UsageError(f"{name}: data.patch must be a multiple of 64 for {model.arch}")
-    if model.arch == "attention" and model.M != model.N:
-        raise UsageError(f"{name}: attention has as many latent channels M as N")
-    if model.arch == "attention" and train.init == "klt":
-        raise UsageError(f'{name}: attention has no such start: train.init = "fresh", or a file')
-    if config.regularizer and (config.regularizer.alpha < 0 or config.regularizer.lr <= 0):
-        raise UsageError(f"{name}: regularizer.alpha must not be negative, and lr positive")
-    if config.regularizer and config.regularizer.width < 2:
-        raise UsageError(f"{name}: regularizer.width must be at least 2")
+        needs = f"stage {train.stage} needs a trained {known} in train.init"
+        yield train.init in ("klt", "fresh"), needs
+        yield config.regularizer is not None, "[regularizer] is for the stage transforms"
+    yield train.surrogate not in ("round", "noise"), "train.surrogate is round or noise"
+    yield config.data.patch % 64 > 0, f"data.patch must be a multiple of 64 for {model.arch}"
+    if model.architecture.has_attention:
+        yield model.M != model.N, f"{model.arch} has as many latent channels M as N"
+        start = f'{model.arch} has no such start: train.init = "fresh", or a file'
+        yield train.init == "klt", start
+    if q := config.regularizer:
+        negative = q.alpha < 0 or q.lr <= 0
+        yield negative, "regularizer.alpha must not be negative, and lr positive"
+        yield q.width < 2, "regularizer.width must be at least 2"
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from licodec.training.checkpoint import load_checkpoint, save_checkpoint, stages
 from licodec.training.codecs.everyday import BY_RATE
 from licodec.training.config import Config
 from licodec.training.data import Images
-from licodec.training.stages import Task, make_task
+from licodec.training.stages.stage import Stage, make_stage
 
 _MAX_BAD_STEPS = 20
 """A step without a finite gradient is left out; so many in a row mean that the run is lost."""
@@ -37,12 +37,12 @@ _MAX_BAD_STEPS = 20
 class Run:
     """The state that a checkpoint holds: weights, average, optimizer, counters."""
 
-    def __init__(self, config: Config, task: Task) -> None:
+    def __init__(self, config: Config, stage: Stage) -> None:
         self.config = config
-        self.model: nn.Module = task.model
-        self.ema = {k: v.detach().clone() for k, v in task.model.state_dict().items()}
-        self.optimizer = _optimizer(config, task)
-        self.regularizer = task.regularizer
+        self.model: nn.Module = stage.model
+        self.ema = {k: v.detach().clone() for k, v in stage.model.state_dict().items()}
+        self.optimizer = _optimizer(config, stage)
+        self.regularizer = stage.regularizer
         self.base_lrs = [group["lr"] for group in self.optimizer.param_groups]
         self.step = 0
         self.seconds = 0.0
@@ -132,12 +132,12 @@ def _earlier_runs(config: Config) -> list[dict[str, Any]]:
     return [*state.get("earlier", []), {key: state[key] for key in keys}]
 
 
-def _optimizer(config: Config, task: Task) -> torch.optim.Optimizer:
+def _optimizer(config: Config, stage: Stage) -> torch.optim.Optimizer:
     """Adam, with a learning rate of their own for gains and bottlenecks."""
     train = config.train
     others: list[Tensor] = []
     bottleneck: list[Tensor] = []
-    for name, param in task.model.named_parameters():
+    for name, param in stage.model.named_parameters():
         if param.requires_grad:
             fast = "bottleneck" in name or name.startswith(BY_RATE)
             (bottleneck if fast else others).append(param)
@@ -146,18 +146,18 @@ def _optimizer(config: Config, task: Task) -> torch.optim.Optimizer:
 
 
 def advance(
-    run: Run, task: Task, network: nn.Module, rng: np.random.Generator
+    run: Run, stage: Stage, network: nn.Module, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """One step: loss, norm of its gradient, and the task's figures.
+    """One step: loss, norm of its gradient, and the stage's figures.
 
     Raises:
         LicodecError: too many steps in a row had no finite gradient.
     """
     run.schedule()
-    loss, figures = task.loss(network, rng)
+    loss, figures = stage.loss(network, rng)
     run.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
-    norm = nn.utils.clip_grad_norm_(task.model.parameters(), run.config.train.clip)
+    norm = nn.utils.clip_grad_norm_(stage.model.parameters(), run.config.train.clip)
     run.bad_steps = 0 if torch.isfinite(norm) else run.bad_steps + 1
     if run.bad_steps >= _MAX_BAD_STEPS:
         raise LicodecError(f"{run.bad_steps} steps in a row had no finite gradient; stopped")
@@ -203,15 +203,15 @@ def train(
         config.data.scale,
         config.data.graphics,
     )
-    # A resumed task starts where the run stopped; what it took to begin is not done again.
+    # A resumed stage starts where the run stopped; what it took to begin is not done again.
     start = dataclasses.replace(settings, init=str(checkpoint)) if resume else settings
-    task = make_task(dataclasses.replace(config, train=start), images, device)
-    run = Run(config, task)
+    stage = make_stage(dataclasses.replace(config, train=start), images, device)
+    run = Run(config, stage)
     out.mkdir(parents=True, exist_ok=True)
     if resume:
         run.restore(load_checkpoint(checkpoint))
         run.ema = {k: v.to(device) for k, v in run.ema.items()}
-    network: nn.Module = task.model
+    network: nn.Module = stage.model
     if processes > 1:
         network = DistributedDataParallel(network, device_ids=None)
     provenance = {
@@ -228,7 +228,7 @@ def train(
         # A step's crops and noise depend on its number alone, however often the run was resumed.
         rng = np.random.default_rng([settings.seed, run.step, rank])
         torch.manual_seed(settings.seed + run.step * processes + rank)
-        loss, norm, figures = advance(run, task, network, rng)
+        loss, norm, figures = advance(run, stage, network, rng)
         now = time.monotonic()
         run.seconds += now - began
         done = distributed.agree(run.progress() >= 1, device)
@@ -241,7 +241,7 @@ def train(
                     "progress": run.progress(), **figures})  # fmt: skip
         keep = settings.keep_every > 0 and run.step % settings.keep_every == 0
         if now - last_validated > settings.validate_s or keep or done:
-            row = {"step": run.step, "seconds": round(run.seconds, 1), **_validate(run, task)}
+            row = {"step": run.step, "seconds": round(run.seconds, 1), **_validate(run, stage)}
             run.history.append(row)
             report(row)
             with (out / "history.jsonl").open("a") as log:
@@ -255,16 +255,16 @@ def train(
     return checkpoint
 
 
-def _validate(run: Run, task: Task) -> dict[str, Tensor | float]:
+def _validate(run: Run, stage: Stage) -> dict[str, Tensor | float]:
     """The averaged weights' figures on the held-out images."""
-    current = {k: v.detach().clone() for k, v in task.model.state_dict().items()}
-    task.model.load_state_dict(run.ema)
-    task.model.eval()
+    current = {k: v.detach().clone() for k, v in stage.model.state_dict().items()}
+    stage.model.load_state_dict(run.ema)
+    stage.model.eval()
     try:
-        figures = task.validate()
+        figures = stage.validate()
         # Validation may have set tables among the buffers: they belong to the averaged weights.
-        run.ema = {k: v.detach().clone() for k, v in task.model.state_dict().items()}
+        run.ema = {k: v.detach().clone() for k, v in stage.model.state_dict().items()}
         return figures
     finally:
-        task.model.load_state_dict(current)
-        task.model.train()
+        stage.model.load_state_dict(current)
+        stage.model.train()

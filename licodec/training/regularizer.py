@@ -27,8 +27,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from licodec.architectures import Architecture
+from licodec.networks.hyper import MaskedConv
 from licodec.training import config as configs
-from licodec.training.codecs.compressai_layers import GaussianConditional, MaskedConv2d
+from licodec.training.codecs.compressai_layers import GaussianConditional
 
 _UNIT = 16.0
 """Levels (of 256) for each 1 that the nets put out: their outputs stay near 1."""
@@ -38,17 +40,17 @@ class SourceEntropyModel(nn.Module):
     """q(x|x̂). Images are (B, 3, H, W) on 0 … 1, x in whole 255ths.
 
     Args:
-        arch: the codec whose form it takes.
+        architecture: the codec whose form it takes.
         width: inner channels.
     """
 
-    def __init__(self, arch: str, width: int) -> None:
+    def __init__(self, architecture: Architecture, width: int) -> None:
         super().__init__()
-        self.arch = arch
-        self.h_s = _synthesis(arch, width)
+        self.architecture = architecture
+        self.h_s = _synthesis(architecture, width)
         last: Any = self.h_s[-1]
-        if arch in ("autoregressive", "attention"):
-            self.context_prediction = MaskedConv2d(3, 6, 5, padding=2)
+        if architecture.has_context:
+            self.context_prediction = MaskedConv(3, 6)
             self.entropy_parameters = nn.Sequential(
                 nn.Conv2d(12, 10, 1), nn.LeakyReLU(), nn.Conv2d(10, 8, 1), nn.LeakyReLU(),
                 nn.Conv2d(8, 6, 1),
@@ -68,31 +70,31 @@ class SourceEntropyModel(nn.Module):
         """q of each sample given x̂ and, where there is a context, the pixels of x before it."""
         x_hat = x_hat.contiguous(memory_format=torch.channels_last)
         params = self.h_s(x_hat - 0.5)
-        if self.arch in ("autoregressive", "attention"):
+        if self.architecture.has_context:
             context = self.context_prediction(x - 0.5)
             params = self.entropy_parameters(torch.cat([params, context.to(params.dtype)], 1))
         params = _UNIT * params.float()
         scales, offsets = params[:, :3], params[:, 3:]
         means = 255 * x_hat.float()
-        if self.arch != "scale-hyperprior":
+        if self.architecture.has_means:
             means = means + offsets
         with torch.autocast(x.device.type, enabled=False):
             likelihoods: Tensor = self.conditional._likelihood((255 * x).round(), scales, means)
             return self.conditional.likelihood_lower_bound(likelihoods)  # type: ignore[no-any-return]
 
 
-def _synthesis(arch: str, width: int) -> nn.Sequential:
+def _synthesis(architecture: Architecture, width: int) -> nn.Sequential:
     """The codec's h_s at full resolution: x̂ (B, 3, H, W) to (B, 3 or 6, H, W)."""
 
     def conv(inputs: int, outputs: int, kernel_size: int = 5) -> nn.Conv2d:
         return nn.Conv2d(inputs, outputs, kernel_size, padding=kernel_size // 2)
 
     wide = width * 3 // 2
-    if arch == "scale-hyperprior":
+    if not architecture.has_means:
         return nn.Sequential(
             conv(3, width), nn.ReLU(), conv(width, width), nn.ReLU(), conv(width, 3, 3)
         )
-    if arch == "attention":
+    if architecture.has_attention:
         return nn.Sequential(
             conv(3, width, 3), nn.LeakyReLU(), conv(width, width, 3), nn.LeakyReLU(),
             conv(width, wide, 3), nn.LeakyReLU(), conv(wide, wide, 3), nn.LeakyReLU(),
@@ -110,10 +112,13 @@ class Regularizer:
     """
 
     def __init__(
-        self, arch: str, settings: configs.RegularizerSettings, device: torch.device
+        self,
+        architecture: Architecture,
+        settings: configs.RegularizerSettings,
+        device: torch.device,
     ) -> None:
         self.alpha = settings.alpha
-        self.q = SourceEntropyModel(arch, settings.width).to(device)
+        self.q = SourceEntropyModel(architecture, settings.width).to(device)
         self.optimizer = torch.optim.Adam(self.q.parameters(), lr=settings.lr)
         self._network: nn.Module = self.q
         if dist.is_initialized():

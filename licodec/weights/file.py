@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from licodec.architectures import BY_ARCH, Architecture
 from licodec.container import QUALITY_STEPS
 from licodec.errors import ModelMissingError
 from licodec.weights import catalogue
@@ -72,6 +73,11 @@ class Weights:
                 )
             raise ModelMissingError(f"{path}: made for another version of licodec")
         self.path = path
+
+    @property
+    def architecture(self) -> Architecture:
+        """The one that the metadata name; weights of `adaptive` and `factorized` name none."""
+        return BY_ARCH[self.metadata["arch"]]
 
     def __contains__(self, name: str) -> bool:
         return name in self._tensors

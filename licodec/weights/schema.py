@@ -21,7 +21,7 @@ from licodec.entropy.pdf_transform import SIDE_LENGTH, PdfAnalysis, PdfSynthesis
 from licodec.entropy.tables import BINS
 from licodec.errors import ModelMissingError
 from licodec.networks import transforms
-from licodec.networks.hyper import CONTEXT, HyperNetworks, MaskedConv
+from licodec.networks.hyper import HyperNetworks, MaskedConv
 from licodec.weights.catalogue import Z_DISTRIBUTIONS
 from licodec.weights.file import BACK_PROJECTION, Weights
 
@@ -68,9 +68,8 @@ def _tensors(weights: Weights) -> Tensors:
     own: Tensors = {"log_gain": ((K, M), _FLOATS)}
     if BACK_PROJECTION in weights:
         own[BACK_PROJECTION] = ((K,), _FLOATS)
-    arch = weights.metadata.get("arch")
-    if arch is not None:
-        return own | _hyperprior(weights, arch, K, M)
+    if "arch" in weights.metadata:
+        return own | _hyperprior(weights, K, M)
     (N,) = _sizes(weights, "g_a.0.bias", 1)
     own |= _module("g_a.", transforms.analysis(N, M)) | _module("g_s.", transforms.synthesis(N, M))
     own["prior"] = ((K, M, BINS + 1), _TABLES)
@@ -105,13 +104,14 @@ def _distributions(weights: Weights, prefix: str, K: int, M: int, groups: int) -
     }
 
 
-def _hyperprior(weights: Weights, arch: str, K: int, M: int) -> Tensors:
+def _hyperprior(weights: Weights, K: int, M: int) -> Tensors:
+    architecture = weights.architecture
     (N,) = _sizes(weights, "z_median", 1)
     anchors = _sizes(weights, "z_prior", 3)[0]
     (scales,) = _sizes(weights, "scales", 1)
-    if anchors not in (1, K) or scales > 256 or (arch == "cheng2020-attn" and N != M):
+    if anchors not in (1, K) or scales > 256 or (architecture.has_attention and N != M):
         raise ValueError("z_prior, scales or z_median is of another size than the rest")
-    networks = HyperNetworks(arch, N, M)
+    networks = HyperNetworks(architecture, N, M)
     own = {
         "z_median": ((N,), _TABLES),
         "z_prior": ((anchors, N, _z_bins(weights, "")), _TABLES),
@@ -121,7 +121,7 @@ def _hyperprior(weights: Weights, arch: str, K: int, M: int) -> Tensors:
     for part in ("g_a", "g_s", "h_a"):
         own |= _module(f"{part}.", getattr(networks, part))
     own |= _integer_net("integer.h_s", networks.h_s)
-    if arch in CONTEXT:
+    if architecture.has_context:
         own |= _integer_net("integer.context", networks.context_prediction)
         own |= _integer_net("integer.parameters", networks.entropy_parameters)
     elif f"{scale_shifts.PREFIX}order" in weights:

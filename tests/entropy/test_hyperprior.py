@@ -21,13 +21,16 @@ from licodec.entropy.hyperprior import Z_CURVATURE, Hyperprior, _cheapest, front
 from licodec.entropy.integer_nets import FLOAT32_SUMS, largest_sum
 from licodec.errors import DamagedFileError, LicodecError
 from licodec.io.image import from_pillow
-from licodec.networks.hyper import CONTEXT, HyperNetworks
+from licodec.networks.hyper import HyperNetworks
 from licodec.progress import watching
 from licodec.rangecoder import Decoder, Encoder
 from licodec.weights import catalogue
 from licodec.weights import file as weights_file
 
 every_arch = pytest.mark.parametrize("arch", ARCHES)
+
+
+CONTEXT = [name for name, a in BY_COMPRESSAI.items() if a.has_context]
 
 
 def model_of(path) -> Hyperprior:
@@ -151,7 +154,7 @@ def test_integer_parameters_follow_the_float_networks(hyper_weights, arch):
     codec = opened(weights=path)
     model = codec.entropy_model
     saved = torch.load(path.parent / f"{arch}.pt", weights_only=True)
-    networks = HyperNetworks.from_state_dict(arch, saved["state_dict"])
+    networks = HyperNetworks.from_state_dict(BY_COMPRESSAI[arch], saved["state_dict"])
     gain = codec.weights.gain(0) * np.float32(MEAN_UNIT)
     y = codec.transforms.analyze(np.asarray(noise(192, 128, "RGB", 3)), gain)
     z = model.side_information(y, 0)
@@ -190,7 +193,7 @@ def test_rate_is_that_of_the_float_likelihoods(hyper_weights, arch):
     codec = opened(weights=path)
     model = codec.entropy_model
     saved = torch.load(path.parent / f"{arch}.pt", weights_only=True)
-    networks = HyperNetworks.from_state_dict(arch, saved["state_dict"])
+    networks = HyperNetworks.from_state_dict(BY_COMPRESSAI[arch], saved["state_dict"])
     bottleneck = EntropyBottleneck(model.N)
     prefix = "entropy_bottleneck."
     state = {k.removeprefix(prefix): v for k, v in saved["state_dict"].items() if prefix in k}

@@ -239,18 +239,18 @@ def test_trained_nets_come_into_the_weights_and_code(trained, folder, tmp_path, 
 def test_the_network_below_is_frozen_and_the_nets_learn(trained, folder, tmp_path):
     from licodec.training.checkpoint import load_checkpoint
     from licodec.training.data import Images
-    from licodec.training.stages import make_task
+    from licodec.training.stages.stage import make_stage
 
     a, b = (load_checkpoint(path) for path in trained)
     for name, value in a["ema"].items():
         assert value.equal(b["ema"][name]), name
     assert b["ema"][f"{PREFIX}h_s.layers.4.weight"].any()
     config = stage_b(folder, tmp_path, trained[0])
-    task = make_task(config, Images(folder, 2, 64, torch.device("cpu")), torch.device("cpu"))
+    stage = make_stage(config, Images(folder, 2, 64, torch.device("cpu")), torch.device("cpu"))
     with torch.no_grad():
         losses = [
-            float(nets.rates(task.counts.values.float(), task.counts.t)[0])
-            for nets in (task.nets, z_distributions(config, b["ema"]))
+            float(nets.rates(stage.counts.values.float(), stage.counts.t)[0])
+            for nets in (stage.nets, z_distributions(config, b["ema"]))
         ]
     assert losses[1] < losses[0] - 0.01
 
@@ -275,7 +275,7 @@ def test_nets_for_other_rates_are_no_part_of_a_checkpoint(trained, tmp_path):
 @pytest.mark.parametrize(
     ("train_section", "regularizer", "reason"),
     [
-        ({"stage": "joint", "init": "a.pt"}, {}, "no joint stage"),
+        ({"stage": "joint", "init": "a.pt"}, {}, "train.stage is transforms, rate, distributions"),
         ({"stage": "distributions", "init": "klt"}, {}, "needs a trained hyperprior"),
         ({"stage": "distributions", "init": "a.pt"}, {"regularizer": {}}, "stage transforms"),
     ],
@@ -289,13 +289,13 @@ def test_bad_configs(train_section, regularizer, reason):
 def test_a_start_with_other_rates_is_refused(trained, folder, tmp_path):
     """The codec stays as it was; other rates would be another codec."""
     from licodec.training.data import Images
-    from licodec.training.stages import make_task
+    from licodec.training.stages.stage import make_stage
 
     config = stage_b(folder, tmp_path, trained[0])
     config.model.lambdas = (0.013, 0.06)
     images = Images(folder, 2, 64, torch.device("cpu"))
     with pytest.raises(UsageError, match=r"\[0.013, 0.05\], which stay"):
-        make_task(config, images, torch.device("cpu"))
+        make_stage(config, images, torch.device("cpu"))
 
 
 def test_a_run_is_not_imported_and_its_export_is_no_weights_file(trained, tmp_path, photo):
@@ -322,11 +322,11 @@ def test_weights_are_named_by_a_path(photo, weights):
 
 def test_a_start_that_holds_no_hyperprior_is_refused(folder, tmp_path):
     from licodec.training.data import Images
-    from licodec.training.stages import make_task
+    from licodec.training.stages.stage import make_stage
 
     factorized = settings(folder, tmp_path / "f", "hyperprior", (0.013, 0.05), steps=1)
     factorized.model.arch = "factorized"
     config = stage_b(folder, tmp_path / "h", train(factorized))
     images = Images(folder, 2, 64, torch.device("cpu"))
     with pytest.raises(UsageError, match="no trained hyperprior"):
-        make_task(config, images, torch.device("cpu"))
+        make_stage(config, images, torch.device("cpu"))

@@ -12,25 +12,24 @@ from safetensors.torch import load_file, save_file
 from small_runs import ARCHES, M, N, latents, settings
 
 import licodec
-from licodec.architectures import BY_COMPRESSAI
+from licodec.architectures import BY_NAME, HYPERPRIOR
 from licodec.codec import codec_of, latents_crc32
 from licodec.container import unpack
 from licodec.errors import LicodecError, UsageError
 from licodec.options import DecodeOptions
 from licodec.training import config as configs
 from licodec.training.checkpoint import load_checkpoint, stages_beside
-from licodec.training.codecs import hyperprior
 from licodec.training.codecs.hyperprior import (
-    CLASSES,
     HyperpriorNetwork,
     KnownTransforms,
-    compressai_class,
 )
+from licodec.training.convert.compressai_state import compressai_class
 from licodec.training.convert.export import export, write_weights
 from licodec.training.convert.import_checkpoint import import_checkpoint
 from licodec.training.data import Images
 from licodec.training.loop import train
-from licodec.training.stages import make_task
+from licodec.training.stages.stage import make_stage
+from licodec.training.start import hyperprior
 from licodec.weights.file import Weights, catalogue
 
 TABLES = ("_offset", "_quantized_cdf", "_cdf_length", "scale_table")
@@ -38,7 +37,7 @@ TABLES = ("_offset", "_quantized_cdf", "_cdf_length", "scale_table")
 
 def compressai(arch, state):
     """CompressAI's own network with a state of ours, every key accounted for."""
-    network = compressai_class(arch, N, latents(arch))
+    network = compressai_class(BY_NAME[arch], N, latents(arch))
     network.load_state_dict({k: v for k, v in state.items() if k not in ("log_gain", "lambdas")})
     return network
 
@@ -58,9 +57,11 @@ def exported(folder, tmp_path_factory):
 def test_same_forward_pass_as_compressai(arch, training):
     """Under noise and under rounding, from one seed: its x̂, and its likelihoods as bits."""
     torch.manual_seed(3)
-    theirs = compressai_class(arch, N, latents(arch)).train(training)
-    ours = HyperpriorNetwork(arch, N, latents(arch), (0.013,), "noise").train(training)
-    state = {k: v for k, v in theirs.state_dict().items() if "_reparam" not in k}
+    theirs = compressai_class(BY_NAME[arch], N, latents(arch)).train(training)
+    ours = HyperpriorNetwork(BY_NAME[arch], N, latents(arch), (0.013,), "noise").train(training)
+    state = {
+        k: v for k, v in theirs.state_dict().items() if "_reparam" not in k and "mask" not in k
+    }
     assert not ours.load_state_dict(state, strict=False).unexpected_keys
     x = torch.rand(2, 3, 64, 128)
     torch.manual_seed(4)
@@ -78,7 +79,9 @@ def test_export_is_compressais_state(exported, folder, arch):
     path = exported[arch]
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
-    assert metadata["arch"] == CLASSES[arch][0] and json.loads(metadata["lambdas"]) == [0.013]
+    assert metadata["arch"] == BY_NAME[arch].compressai and json.loads(metadata["lambdas"]) == [
+        0.013
+    ]
     assert "arithmetic" not in metadata  # no weights file yet
     state = load_file(path)
     assert state["lambdas"].tolist() == [0.013]
@@ -91,7 +94,7 @@ def test_export_is_compressais_state(exported, folder, arch):
     with torch.no_grad():
         out = network.compress(x)
         x_hat = network.decompress(out["strings"], out["shape"])["x_hat"]
-    ours = HyperpriorNetwork(arch, N, latents(arch), (0.013,)).eval()
+    ours = HyperpriorNetwork(BY_NAME[arch], N, latents(arch), (0.013,)).eval()
     known = ours.state_dict()
     usable = {k: v for k, v in state.items() if k in known and v.shape == known[k].shape}
     ours.load_state_dict(usable, strict=False)
@@ -115,12 +118,12 @@ def test_export_is_compressais_state(exported, folder, arch):
 
 @pytest.mark.parametrize("arch", ARCHES)
 def test_an_export_becomes_weights_that_code(exported, tmp_path, photo, arch):
-    path = import_checkpoint(exported[arch], CLASSES[arch][0], None, tmp_path, arch)
+    path = import_checkpoint(exported[arch], BY_NAME[arch].compressai, None, tmp_path, arch)
     data = licodec.encode(photo, weights=path)
     container = unpack(data)
     codec = codec_of(container, DecodeOptions(weights=path, device="cpu"))
     assert latents_crc32(codec.decode_latents(container)) == container.latents_crc32
-    assert codec.architecture.name == arch == BY_COMPRESSAI[CLASSES[arch][0]].name
+    assert codec.architecture.name == arch
     assert licodec.decode(data, weights=path).size == photo.size
 
 
@@ -140,10 +143,10 @@ def test_tails_hold_nearly_all_of_z(exported):
 def test_every_parameter_is_trained(folder, tmp_path, arch):
     config = settings(folder, tmp_path, arch, lambdas=(0.005, 0.05), surrogate="noise")
     torch.manual_seed(0)
-    task = make_task(config, Images(folder, 2, 64, torch.device("cpu")), torch.device("cpu"))
-    loss, _ = task.loss(task.model, np.random.default_rng(0))
+    stage = make_stage(config, Images(folder, 2, 64, torch.device("cpu")), torch.device("cpu"))
+    loss, _ = stage.loss(stage.model, np.random.default_rng(0))
     loss.backward()
-    for name, parameter in task.model.named_parameters():
+    for name, parameter in stage.model.named_parameters():
         reached = parameter.grad is not None and bool(parameter.grad.abs().sum() > 0)
         assert reached == (not name.endswith("quantiles")), name
 
@@ -166,7 +169,7 @@ def test_one_rate_is_compressais_plain_network(folder, tmp_path):
     for lambdas in ((0.013,), (0.013, 0.05)):
         torch.manual_seed(0)
         config = settings(folder, tmp_path, "hyperprior", lambdas)
-        states.append(make_task(config, images, torch.device("cpu")).model)
+        states.append(make_stage(config, images, torch.device("cpu")).model)
     plain, gained = states
     assert not plain.log_gain.requires_grad and not plain.log_gain.any()
     x = images.validation[0][None, :, :128, :128].float() / 255
@@ -184,16 +187,16 @@ def test_starts_from_factorized_weights_or_from_its_own(folder, tmp_path, export
     names = ("g_a.0.weight", "g_s.6.bias", "log_gain")
     config = settings(folder, tmp_path / "h", "autoregressive", (0.013, 0.05), init=str(weights))
     images = Images(folder, 2, 64, torch.device("cpu"))
-    model = make_task(config, images, torch.device("cpu")).model
+    model = make_stage(config, images, torch.device("cpu")).model
     for name in names:
         expected = load_file(weights)[name].float()
         torch.testing.assert_close(model.state_dict()[name], expected)
     state = load_file(weights)
     fewer = settings(folder, tmp_path / "h", "autoregressive", (0.013, 0.05), init=str(weights))
     fewer.model.M -= 3
-    model = make_task(fewer, images, torch.device("cpu")).model
+    model = make_stage(fewer, images, torch.device("cpu")).model
     x = torch.stack([i[:, :64, :64] for i in images.train]).float() / 255
-    y = make_task(config, images, torch.device("cpu")).model.g_a(x)
+    y = make_stage(config, images, torch.device("cpu")).model.g_a(x)
     spread = (y.std((0, 2, 3)) * state["log_gain"][-1].float().exp()).tolist()
     kept = sorted(range(len(spread)), key=lambda c: -spread[c])[: fewer.model.M]
     shared = [
@@ -205,17 +208,17 @@ def test_starts_from_factorized_weights_or_from_its_own(folder, tmp_path, export
         z = model.hyper_latents(model.g_a(x) * model.log_gain[1].exp()[:, None, None])
     assert z.round().any()  # where ẑ is 0 throughout, h_s learns nothing of it
     again = settings(folder, tmp_path / "o", "hyperprior", init=str(exported["hyperprior"]))
-    state = make_task(again, images, torch.device("cpu")).model.state_dict()
+    state = make_stage(again, images, torch.device("cpu")).model.state_dict()
     for name, value in load_file(exported["hyperprior"]).items():
         if name in state and state[name].shape == value.shape:
             torch.testing.assert_close(state[name], value)
     two = settings(folder, tmp_path / "t", "hyperprior", (0.013, 0.05), init=again.train.init)
     known = load_file(exported["hyperprior"])["entropy_bottleneck.matrices.0"]
-    rates = make_task(two, images, torch.device("cpu")).model.entropy_bottleneck
+    rates = make_stage(two, images, torch.device("cpu")).model.entropy_bottleneck
     assert torch.equal(rates.state_dict()["matrices.0"], known.repeat(2, 1, 1))
     wrong = settings(folder, tmp_path / "w", "autoregressive", init=str(exported["hyperprior"]))
     with pytest.raises(UsageError, match="does not fit"):
-        make_task(wrong, images, torch.device("cpu"))
+        make_stage(wrong, images, torch.device("cpu"))
 
 
 def test_every_rate_has_its_own_tables_of_z(folder, tmp_path):
@@ -224,7 +227,7 @@ def test_every_rate_has_its_own_tables_of_z(folder, tmp_path):
     state = export(run, tmp_path, "two")
     ema, plain = load_checkpoint(run)["ema"], load_file(state)
     assert (ema["unit"] != 1).any() and "unit" not in plain
-    models = [HyperpriorNetwork("hyperprior", N, M, (0.002, 0.05)).eval() for _ in range(2)]
+    models = [HyperpriorNetwork(HYPERPRIOR, N, M, (0.002, 0.05)).eval() for _ in range(2)]
     for model, own in zip(models, (ema, plain), strict=True):
         known = [k for k in model.state_dict() if k in own and not k.endswith(TABLES)]
         model.load_state_dict({k: own[k] for k in known}, strict=False)
@@ -263,14 +266,16 @@ def test_released_weights_can_be_trained_on(folder, tmp_path, arch):
     """Their integers as floats: what they say of an image is what the run said that they are from."""
     lambdas = (0.002, 0.05)
     run = train(settings(folder, tmp_path / "run", arch, lambdas, steps=30, lr=3e-3))
-    path = import_checkpoint(export(run, None, "two"), CLASSES[arch][0], folder, tmp_path, arch)
+    path = import_checkpoint(
+        export(run, None, "two"), BY_NAME[arch].compressai, folder, tmp_path, arch
+    )
     config = settings(folder, tmp_path / "on", arch, lambdas, init=str(path), steps=1, lr=0.0,
                       bottleneck_lr=0.0)  # fmt: skip
     images = Images(folder, 2, 64, torch.device("cpu"))
     ema = load_checkpoint(run)["ema"]
-    was = HyperpriorNetwork(arch, N, latents(arch), lambdas)
+    was = HyperpriorNetwork(BY_NAME[arch], N, latents(arch), lambdas)
     was.load_state_dict({k: v for k, v in ema.items() if not k.endswith(TABLES)}, strict=False)
-    now = make_task(config, images, torch.device("cpu")).model
+    now = make_stage(config, images, torch.device("cpu")).model
     assert (now.unit != 1).any()
     sizes = [float(m.weight.detach().std()) for m in now.h_s.modules() if hasattr(m, "weight")]
     np.testing.assert_allclose(sizes, sizes[0], rtol=1e-3)
@@ -284,7 +289,7 @@ def test_released_weights_can_be_trained_on(folder, tmp_path, arch):
     other = "hyperprior" if arch == "autoregressive" else "autoregressive"
     if arch != "attention":  # of another architecture, the transforms alone
         config = settings(folder, tmp_path / "t", other, lambdas, init=str(path))
-        model = make_task(config, images, torch.device("cpu")).model
+        model = make_stage(config, images, torch.device("cpu")).model
         torch.testing.assert_close(model.g_a[0].weight, now.g_a[0].weight)
         assert not torch.equal(model.h_a[0].weight, now.h_a[0].weight)
 
@@ -310,12 +315,12 @@ def test_released_weights_that_were_altered(exported, folder, tmp_path, odd, rea
     ))  # fmt: skip
     images = Images(folder, 2, 64, torch.device("cpu"))
     with pytest.raises(LicodecError, match=reason):
-        make_task(config, images, torch.device("cpu"))
+        make_stage(config, images, torch.device("cpu"))
     torn = tmp_path / path.name.replace("one", "torn")
     torn.write_bytes(path.read_bytes()[:-1] + b"x")
     config = settings(folder, tmp_path / "o", "hyperprior", init=str(torn))
     with pytest.raises(LicodecError, match="torn-.*(not packed|was altered)"):
-        make_task(config, images, torch.device("cpu"))
+        make_stage(config, images, torch.device("cpu"))
 
 
 def test_odd_checkpoints_are_refused(folder, tmp_path):
@@ -353,7 +358,7 @@ def test_small_images_start_a_hyperprior(tmp_path):
     weights = catalogue.resolve("adaptive")[1]
     config = settings(tmp_path, tmp_path / "o", "hyperprior", init=str(weights))
     config.model = dataclasses.replace(config.model, N=128, M=256)
-    assert make_task(config, images, torch.device("cpu")).model.log_gain.shape == (1, 256)
+    assert make_stage(config, images, torch.device("cpu")).model.log_gain.shape == (1, 256)
 
 
 def test_weights_without_lambdas_start_one_rate(exported, folder, tmp_path):
@@ -363,18 +368,18 @@ def test_weights_without_lambdas_start_one_rate(exported, folder, tmp_path):
     path = import_checkpoint(tmp_path / "one.safetensors", "mbt2018-mean", None, tmp_path, "one")
     images = Images(folder, 2, 64, torch.device("cpu"))
     config = settings(folder, tmp_path / "o", "hyperprior", init=str(path))
-    assert not make_task(config, images, torch.device("cpu")).model.log_gain.any()
+    assert not make_stage(config, images, torch.device("cpu")).model.log_gain.any()
     config = settings(folder, tmp_path / "o", "hyperprior", (0.01, 0.1), init=str(path))
     with pytest.raises(UsageError, match="tells no lambda"):
-        make_task(config, images, torch.device("cpu"))
+        make_stage(config, images, torch.device("cpu"))
 
 
 def test_known_transforms_learn_the_rate_of_rounded_latents():
     torch.manual_seed(0)
     u, means = 3 * torch.randn(1, M, 8, 8), torch.randn(1, M, 8, 8)
     scales = torch.rand(1, M, 8, 8)
-    model = KnownTransforms("hyperprior", N, M, (0.013,))
-    evaluated = HyperpriorNetwork("hyperprior", N, M, (0.013,)).eval().conditional(u, scales, means)
+    model = KnownTransforms(HYPERPRIOR, N, M, (0.013,))
+    evaluated = HyperpriorNetwork(HYPERPRIOR, N, M, (0.013,)).eval().conditional(u, scales, means)
     torch.testing.assert_close(model.conditional(u, scales, means), evaluated)
 
 
@@ -400,7 +405,7 @@ def test_transforms_can_stay_as_they_are(folder, tmp_path, exported):
 
 
 def test_sizes_that_are_no_multiple_of_64():
-    model = HyperpriorNetwork("hyperprior", N, M, (0.013,)).eval()
+    model = HyperpriorNetwork(HYPERPRIOR, N, M, (0.013,)).eval()
     bpp, mse = model.evaluate(torch.rand(1, 3, 65, 40), 0)
     assert torch.isfinite(bpp) and torch.isfinite(mse)
 

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 from small_runs import ARCHES, latents, settings
 
+from licodec.architectures import BY_NAME
 from licodec.training import config as configs
 from licodec.training.checkpoint import load_checkpoint
 from licodec.training.codecs.hyperprior import HyperpriorNetwork
@@ -15,7 +16,7 @@ from licodec.training.convert.export import export
 from licodec.training.data import Images
 from licodec.training.loop import train
 from licodec.training.regularizer import Regularizer, SourceEntropyModel
-from licodec.training.stages import make_task
+from licodec.training.stages.stage import make_stage
 
 CPU = torch.device("cpu")
 
@@ -36,8 +37,8 @@ def gradients(module):
 @pytest.mark.parametrize("arch", ARCHES)
 def test_first_update_reaches_q_and_nothing_else(folder, arch):
     torch.manual_seed(0)
-    codec = HyperpriorNetwork(arch, 8, latents(arch), (0.013,))
-    regularizer = Regularizer(arch, configs.Regularizer(alpha=0.1), CPU)
+    codec = HyperpriorNetwork(BY_NAME[arch], 8, latents(arch), (0.013,))
+    regularizer = Regularizer(BY_NAME[arch], configs.RegularizerSettings(alpha=0.1), CPU)
     x = Images(folder, 2, 64, CPU).crops(np.random.default_rng(0), 2, 64).float() / 255
     x_hat = codec(x).x_hat
     before = {k: v.clone() for k, v in regularizer.q.state_dict().items()}
@@ -53,8 +54,8 @@ def test_first_update_reaches_q_and_nothing_else(folder, arch):
 def test_second_update_reaches_the_codec_and_nothing_else(folder, arch):
     """What makes x̂ gets a gradient, what only decides the rate gets none, q neither and stays."""
     torch.manual_seed(0)
-    codec = HyperpriorNetwork(arch, 8, latents(arch), (0.005, 0.05), "noise")
-    regularizer = Regularizer(arch, configs.Regularizer(alpha=0.1), CPU)
+    codec = HyperpriorNetwork(BY_NAME[arch], 8, latents(arch), (0.005, 0.05), "noise")
+    regularizer = Regularizer(BY_NAME[arch], configs.RegularizerSettings(alpha=0.1), CPU)
     x = Images(folder, 2, 64, CPU).crops(np.random.default_rng(0), 2, 64).float() / 255
     for _ in range(3):
         regularizer.learn(x, torch.rand_like(x))
@@ -72,7 +73,7 @@ def test_second_update_reaches_the_codec_and_nothing_else(folder, arch):
 @pytest.mark.parametrize("arch", ARCHES)
 def test_q_learns_fixed_reconstructions(pair, arch):
     torch.manual_seed(0)
-    regularizer = Regularizer(arch, configs.Regularizer(lr=1e-2), CPU)
+    regularizer = Regularizer(BY_NAME[arch], configs.RegularizerSettings(lr=1e-2), CPU)
     bits = [float(regularizer.learn(*pair)) for _ in range(30)]
     assert bits[-1] < 0.95 * bits[0]
     assert regularizer.figures()["conditional_bpp"] == pytest.approx(np.mean(bits), abs=1e-3)
@@ -82,7 +83,7 @@ def test_q_learns_fixed_reconstructions(pair, arch):
 def test_q_is_a_distribution_over_the_levels(arch):
     """The probabilities of a sample's levels sum to 1; only later pixels can depend on it."""
     torch.manual_seed(0)
-    q = SourceEntropyModel(arch, 4)
+    q = SourceEntropyModel(BY_NAME[arch], 4)
     for parameter in q.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     x = (torch.randint(0, 256, (1, 3, 5, 5)) / 255).repeat(2001, 1, 1, 1)
@@ -98,7 +99,7 @@ def test_q_is_a_distribution_over_the_levels(arch):
 @pytest.mark.parametrize("arch", ["autoregressive", "attention"])
 def test_context_is_causal(arch):
     torch.manual_seed(0)
-    q = SourceEntropyModel(arch, 4)
+    q = SourceEntropyModel(BY_NAME[arch], 4)
     for parameter in q.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     x = torch.rand(1, 3, 8, 8, requires_grad=True)
@@ -146,9 +147,9 @@ def test_resume_goes_on_with_q(folder, tmp_path):
     first = settings(folder, tmp_path / "a", "hyperprior", regularizer={}, steps=3)
     train(first)
     saved = load_checkpoint(tmp_path / "a/checkpoint.pt")
-    task = make_task(first, Images(folder, 2, 64, CPU), CPU)
-    task.regularizer.load_state_dict(saved["regularizer"])
-    for name, value in task.regularizer.q.state_dict().items():
+    stage = make_stage(first, Images(folder, 2, 64, CPU), CPU)
+    stage.regularizer.load_state_dict(saved["regularizer"])
+    for name, value in stage.regularizer.q.state_dict().items():
         assert torch.equal(value, saved["regularizer"]["q"][name])
     ends = []
     for name in ("b", "c"):

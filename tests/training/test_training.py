@@ -26,7 +26,7 @@ from licodec.training.data import Images
 from licodec.training.fit import classes
 from licodec.training.fit.back_projection import STRENGTHS, back_projected, strengths
 from licodec.training.loop import train
-from licodec.training.stages import uses_bf16
+from licodec.training.stages.stage import uses_bf16
 from licodec.training.start.klt import karhunen_loeve
 
 
@@ -174,7 +174,9 @@ def test_stage_b_makes_its_own_tables_for_exported_weights(trained, folder, tmp_
 
 def test_auto_precision_is_bf16_only_where_it_is_native(monkeypatch, folder, tmp_path):
     for native in (True, False):
-        monkeypatch.setattr("licodec.training.stages.has_native_bf16", lambda native=native: native)
+        monkeypatch.setattr(
+            "licodec.training.stages.stage.has_native_bf16", lambda native=native: native
+        )
         for name, expected in (("auto", native), ("bf16", True), ("float32", False)):
             config = settings(folder, tmp_path, precision=name)
             assert uses_bf16(config, torch.device("cpu")) == expected

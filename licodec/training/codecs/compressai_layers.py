@@ -25,20 +25,10 @@ if _missing:
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from compressai.entropy_models import EntropyBottleneck, GaussianConditional
-    from compressai.layers import MaskedConv2d
-    from compressai.models import (
-        Cheng2020Attention,
-        JointAutoregressiveHierarchicalPriors,
-        MeanScaleHyperprior,
-        ScaleHyperprior,
-    )
+    from compressai.zoo.image import model_architectures
 
 __all__ = [
-    "Cheng2020Attention",
     "EntropyBottleneck",
     "GaussianConditional",
-    "JointAutoregressiveHierarchicalPriors",
-    "MaskedConv2d",
-    "MeanScaleHyperprior",
-    "ScaleHyperprior",
+    "model_architectures",
 ]

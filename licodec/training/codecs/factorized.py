@@ -27,11 +27,18 @@ from licodec.entropy.tables import BINS
 from licodec.networks.transforms import analysis, back_projection, synthesis
 from licodec.training.codecs.compressai_layers import EntropyBottleneck
 from licodec.training.fit.histogram import straight_through_histogram
+from licodec.training.objective import balanced, by_rate, rate_distortion
 
 
 def round_ste(x: Tensor) -> Tensor:
     """Round; the gradient passes as if nothing had happened."""
     return x + (x.round() - x).detach()
+
+
+def first_log_gain(lambdas: tuple[float, ...], M: int) -> Tensor:
+    """Gains (K, M), in log, that suit latents of the Karhunen-Loève transform."""
+    gain = torch.tensor([5.7 * math.sqrt(lmbda / 0.013) for lmbda in lambdas])
+    return gain.log()[:, None].repeat(1, M)
 
 
 class FactorizedNetwork(nn.Module):
@@ -50,8 +57,7 @@ class FactorizedNetwork(nn.Module):
         self.M = M
         self.g_a = analysis(N, M)
         self.g_s = synthesis(N, M)
-        gain = torch.tensor([5.7 * math.sqrt(lmbda / 0.013) for lmbda in lambdas])
-        self.log_gain = nn.Parameter(gain.log()[:, None].repeat(1, M))
+        self.log_gain = nn.Parameter(first_log_gain(lambdas, M))
         self.bottleneck = EntropyBottleneck(len(lambdas) * M)
         self.bottleneck.quantiles.requires_grad_(False)  # latents are rounded about 0
 
@@ -73,13 +79,8 @@ class FactorizedNetwork(nn.Module):
         stacked = u.reshape(batch // K, K * self.M, *u.shape[2:])
         with torch.autocast(x.device.type, enabled=False):
             _, likelihoods = self.bottleneck(stacked, training=True)
-        bits = -torch.log2(likelihoods).reshape(batch // K, K, -1).sum(2)
-        bpp = bits.mean(0) / (height * width)
-        mse = ((x_hat - x) ** 2).mean((1, 2, 3)).reshape(batch // K, K).mean(0)
-        lambdas = torch.tensor(self.lambdas, device=x.device)
-        scale = (lambdas / 0.013) ** -rate_balance
-        loss = (scale * (bpp + lambdas * 255**2 * mse)).mean()
-        return loss, torch.stack([bpp, mse]).detach()
+        bits = -torch.log2(likelihoods).reshape(batch, -1).sum(1)
+        return _loss(bits / (height * width), x_hat, x, self.lambdas, rate_balance)
 
     def _back_projected(self, y: Tensor, strengths: tuple[float, ...]) -> Tensor:
         """y (B, M, h, w) with so much of its back-projection as the encoder will add, which passes no
@@ -121,7 +122,7 @@ class DistributionNets(nn.Module):
     """h_a and h_s over the distributions of M channels, with the priors and the side stream's tables.
 
     `prior` (K, M, BINS + 1), `class_prior` (K, M, C, BINS + 1) and `z_prior` (K, Z·32, Z_BINS + 1)
-    hold log2 probabilities, the last entry of each being the escape's. The task sets these buffers from
+    hold log2 probabilities, the last entry of each being the escape's. The stage sets these buffers from
     data.
     """
 
@@ -203,7 +204,7 @@ class AdaptiveNetwork(DistributionNets):
     """Factorized transforms with encoding distributions that follow the image.
 
     `context_order` (M,), `context_weights` (M, 2M) and `context_thresholds` (K, M, C - 1) are the integers
-    of licodec.entropy.classes, which the task sets as well; `back_projection` (K,) is what an encoder adds.
+    of licodec.entropy.classes, which the stage sets as well; `back_projection` (K,) is what an encoder adds.
     """
 
     context_order: Tensor
@@ -257,12 +258,17 @@ class AdaptiveNetwork(DistributionNets):
         positions = u.shape[2] * u.shape[3]
         bpp_y = -(p * log_p_hat).sum((1, 2)) * positions / pixels
         bpp_q = -torch.log2(likelihoods).sum((1, 2)) / TARGET_PIXELS
-        bpp = (bpp_y + bpp_q).reshape(repeats, K).mean(0)
-        mse = ((x_hat - x) ** 2).mean((1, 2, 3)).reshape(repeats, K).mean(0)
-        lambdas = torch.tensor(self.lambdas, device=x.device)
-        scale = (lambdas / 0.013) ** -rate_balance
-        loss = (scale * (bpp + lambdas * 255**2 * mse)).mean()
-        return loss, torch.stack([bpp, mse]).detach()
+        return _loss(bpp_y + bpp_q, x_hat, x, self.lambdas, rate_balance)
+
+
+def _loss(
+    bpp: Tensor, x_hat: Tensor, x: Tensor, lambdas: tuple[float, ...], rate_balance: float
+) -> tuple[Tensor, Tensor]:
+    """The loss (), and (2, K) bits per pixel and mean squared error, of patches (R·K,) in turn."""
+    K, each = len(lambdas), torch.tensor(lambdas, device=x.device)
+    bpp, mse = by_rate(bpp, K), by_rate(((x_hat - x) ** 2).mean((1, 2, 3)), K)
+    loss: Tensor = balanced(rate_distortion(bpp, mse, each), each, rate_balance)
+    return loss, torch.stack([bpp, mse]).detach()
 
 
 def shares(counts: Tensor) -> Tensor:

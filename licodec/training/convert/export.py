@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 from torch import Tensor
 
-from licodec.architectures import EVERYDAY
 from licodec.entropy.classes import check_exact
 from licodec.entropy.pdf_transform import quantize_synthesis
 from licodec.entropy.tables import BINS, LOG2_UNIT
@@ -26,7 +25,8 @@ from licodec.io.files import write
 from licodec.training import config as configs
 from licodec.training.checkpoint import load_checkpoint
 from licodec.training.codecs.factorized import AdaptiveNetwork, DistributionNets, FactorizedNetwork
-from licodec.training.codecs.hyperprior import CLASSES, compressai_state, z_distributions
+from licodec.training.codecs.hyperprior import z_distributions
+from licodec.training.convert.compressai_state import compressai_state
 from licodec.training.convert.export_everyday import everyday_tensors
 from licodec.weights.catalogue import Z_DISTRIBUTIONS
 from licodec.weights.file import ARITHMETIC, BACK_PROJECTION, packed
@@ -56,15 +56,16 @@ def export(
     config = configs.from_dict(state["config"], str(checkpoint))
     ema: dict[str, Tensor] = state["ema"]
     metadata = {"name": name, "lambdas": json.dumps(list(config.model.lambdas))}
-    if config.model.arch == EVERYDAY.name:
+    architecture = config.model.architecture
+    if architecture.is_exact:
         tensors = everyday_tensors(config, ema, photographs or config.data.path)
-        metadata |= {"arch": EVERYDAY.name, "arithmetic": ARITHMETIC}
-    elif config.model.arch != "factorized":
+        metadata |= {"arch": architecture.name, "arithmetic": ARITHMETIC}
+    elif architecture.has_hyperprior:
         nets = z_distributions(config, ema)
         plain = {k: v for k, v in ema.items() if not k.startswith(Z_DISTRIBUTIONS)}
         tensors = {k: v.numpy() for k, v in compressai_state(config, plain).items()}
         tensors |= {} if nets is None else z_tensors(nets)
-        metadata["arch"] = CLASSES[config.model.arch][0]
+        metadata["arch"] = architecture.compressai
         folder = folder or Path(checkpoint).parent
     else:
         tensors = _licodec_tensors(config, ema)

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from licodec.architectures import BY_COMPRESSAI, Architecture
 from licodec.entropy.gaussian import MEAN_UNIT, SCALE_UNIT
 from licodec.entropy.hyperprior import (
     CONTEXT_LIMIT,
@@ -26,13 +27,13 @@ from licodec.entropy.hyperprior import (
     PARAMETERS,
     PREDICTION,
     SCALE_THRESHOLD_UNIT,
-    SYNTHESIS,
     Z_LIMIT,
     Z_UNIT,
+    synthesis_layers,
 )
 from licodec.entropy.integer_nets import FLOAT32_SUMS
 from licodec.errors import UsageError
-from licodec.networks.hyper import CONTEXT, HYPER_STRIDE, HyperNetworks, MaskedConv
+from licodec.networks.hyper import HYPER_STRIDE, HyperNetworks, MaskedConv
 from licodec.networks.tiled import has_native_bf16
 from licodec.tiles import STRIDE
 from licodec.training.checkpoint import stages_beside
@@ -89,16 +90,18 @@ def import_checkpoint(
             noise, no back-projection and no scale shifts.
 
     Raises:
-        UsageError: no checkpoint of that architecture, or its weights cannot be made integers.
+        UsageError: no such architecture, no checkpoint of it, or its weights cannot be made integers.
     """
     check_name(name)
-    checkpoint = read(path)
+    if arch not in BY_COMPRESSAI:
+        raise UsageError(f"no architecture {arch!r}; there are {', '.join(BY_COMPRESSAI)}")
+    architecture, checkpoint = BY_COMPRESSAI[arch], read(path)
     photographs = _photographs(calibrate)
     images = _middles(photographs)
     try:
-        tensors = weights_of(checkpoint, arch, images)
+        tensors = weights_of(checkpoint, architecture, images)
         if photographs:
-            tensors |= _learnt(checkpoint, arch, tensors, images, photographs)
+            tensors |= _learnt(checkpoint, architecture, tensors, images, photographs)
     except ValueError as error:
         raise UsageError(f"{path}: {error}") from error
     for weight in [k for k in tensors if re.fullmatch(r"integer\..*\.weight", k)]:
@@ -122,17 +125,17 @@ def import_checkpoint(
 
 
 def _learnt(
-    checkpoint: Checkpoint, arch: str, tensors: dict[str, NDArray[Any]], images: list[Tensor],
-    photographs: list[Tensor],
+    checkpoint: Checkpoint, architecture: Architecture, tensors: dict[str, NDArray[Any]],
+    images: list[Tensor], photographs: list[Tensor],
 ) -> dict[str, NDArray[Any]]:  # fmt: skip
     """The tensors that only photographs tell."""
-    networks = HyperNetworks.from_state_dict(arch, checkpoint.state)
+    networks = HyperNetworks.from_state_dict(architecture, checkpoint.state)
     own: dict[str, NDArray[Any]] = {}
     with torch.autocast("cpu", torch.bfloat16, enabled=has_native_bf16()):
         if checkpoint.lambdas and checkpoint.log_gain is not None:
             shares = strengths(networks, checkpoint.lambdas, checkpoint.log_gain, middles(images))
             own[BACK_PROJECTION] = shares.numpy()
-        if arch not in CONTEXT:
+        if not architecture.has_context:
             median = torch.from_numpy(tensors["z_median"]).float() / Z_UNIT
             log_gain = torch.from_numpy(tensors["log_gain"])
             own |= scale_shifts.fit(networks, log_gain, median, photographs, SCALES)
@@ -195,7 +198,8 @@ def _current_name(key: str) -> str:
 
 
 def weights_of(
-    checkpoint: Checkpoint, arch: str, images: list[Tensor], sums: int = FLOAT32_SUMS,
+    checkpoint: Checkpoint, architecture: Architecture, images: list[Tensor],
+    sums: int = FLOAT32_SUMS,
     activation_limit: int = ACTIVATION_LIMIT,
 ) -> dict[str, NDArray[Any]]:  # fmt: skip
     """Every tensor of the weights file.
@@ -206,9 +210,9 @@ def weights_of(
         activation_limit: largest activation between layers.
 
     Raises:
-        ValueError: the state does not fit `arch`, or no precision keeps the sums exact.
+        ValueError: the state is of another architecture, or no precision keeps the sums exact.
     """
-    networks = HyperNetworks.from_state_dict(arch, checkpoint.state)
+    networks = HyperNetworks.from_state_dict(architecture, checkpoint.state)
     log_gain = checkpoint.log_gain
     if log_gain is None:
         log_gain = torch.zeros(1, networks.M)
@@ -297,7 +301,7 @@ def _activations(
         y = networks.g_a(x[None]) * log_gain[i % len(log_gain)].exp()[:, None, None]
         offset = median[:, None, None]
         seen.z_hat.append((networks.hyper_latents(y) - offset).round() + offset)
-        if networks.arch in CONTEXT:
+        if networks.architecture.has_context:
             y_hat = y.round().clamp(-CONTEXT_LIMIT, CONTEXT_LIMIT)
             taps = F.unfold(y_hat, 5, padding=2).reshape(networks.M, 25, *y.shape[2:])
             seen.columns.append(taps[:, : MaskedConv.TAPS].transpose(0, 1).flatten(0, 1)[None])
@@ -307,18 +311,19 @@ def _activations(
 def _integer_nets(
     networks: HyperNetworks, seen: _Seen, sums: int, activation_limit: int
 ) -> dict[str, NDArray[Any]]:
-    arch, M = networks.arch, networks.M
+    architecture, M = networks.architecture, networks.M
     outputs = np.full(M, 1 / SCALE_THRESHOLD_UNIT)
-    if arch != "bmshj2018-hyperprior":
+    if architecture.has_means:
         outputs = np.concatenate([outputs, np.full(M, 1 / MEAN_UNIT)])
     z_units = np.full(networks.N, 1 / Z_UNIT)
-    if arch not in CONTEXT:
+    layers = synthesis_layers(architecture)
+    if not architecture.has_context:
         return quantize_net(
-            networks.h_s, SYNTHESIS[arch], "integer.h_s", seen.z_hat, z_units, Z_LIMIT,
+            networks.h_s, layers, "integer.h_s", seen.z_hat, z_units, Z_LIMIT,
             activation_limit, sums, outputs, OUTPUT_LIMIT,
         )[0]  # fmt: skip
     tensors, hyper_units = quantize_net(
-        networks.h_s, SYNTHESIS[arch], "integer.h_s", seen.z_hat, z_units, Z_LIMIT,
+        networks.h_s, layers, "integer.h_s", seen.z_hat, z_units, Z_LIMIT,
         activation_limit, sums,
     )  # fmt: skip
     prediction = nn.Sequential(_over_columns(networks.context_prediction))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from licodec.networks.transforms import back_projection
 from licodec.training.data import central
+from licodec.training.objective import rate_distortion
 
 STRENGTHS = tuple(i / 8 for i in range(7))
 _IMAGES, _SIDE = 24, 256
@@ -57,7 +58,7 @@ def strengths(codec: Autoencoder, lambdas: Iterable[float], log_gain: Tensor, x:
             u = ((y + strength * missed) * gain).round()
             x_hat = codec.g_s((u / gain).contiguous(memory_format=torch.channels_last))
             mse = float(((x_hat.float().clamp(0, 1) - x) ** 2).mean())
-            costs.append(_entropy(u) / pixels + lmbda * 255**2 * mse)
+            costs.append(rate_distortion(_entropy(u) / pixels, mse, lmbda))
         worth = min(costs) < (1 - _WORTH) * costs[0]
         chosen.append(STRENGTHS[costs.index(min(costs))] if worth else 0.0)
     return torch.tensor(chosen)

@@ -13,7 +13,7 @@ from torch import Tensor
 from licodec.entropy.classes import Contexts
 from licodec.entropy.tables import BINS, count_values
 from licodec.training.codecs.factorized import AdaptiveNetwork, between
-from licodec.training.codecs.hyperprior import HyperpriorNetwork, ZDistributions
+from licodec.training.codecs.hyperprior import ZDistributions
 from licodec.training.fit.back_projection import back_projected
 from licodec.weights.file import STEPS
 
@@ -31,8 +31,8 @@ class Counts:
 
 @torch.no_grad()
 def latents(
-    model: AdaptiveNetwork | HyperpriorNetwork, images: list[Tensor], precision: torch.dtype,
-    device: torch.device, multiple: int = 16,
+    model: Any, images: list[Tensor], device: torch.device,
+    multiple: int = 16,
 ) -> list[Tensor]:  # fmt: skip
     """y (1, M, h, w) of each image (3, H, W), cut to multiples, as float16 on the CPU; and its
     back-projection with it, (2, M, h, w), where an adaptive codec takes account of that.
@@ -42,11 +42,10 @@ def latents(
         height, width = (side // multiple * multiple for side in image.shape[1:])
         x = image[None, :, :height, :width].float() / 255
         x = x.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-            if isinstance(model, AdaptiveNetwork) and model.back_projection.any():
-                both = torch.cat(back_projected(model, x))
-            else:
-                both = model.g_a(x)
+        if isinstance(model, AdaptiveNetwork) and model.back_projection.any():
+            both = torch.cat(back_projected(model, x))
+        else:
+            both = model.g_a(x)
         out.append(both.to("cpu", torch.float16))
     return out
 

@@ -19,12 +19,12 @@ from licodec.entropy.hyperprior import (
     PARAMETERS,
     PREDICTION,
     SCALE_THRESHOLD_UNIT,
-    SYNTHESIS,
     Z_UNIT,
+    synthesis_layers,
 )
 from licodec.entropy.integer_nets import PARTS, LayerSpec
 from licodec.entropy.tables import integer_softmax, interpolate
-from licodec.networks.hyper import CONTEXT, MaskedConv
+from licodec.networks.hyper import MaskedConv
 from licodec.training.codecs.compressai_layers import EntropyBottleneck
 from licodec.weights.file import STEPS, Weights
 
@@ -36,25 +36,26 @@ _STEPS = 600
 _LR = 2e-2
 
 
-def restore(model: nn.Module, weights: Weights) -> dict[str, Tensor]:
-    """The state of a training.hyperprior.Hyperprior, its units 1, that codes as weights of its architecture
+def dequantize(model: nn.Module, weights: Weights) -> dict[str, Tensor]:
+    """The state of a HyperpriorNetwork, its units 1, that codes as weights of its architecture
     do; in their sizes, whatever the model's."""
-    arch, M = weights.metadata["arch"], weights.numpy("log_gain").shape[1]
+    architecture, M = weights.architecture, weights.numpy("log_gain").shape[1]
     state: dict[str, Tensor] = dict(model.state_dict())
     for part in ("g_a.", "g_s.", "h_a."):
         state |= {part + name: value for name, value in weights.torch(part).items()}
     outputs = np.full(M, 1 / SCALE_THRESHOLD_UNIT)
-    if arch != "bmshj2018-hyperprior":
+    if architecture.has_means:
         outputs = np.concatenate([outputs, np.full(M, 1 / MEAN_UNIT)])
     nets: list[tuple[str, str, tuple[LayerSpec, ...], float, Any]]
-    if arch in CONTEXT:
+    layers = synthesis_layers(architecture)
+    if architecture.has_context:
         nets = [
-            ("h_s", "h_s", SYNTHESIS[arch], 1 / Z_UNIT, _HIDDEN_UNIT),
+            ("h_s", "h_s", layers, 1 / Z_UNIT, _HIDDEN_UNIT),
             ("context_prediction", "context", PREDICTION, 1.0, _HIDDEN_UNIT),
             ("entropy_parameters", "parameters", PARAMETERS, _HIDDEN_UNIT, outputs),
         ]
     else:
-        nets = [("h_s", "h_s", SYNTHESIS[arch], 1 / Z_UNIT, outputs)]
+        nets = [("h_s", "h_s", layers, 1 / Z_UNIT, outputs)]
     for name, integer, specs, inputs, own in nets:
         units = [inputs, *[_HIDDEN_UNIT] * (len(specs) - 1), own]
         for i, (place, _) in enumerate(_layers(getattr(model, name))):

@@ -15,6 +15,7 @@ from licodec.errors import UsageError
 from licodec.networks.transforms import GDN
 from licodec.training.checkpoint import load_checkpoint
 from licodec.training.codecs.factorized import AdaptiveNetwork, FactorizedNetwork, between
+from licodec.training.codecs.hyperprior import HyperpriorNetwork
 from licodec.training.config import Config
 from licodec.training.data import Images
 
@@ -42,7 +43,7 @@ def initialize(model: FactorizedNetwork | AdaptiveNetwork, config: Config, image
     state, lambdas = read_state(config.train.init)
     if config.train.init.endswith(".safetensors"):
         state = {k: v for k, v in state.items() if not k.startswith(("h_a.", "h_s.", *TABLES))}
-    state = fit_rates(_stack_bottlenecks(state), lambdas, model)
+    state = fit_rates(_stack_bottlenecks(state), lambdas, model.lambdas)
     if isinstance(model, AdaptiveNetwork):
         state = _fit_tables(state, model)
     try:
@@ -119,16 +120,16 @@ def _stack_bottlenecks(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def fit_rates(
-    state: dict[str, Tensor], lambdas: tuple[float, ...], model: FactorizedNetwork | AdaptiveNetwork
+    state: dict[str, Tensor], lambdas: tuple[float, ...], wanted: tuple[float, ...]
 ) -> dict[str, Tensor]:
-    """Carry gains over to the model's lambdas: from between the known ones, or with √λ from the outermost.
+    """Carry gains over to the wanted lambdas: from between the known ones, or with √λ from the outermost.
     Bottlenecks are left out, to be fitted anew."""
-    if lambdas == model.lambdas:
+    if lambdas == wanted:
         return state
-    known, wanted = np.log(lambdas), np.log(model.lambdas)
-    within = np.clip(wanted, known[0], known[-1])
+    known, goal = np.log(lambdas), np.log(wanted)
+    within = np.clip(goal, known[0], known[-1])
     place = torch.from_numpy(np.interp(within, known, np.arange(len(known))))
-    beyond = torch.from_numpy(0.5 * (wanted - within)).float()
+    beyond = torch.from_numpy(0.5 * (goal - within)).float()
     stacked = len(known) * state["log_gain"].shape[1]
     out = {
         k: v for k, v in state.items() if not (k.startswith("bottleneck.") and len(v) == stacked)
@@ -148,7 +149,7 @@ def _fit_tables(state: dict[str, Tensor], model: AdaptiveNetwork) -> dict[str, T
 
 
 @torch.no_grad()
-def karhunen_loeve(model: FactorizedNetwork, images: Images, seed: int) -> None:
+def karhunen_loeve(model: FactorizedNetwork | HyperpriorNetwork, images: Images, seed: int) -> None:
     """Principal components of 2x2 blocks, layer by layer; g_s gets the transposes.
 
     From noise, 3,000 steps at all rates are at 26 dB; from here, 400 steps are at 29 to 35 dB.

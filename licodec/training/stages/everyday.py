@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 import numpy as np
@@ -12,15 +11,17 @@ from torch import Tensor, nn
 from licodec.training.codecs.everyday import Everyday
 from licodec.training.config import Config
 from licodec.training.data import Images, central
+from licodec.training.objective import balanced, rate_distortion
 from licodec.training.regularizer import Regularizer
+from licodec.training.stages.stage import precision, rounded
 from licodec.training.start.everyday import initialize
 
 _GRAPHICS_WEIGHT = 0.25
 """Of a drawn crop's loss: its gradients are several times as large as a photograph's."""
 
 
-class WholeCodec:
-    """All of the codec on R + λD, divided by (λ/0.013)^rate_balance."""
+class EverydayStage:
+    """All of the codec on R + λD, balanced over the rates."""
 
     regularizer: Regularizer | None = None
     model: Everyday
@@ -32,13 +33,6 @@ class WholeCodec:
         initialize(model, config, images)
         self.model = model.to(device)
 
-    def _precision(self) -> contextlib.AbstractContextManager[Any]:
-        from licodec.training.stages import uses_bf16
-
-        return torch.autocast(
-            self.device.type, torch.bfloat16, enabled=uses_bf16(self.config, self.device)
-        )
-
     def loss(self, network: nn.Module, rng: np.random.Generator) -> tuple[Tensor, dict[str, Any]]:
         data, K = self.config.data, len(self.config.model.lambdas)
         crops, is_drawn = self.images.marked_crops(rng, data.batch, data.patch)
@@ -46,12 +40,12 @@ class WholeCodec:
         # Evenly spread over the rates, each batch at other ones.
         shares = (rng.permutation(len(x)) + rng.random(len(x))) / len(x)
         t = torch.from_numpy(shares * (K - 1)).float().to(self.device)
-        with self._precision():
+        with precision(self.config, self.device):
             bpp, mse, _ = network(x, t)
         lmbda = self.model.lmbda(t)
-        weight = (lmbda / 0.013) ** -self.config.train.rate_balance
-        weight = weight * torch.from_numpy(np.where(is_drawn, _GRAPHICS_WEIGHT, 1.0)).to(weight)
-        loss = (weight * (bpp + lmbda * 255**2 * mse)).mean()
+        weight = torch.from_numpy(np.where(is_drawn, _GRAPHICS_WEIGHT, 1.0)).to(lmbda)
+        costs = weight * rate_distortion(bpp, mse, lmbda)
+        loss: Tensor = balanced(costs, lmbda, self.config.train.rate_balance)
         return loss, {"bpp": round(float(bpp.detach().mean()), 3)}
 
     @torch.no_grad()
@@ -62,16 +56,16 @@ class WholeCodec:
         for image in self.images.validation:
             x = central(image, 384, 64).float().permute(1, 2, 0)[None] / 255
             for k in range(K):
-                with self._precision():
+                with precision(self.config, self.device):
                     bits, _, x_hat = self.model(x, torch.tensor([float(k)], device=x.device), False)
                 error = (x_hat.clamp(0, 1) * 255).round() / 255 - x
                 bpp[k] += float(bits) / len(self.images.validation)
                 psnr[k] -= 10 * float(error.square().mean().log10()) / len(self.images.validation)
         lambdas = np.array(self.config.model.lambdas)
-        objective = bpp + lambdas * 255**2 * 10 ** (-psnr / 10)
-        balance = (lambdas / 0.013) ** -self.config.train.rate_balance
+        costs = rate_distortion(bpp, 10 ** (-psnr / 10), lambdas)
+        objective = balanced(costs, lambdas, self.config.train.rate_balance)
         return {
-            "val_objective": round(float((objective * balance).mean()), 4),
-            "val_bpp": [round(float(v), 4) for v in bpp],
-            "val_psnr": [round(float(v), 3) for v in psnr],
+            "val_objective": round(float(objective), 4),
+            "val_bpp": rounded(bpp, 4),
+            "val_psnr": rounded(psnr, 3),
         }
