@@ -18,6 +18,7 @@ from licodec.training.codecs.factorized import AdaptiveNetwork, FactorizedNetwor
 from licodec.training.codecs.hyperprior import HyperpriorNetwork
 from licodec.training.config import Config
 from licodec.training.data import Images
+from licodec.weights.file import BACK_PROJECTION
 
 TABLES = (
     "prior", "class_prior", "z_prior", "context_order", "context_weights", "context_thresholds",
@@ -90,8 +91,10 @@ def read_state(path: str) -> tuple[dict[str, Tensor], tuple[float, ...]]:
     try:
         with safe_open(path, "pt") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}
-            # Weights files say context.order where a model in training has context_order.
+            # Names that differ between weights files and models in training.
             state = {re.sub(r"^context\.", "context_", name): t for name, t in state.items()}
+            if BACK_PROJECTION in state:
+                state["back_projection"] = state.pop(BACK_PROJECTION)
             told = (file.metadata() or {}).get("lambdas")
     except (OSError, SafetensorError) as error:
         raise UsageError(f"train.init {path}: {error}") from error
