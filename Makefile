@@ -23,12 +23,12 @@ lint: $(VENV)/.installed
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-# Anew, in build/, and only then in the old results' place; one that was cut short goes on there.
+# Anew, in runs/, and only then in the old results' place; one that was cut short goes on there.
 bench: $(VENV)/.installed
 	@test -d "$(KODAK)" || { echo "no folder $(KODAK): make bench KODAK=folder of images" >&2; exit 1; }
-	mkdir -p build
-	$(VENV)/bin/licodec bench $(KODAK) -o build/kodak.json --plot build/kodak.svg
-	mv build/kodak.json build/kodak.svg benchmarks/
+	mkdir -p runs
+	$(VENV)/bin/licodec bench $(KODAK) -o runs/kodak.json --plot runs/kodak.svg
+	mv runs/kodak.json runs/kodak.svg benchmarks/
 	$(VENV)/bin/python benchmarks/tables.py
 
 # README's picture; to be made anew with new weights.

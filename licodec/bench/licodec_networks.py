@@ -10,6 +10,7 @@ from licodec.bench.complexity import Complexity, count
 from licodec.codec import open_codec
 from licodec.entropy.hyperprior import Hyperprior
 from licodec.entropy.pdf_transform import SIDE_LENGTH, PdfAnalysis, PdfSynthesis
+from licodec.entropy.quadtree import GROUPS
 from licodec.entropy.tables import BINS
 from licodec.networks.hyper import HYPER_STRIDE, HyperNetworks
 from licodec.options import EncodeOptions
@@ -20,6 +21,8 @@ from licodec.weights.file import Weights
 def decoder_complexity(model: str, width: int, height: int) -> Complexity:
     """g_s on the latents of one image, and every network that decides a probability."""
     codec, _ = open_codec(EncodeOptions(model=model, device="cpu"))
+    if codec.architecture.is_exact:
+        return everyday(codec.weights, width, height)
     y_hat = torch.zeros(1, codec.transforms.M, -(-height // STRIDE), -(-width // STRIDE))
     transforms: Any = codec.transforms
     total = count(transforms.network("g_s"), y_hat)
@@ -28,6 +31,27 @@ def decoder_complexity(model: str, width: int, height: int) -> Complexity:
     if isinstance(codec.entropy_model, Hyperprior):
         total += _hyperprior(codec.entropy_model, *y_hat.shape[2:])
     return total
+
+
+def everyday(weights: Weights, width: int, height: int) -> Complexity:
+    """g_s, h_s and the quadtree's steps, by the shapes of their weights: all are matrix products."""
+    total = Complexity(0, 0)
+    for prefix, side in _PIXELS.items():
+        positions = -(-width // side) * -(-height // side)
+        for name, tensor in weights.tensors(prefix).items():
+            if name.endswith(".weight"):
+                biases = len(tensor)
+                total += Complexity(tensor.size * positions, tensor.size + biases)
+    return total
+
+
+_PIXELS = {
+    "g_s.fine.": 8, "g_s.patch.": 8, "g_s.coarse.": 16, "g_s.cell.": 16,
+    "h_s.leave.": 16, "h_s.second.": 16, "h_s.grow.": 32, "h_s.first.": 32, "h_s.enter.": 64,
+    **{f"steps.{i}.{part}": side for i in range(GROUPS)
+       for part, side in (("enter.", 16), ("block.", 16), ("heads.", 32))},
+}  # fmt: skip
+"""Side of the square of pixels that has one position of each layer; a head sees a quarter of the latents."""
 
 
 def _hyperprior(model: Hyperprior, h: int, w: int) -> Complexity:

@@ -19,8 +19,7 @@ from licodec.errors import LicodecError, UsageError
 
 MAGIC = {
     "jpeg": b"\xff\xd8", "webp": b"RIFF", "jpeg2000": b"\x00\x00\x00\x0cjP", "avif": b"ftypavif",
-    "jpegxl": b"\xff\x0a", "licodec-adaptive": b"\x89LIC", "licodec-factorized": b"\x89LIC",
-    "licodec-hyperprior": b"\x89LIC",
+    "jpegxl": b"\xff\x0a", **{name: b"\x89LIC" for name in peers.ADAPTERS if "licodec" in name},
 }  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from licodec.bench.complexity import count
 from licodec.bench.datasets import UnreadableImageError
 from licodec.errors import UsageError
 from licodec.networks.transforms import synthesis
+from licodec.weights.file import Weights
 
 
 @pytest.fixture
@@ -146,3 +147,17 @@ def test_complexity_of_grouped_strided_and_linear_layers():
     assert counted.macs == 12 * 8 * (8 // 4) * 5 + 12 * 8 * 7
     again = count(net, torch.zeros(1, 8, 16))
     assert again == counted, "hooks were left behind"
+
+
+def test_complexity_of_everyday_by_shapes_is_that_of_its_networks(tmp_path):
+    import small_everyday
+
+    from licodec.bench.licodec_networks import everyday
+
+    net = small_everyday.network()
+    h, w, M = 8, 4, 16
+    features, y_hat = torch.zeros(1, h, w, 8), torch.zeros(1, h, w, M)
+    counted = count(net.g_s, y_hat) + count(net.h_s, torch.zeros(1, h // 4, w // 4, 4))
+    for step in net.steps:
+        counted += count(step, features, y_hat)
+    assert everyday(Weights(small_everyday.weights(tmp_path)), 16 * w, 16 * h) == counted
