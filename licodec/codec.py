@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import threading
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
@@ -37,6 +38,7 @@ from licodec.interface import EntropyModel, Transforms
 from licodec.io import alpha, metadata
 from licodec.io.image import Picture, from_pillow, to_pillow
 from licodec.options import DecodeOptions, EncodeOptions
+from licodec.progress import trials
 from licodec.quantize import quantize
 from licodec.rangecoder import LATENTS_PER_BYTE, Decoder, Encoder
 from licodec.rate_control import Target, highest_within_size, lowest_with_psnr
@@ -48,6 +50,9 @@ from licodec.weights.file import Weights
 Latents = NDArray[np.int32]
 
 _PRECISE_FROM = 160
+
+_USUAL_TRIALS = 8
+"""Of a search for a target."""
 
 
 def encode(
@@ -171,9 +176,9 @@ def verify_latents(
     container = unpack(checked_bytes(data), max_pixels)
     codec = codec_of(container, options)
     if codec.architecture.is_exact:
-        codec.decode(container)
+        codec.decode(container, strictly=True)
         return container.latents_crc32
-    return latents_crc32(codec.decode_latents(container))
+    return latents_crc32(codec.decode_latents(container, strictly=True))
 
 
 def quality_step(quality: float) -> int:
@@ -253,15 +258,18 @@ class Codec:
             payload=encoder.finish(y.size // LATENTS_PER_BYTE),
         )  # fmt: skip
 
-    def decode(self, container: Container) -> Picture:
+    def decode(self, container: Container, strictly: bool = False) -> Picture:
         """A parsed file to its picture.
+
+        Args:
+            strictly: as `decode_latents` has it.
 
         Raises:
             DamagedFileError: the latents or pixels are not those that were encoded.
         """
         c = container
         opacity = opacity_of(c)
-        y_hat = self.decode_latents(c, opacity)
+        y_hat = self.decode_latents(c, opacity, strictly)
         color = self.synthesize(y_hat, c.height, c.width, c.mode, c.quality_step)
         if self.architecture.is_exact and zlib.crc32(color.data) != c.latents_crc32:
             raise DamagedFileError("the pixels decode to other values than were encoded")
@@ -269,12 +277,13 @@ class Codec:
         return Picture(c.mode, color, opacity, chunks)
 
     def decode_latents(
-        self, container: Container, opacity: NDArray[np.uint8] | None = None
+        self, container: Container, opacity: NDArray[np.uint8] | None = None, strictly: bool = False
     ) -> Latents:
         """ŷ (M, h, w), checked against its CRC.
 
         Args:
             opacity: the file's alpha, if it was unpacked before.
+            strictly: refuse a payload that goes on after the latents.
 
         Raises:
             DamagedFileError: it does not agree, or the payload is too short for so many latents.
@@ -285,9 +294,11 @@ class Codec:
             raise DamagedFileError(
                 f"{len(container.payload)} bytes cannot hold {container.width}x{container.height} pixels"
             )
-        decoder = Decoder(container.payload)
+        decoder = Decoder(container.payload, strictly)
         visible = self.visible(opacity_of(container) if opacity is None else opacity)
         y_hat = self.entropy_model.code_latents(decoder, position, h, w, None, None, visible)
+        if strictly and not decoder.is_exhausted():
+            raise DamagedFileError("the payload goes on after the latents")
         if self.architecture.is_exact:
             return y_hat
         if latents_crc32(y_hat) != container.latents_crc32:
@@ -352,6 +363,7 @@ class Trials:
         self.size, self.psnr = cache(self._size), cache(self._psnr)
         self.chunks = chunks_of(picture)
         self.chunk_bytes = len(pack_chunks(self.chunks))
+        self._begin: Callable[[], None] = lambda: None
 
     def best(self, target: Target) -> Container:
         """The file that serves the target best.
@@ -361,17 +373,19 @@ class Trials:
         """
         height, width = self.picture.color.shape[:2]
         wanted = target.bytes(height * width)
-        if wanted is None:
-            assert target.psnr is not None
-            step = lowest_with_psnr(self.psnr, target.psnr)
-        else:
-            step = highest_within_size(self.size, wanted)
+        with trials(_USUAL_TRIALS) as self._begin:
+            if wanted is None:
+                assert target.psnr is not None
+                step = lowest_with_psnr(self.psnr, target.psnr)
+            else:
+                step = highest_within_size(self.size, wanted)
         return replace(self._container(step), chunks=self.chunks)
 
     def _make_features(self, reduced: bool, back_projected: bool) -> NDArray[np.float32]:
         return self.codec.transforms.features(self.picture.color, not reduced, back_projected)
 
     def _make_latents(self, step: int) -> tuple[Latents, Any]:
+        self._begin()
         codec = self.codec
         share = codec.back_projection(step)
         features = self._features(codec.transforms.is_reduced(is_precise(step)), share > 0)

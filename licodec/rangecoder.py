@@ -72,14 +72,24 @@ class Encoder:
 
 
 class Decoder:
-    """Reads the symbols that an Encoder wrote under the same tables in the same order."""
+    """Reads the symbols that an Encoder wrote under the same tables in the same order.
 
-    def __init__(self, data: bytes) -> None:
-        # Two words of zeros stand for the stripped bytes.
-        padded = data + bytes(-len(data) % 4 + 8)
+    Args:
+        strictly: count the bytes that are read, for `is_exhausted`.
+    """
+
+    def __init__(self, data: bytes, strictly: bool = False) -> None:
+        data = data.rstrip(b"\0") if strictly else data
+        # Two words of zeros stand for the stripped bytes; beyond the end, zeros are read as well.
+        padded = data + bytes(-len(data) % 4 + (0 if strictly else 8))
         self._coder = constriction.stream.queue.RangeDecoder(
             np.frombuffer(padded, dtype="<u4").astype(np.uint32)
         )
+
+    def is_exhausted(self) -> bool:
+        """Whether a strict decoder has read all that it was given, but for the last two words, which may say
+        anything."""
+        return bool(self._coder.maybe_exhausted())
 
     def code(self, symbols: Symbols | None, count: int, pmf: Pmf | Frequencies) -> Symbols:
         try:

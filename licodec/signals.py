@@ -38,6 +38,7 @@ def guard() -> None:
     worker = "--multiprocessing-fork" in sys.orig_argv  # its parent says when it ends
     if worker or (not module and os.path.splitext(name)[0] != "licodec"):
         return
+    sys.excepthook = _last_words
     _handled.add(signal.SIGTERM)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else the parent ignores it
         _handled.add(signal.SIGINT)
@@ -49,6 +50,15 @@ def guard() -> None:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_BLOCK, _handled)
     _thread.start_new_thread(_watch, ())
+
+
+def _last_words(kind: type[BaseException], error: BaseException, trace: object) -> None:
+    """Of what keeps the command from being imported: too few files that may be open, for one."""
+    if os.environ.get("LICODEC_DEBUG"):
+        sys.__excepthook__(kind, error, trace)  # type: ignore[arg-type]
+        return
+    text = " ".join(f"licodec: cannot start: {kind.__name__}: {error}".split())
+    os.write(2, text.encode("utf-8", "backslashreplace") + b"\n")
 
 
 def _watch() -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import json
 import os
 import signal
 import struct
@@ -22,6 +23,7 @@ from small_checkpoints import checkpoint
 import licodec
 from licodec import container
 from licodec.cli.main import main
+from licodec.codec import verify_latents
 from licodec.container import pack, unpack
 from licodec.errors import (
     DamagedFileError,
@@ -682,3 +684,88 @@ def test_data_are_on_the_disk_before_the_name_is(tmp_path, lic, monkeypatch):
         )
     assert run("decode", lic, "-o", tmp_path / "x.png", "-f").exit_code == 0
     assert done == ["fsync", "replace"]
+
+
+# What is there beside the latents, or instead of pixels
+
+
+@pytest.mark.parametrize("path", sorted(GOLDEN.glob("*.lic")), ids=lambda p: p.stem)
+def test_deep_verifying_takes_golden_files_and_nothing_after_their_latents(path, monkeypatch):
+    file = unpack(path.read_bytes())
+    assert verify_latents(pack(file)) == file.latents_crc32
+    for more in (b"\x55" * 12, bytes(100) + b"x" * 100):
+        longer = pack(dataclasses.replace(file, payload=file.payload + more))
+        with pytest.raises(DamagedFileError):
+            verify_latents(longer)
+
+
+def test_deep_verifying_refuses_megabytes_after_one_pixel(tmp_path):
+    file = unpack(licodec.encode(Image.new("RGB", (1, 1))))
+    junk = np.random.default_rng(0).bytes(2**22)
+    path = tmp_path / "x.lic"
+    path.write_bytes(pack(dataclasses.replace(file, payload=file.payload + junk)))
+    assert run("verify", path).exit_code == 0
+    result = run("verify", "--deep", path)
+    assert result.exit_code == 3 and result.stderr.count("\n") == 1
+
+
+def test_pixels_that_are_no_numbers_are_refused(encoded, monkeypatch):
+    original = tiled.TiledTransforms._run
+
+    def overflow(self, net, x, precise):
+        return original(self, net, x, precise) * (float("nan") if net == "g_s" else 1)
+
+    monkeypatch.setattr(tiled.TiledTransforms, "_run", overflow)
+    with pytest.raises(DamagedFileError, match="no pixels"):
+        licodec.decode(encoded)
+
+
+# What cannot even start
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_library_that_cannot_be_imported_is_one_line(tmp_path, debug):
+    (tmp_path / "click.py").write_text("raise OSError(24, 'Too many open files', 'a\\nb')\n")
+    root = Path(licodec.__file__).parent.parent
+    env = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{root}"}
+    done = licodec_process("--help", env={**env, **({"LICODEC_DEBUG": "1"} if debug else {})})
+    assert done.returncode == 1 and (b"Traceback" in done.stderr) == debug
+    if not debug:
+        assert is_one_line(done.stderr) and b"Too many open files" in done.stderr
+
+
+# Names
+
+
+ODD_NAMES = [
+    b"x\ngood.lic",
+    b"\x1b[31mred.lic",
+    b"caf\xe9\xff.lic",
+    b"a\tb.lic",
+    "\u202elic".encode(),
+]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs names of any bytes")
+def test_odd_names_are_escaped_and_end_nothing(tmp_path, encoded):
+    folder = os.fsencode(tmp_path / "in")
+    os.mkdir(folder)
+    for name in ODD_NAMES:
+        with open(os.path.join(folder, name), "wb") as file:
+            file.write(encoded)
+    names = sorted(os.fsdecode(os.path.join(folder, name)) for name in ODD_NAMES)
+    for command, *options in (["verify"], ["info"], ["decode", "--output-dir", tmp_path / "out"]):
+        done = licodec_process(command, "-r", tmp_path / "in", *options)
+        assert done.returncode == 0, done.stderr
+        said = done.stdout + done.stderr
+        assert said.count(b"\n") == len(ODD_NAMES) + (command == "decode")
+        assert not any(byte in said for byte in (b"\x1b", b"\xff", b"\t", b"\xe2\x80\xae"))
+        assert rb"x\ngood.lic" in said and rb"caf\xe9\xff.lic" in said
+        if command != "decode":
+            rows = json.loads(licodec_process(command, "-r", tmp_path / "in", "--json").stdout)
+            assert sorted(row["file"] for row in rows) == names
+    for name in ODD_NAMES:
+        torn = os.fsdecode(os.path.join(folder, name))
+        Path(torn).write_bytes(encoded[:-1])
+    done = licodec_process("verify", "-r", tmp_path / "in")
+    assert done.returncode == 3 and done.stderr.count(b"\n") == len(ODD_NAMES)

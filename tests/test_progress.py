@@ -98,6 +98,20 @@ def test_a_search_tells_its_trial_and_never_falls_back():
     assert shares == sorted(shares) and 0 == shares[0] < shares[-1] < 1
 
 
+def test_a_target_tells_its_trials(photo):
+    import licodec
+
+    heard = []
+    with watching(lambda stage, share: heard.append((stage, share))):
+        licodec.encode(photo, target_size=2000)
+    searched = [(stage, share) for stage, share in heard if stage.startswith("trial ")]
+    assert searched[0] == ("trial 1, analysis", 0.0) and len(searched) > 3
+    numbers = [int(stage.split()[1].rstrip(",")) for stage, _ in searched]
+    assert numbers == sorted(numbers) and numbers[-1] > 1
+    shares = [share for _, share in searched]
+    assert shares == sorted(shares) and shares[-1] < 1
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(0.2, "0 s"), (59, "59 s"), (61, "1 min"), (59.6 * 60, "1 h 00 min"), (3 * 3600 + 300, "3 h 05 min")],

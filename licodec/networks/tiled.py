@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from licodec.errors import UsageError
+from licodec.errors import DamagedFileError, UsageError
 from licodec.networks.transforms import analysis, as_subpixel, back_projection, synthesis
 from licodec.progress import track
 from licodec.quantize import quantize
@@ -228,6 +228,8 @@ class TiledTransforms:
             x_hat = cut(x_hat.float(), inner, outer, STRIDE)
             if channels == 1:
                 x_hat = x_hat.mean(0, keepdim=True)
+            if x_hat.isnan().any():
+                raise DamagedFileError("the latents lead to no pixels: the transforms overflow")
             pixels = (
                 x_hat.clamp_(0, 1).mul_(255).round_().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
             )

@@ -24,9 +24,10 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        first = " ".join(str(error).strip().splitlines()[:1])
-        raise UsageError(f"{path}: no readable checkpoint ({first})") from error
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror or 'no readable checkpoint'}") from error
+    except Exception as error:  # whose advice, to load what may run code, is not passed on
+        raise UsageError(f"{path}: no readable checkpoint") from error
     if not (
         isinstance(state, dict) and _RUN <= state.keys() and _tells_of_training(state["config"])
     ):
