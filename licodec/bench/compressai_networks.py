@@ -19,7 +19,6 @@ from PIL import Image
 from licodec.training.codecs import compressai_layers  # noqa: F401  isort: skip
 from compressai.zoo.image import model_architectures
 from compressai.zoo.pretrained import load_pretrained
-from torch import nn
 from torch.nn import functional as F
 
 from licodec.bench.complexity import Complexity, count
@@ -106,12 +105,6 @@ def decoder_complexity(network: Any, width: int, height: int) -> Complexity:
     for part in parts:
         total += count(part, inputs[id(part)])
     return total
-
-
-def scale_hyperprior(N: int, M: int) -> tuple[nn.Module, nn.Module]:
-    """h_a and h_s of bmshj2018-hyperprior, not trained."""
-    network = model_architectures["bmshj2018-hyperprior"](N, M)
-    return network.h_a, network.h_s
 
 
 def _multiple(network: Any) -> int:

@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from licodec.architectures import SCALE_HYPERPRIOR
 from licodec.bench import metrics
 from licodec.bench.complexity import Complexity, count
 from licodec.bench.datasets import Picture, load
@@ -40,6 +41,7 @@ from licodec.entropy.tabled import Adaptive
 from licodec.entropy.tables import BINS, information, integer_softmax, interpolate
 from licodec.errors import UsageError
 from licodec.io.image import from_pillow
+from licodec.networks.hyper import hyper_analysis, hyper_synthesis
 from licodec.options import EncodeOptions
 from licodec.tiles import STRIDE
 from licodec.weights import file as weights_file
@@ -227,21 +229,16 @@ def complexity(plan: Plan) -> tuple[list[str], list[list[str]]]:
     pixels = image.width * image.height
     h_a, h_s = pdf_transforms(codec.weights)
     rows: list[tuple[str, Complexity]] = [("encoding distributions", h_a + h_s)]
-    hyperprior = _scale_hyperprior(codec, image)
-    if hyperprior is not None:
-        rows.append(("scale hyperprior (Ballé 2018)", hyperprior))
+    rows.append(("scale hyperprior (Ballé 2018)", _scale_hyperprior(codec, image)))
     lines = [[name, f"{c.kmac_per_pixel(pixels):.3f}", f"{c.parameters:,}"] for name, c in rows]
     return ["h_a + h_s of", f"kMAC/pixel at {image.width}x{image.height}", "parameters"], lines
 
 
-def _scale_hyperprior(codec: Codec, image: Picture) -> Complexity | None:
-    """CompressAI's modules, of this codec's widths; None where it cannot be imported."""
-    try:
-        from licodec.bench.compressai_networks import scale_hyperprior
-    except ImportError:
-        return None
+def _scale_hyperprior(codec: Codec, image: Picture) -> Complexity:
+    """The nets of a scale hyperprior of this codec's widths."""
     N, M = len(codec.weights.numpy("g_a.0.bias")), codec.transforms.M
-    h_a, h_s = scale_hyperprior(N, M)
+    h_a = hyper_analysis(SCALE_HYPERPRIOR, N, M)
+    h_s = hyper_synthesis(SCALE_HYPERPRIOR, N, M)
     h, w = (-(-side // (4 * STRIDE)) for side in (image.height, image.width))
     analysis = count(h_a, torch.zeros(1, M, 4 * h, 4 * w))
     return analysis + count(h_s, torch.zeros(1, N, h, w))

@@ -1,5 +1,9 @@
+import subprocess
+import sys
+
 import pytest
 import torch
+from PIL import Image
 from small_checkpoints import ARCHES, network
 
 from licodec.architectures import BY_COMPRESSAI
@@ -34,9 +38,34 @@ def test_another_architecture_s_state_is_refused_in_one_line():
         assert "\n" not in str(caught.value) and arch in str(caught.value)
 
 
-def test_compressai_is_not_imported_at_run_time():
-    import subprocess
-    import sys
+def _without_compressai(code, *arguments):
+    """A new interpreter in which `import compressai` fails."""
+    code = f"import sys; sys.modules['compressai'] = None; {code}"
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True)
 
-    code = "import sys, licodec.codec; assert not {'compressai', 'torchvision'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)
+
+@pytest.mark.slow
+def test_coding_does_without_compressai():
+    code = (
+        "import licodec; from PIL import Image; image = Image.linear_gradient('L').resize((40, 24)); "
+        "files = [licodec.encode(image, model=m) for m in ('adaptive', 'factorized', 'hyperprior')]; "
+        "sizes = [licodec.decode(file).size for file in files]; assert sizes == 3 * [(40, 24)]; "
+        "assert not {'compressai', 'torchvision'} & {k for k, v in sys.modules.items() if v}"
+    )
+    done = _without_compressai(code)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["train", "import"])
+def test_commands_that_need_compressai_say_how_it_is_installed(tmp_path, command):
+    config, state = tmp_path / "c.toml", tmp_path / "c.pt"
+    config.write_text("[data]\nholdout = 1\n[train]\nsteps = 1\n")
+    torch.save({}, state)
+    for name in "ab":
+        Image.new("RGB", (128, 128)).save(tmp_path / f"{name}.png")
+    rest = [config, "--data", tmp_path] if command == "train" else [state, "--arch", "mbt2018"]
+    done = _without_compressai("from licodec.__main__ import main; main()", command, *rest)
+    assert done.returncode == 2 and not done.stdout
+    assert done.stderr.count("\n") == 1 and "pip install 'licodec[train]'" in done.stderr

@@ -8,6 +8,13 @@ import warnings
 
 import torch
 
+from licodec.errors import UsageError
+
+
+class CompressAIMissingError(UsageError, ImportError):
+    """It is not installed: encoding and decoding do without."""
+
+
 _missing = []
 for _name, _schema in (
     ("nms", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"),
@@ -24,8 +31,13 @@ if _missing:
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    from compressai.entropy_models import EntropyBottleneck, GaussianConditional
-    from compressai.zoo.image import model_architectures
+    try:
+        from compressai.entropy_models import EntropyBottleneck, GaussianConditional
+        from compressai.zoo.image import model_architectures
+    except ImportError as error:
+        raise CompressAIMissingError(
+            "training and import need CompressAI: pip install 'licodec[train]'"
+        ) from error
 
 __all__ = [
     "EntropyBottleneck",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -13,7 +13,9 @@ from licodec.interface import named
 from licodec.networks.tiled import has_native_bf16
 from licodec.training.config import Config
 from licodec.training.data import Images
-from licodec.training.regularizer import Regularizer
+
+if TYPE_CHECKING:
+    from licodec.training.regularizer import Regularizer
 
 
 class Stage(Protocol):
