@@ -16,6 +16,14 @@ if TYPE_CHECKING:
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
+def _anchor(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    if value is None:
+        return None
+    from licodec.bench import peers
+
+    return peers.canonical(value)
+
+
 def _names(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> list[str]:
     if not values:
         return []
@@ -43,7 +51,7 @@ def _names(context: click.Context, option: click.Parameter, values: tuple[str, .
 @click.option("--threads", type=click.IntRange(1), default=1, help="Threads of each job.  [1]")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto",
               help="Where networks run.  [auto]")  # fmt: skip
-@click.option("--anchor", metavar="NAME|FILE.json",
+@click.option("--anchor", metavar="NAME|FILE.json", callback=_anchor,
               help="What BD-rates are against: a codec or a curve.  [avif, or the first]")  # fmt: skip
 @click.option("--output", "-o", metavar="FILE.json", type=_FILE,
               help="Keep results here; a second run continues.")  # fmt: skip
@@ -194,6 +202,8 @@ def _present(
             console.print(report.table(heading, content), "")
         console.print(jobs, style="dim")
         console.print(report.LEGEND, style="dim", width=min(100, console.width))
+    if outcome.interrupted:  # an earlier plot or page is better than half of a new one
+        return
     shown = curves if anchor in curves else [*curves, anchor]
     if plot is not None:
         from licodec.bench.plots import save_plot
@@ -202,9 +212,11 @@ def _present(
     if page is not None:
         from licodec.bench.comparison import compare_images
         from licodec.bench.html import save_page
+        from licodec.progress import Bar
 
         kept = output.with_suffix(".images") if output is not None else None
-        images = [] if outcome.interrupted else compare_images(plan, outcome.curves, kept)
+        with Bar("starting") as bar:
+            images = compare_images(plan, outcome.curves, kept, bar.count)
         save_page(page, f"licodec bench, {title}", shown, anchor, images)
 
 

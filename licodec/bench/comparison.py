@@ -60,24 +60,38 @@ class Comparison:
 
 
 def compare_images(
-    plan: Plan, curves: Sequence[Curve], kept: Path | None, images: int = 3
+    plan: Plan,
+    curves: Sequence[Curve],
+    kept: Path | None,
+    progress: Callable[[int, int, str], None],
+    images: int = 3,
 ) -> list[Comparison]:
     """A few images, spread over the data set, by every codec of the plan that has rows.
 
     Args:
         kept: folder of what earlier calls made; it is made where it is not there. None keeps nothing.
+        progress: called with files done, files in all, and whose is next.
     """
     measured = [curve for curve in curves if curve.rows and curve.name in plan.qualities]
     step = max(1, len(plan.images) // images)
     chosen = [i for i in plan.images[::step][:images] if measured and _sizes(measured[0], i)]
     with measure.workers(plan.jobs, plan.settings) as pool:
-        waiting = []
-        for image in chosen:
-            tasks = _tasks(plan, image, measured)
-            parts = [(task, (kept and _read(kept / task.file)) or pool.submit(task.make, *task.work))
-                     for task in tasks]  # fmt: skip
-            waiting.append((image.name, parts))
-        return [Comparison(name, _collect(parts, kept)) for name, parts in waiting]
+        parts = [
+            (
+                image.name,
+                task,
+                (kept and _read(kept / task.file)) or pool.submit(task.make, *task.work),
+            )
+            for image in chosen
+            for task in _tasks(plan, image, measured)
+        ]
+        out = {image.name: Comparison(image.name, []) for image in chosen}
+        for done, (name, task, part) in enumerate(parts):
+            progress(done, len(parts), f"{name} for the page, {task.key[0]}")
+            shown = _collect(task, part, kept)
+            if shown is not None:
+                out[name].shown.append(shown)
+    return list(out.values())
 
 
 @dataclass(frozen=True)
@@ -93,22 +107,16 @@ class _Task:
         return hashlib.sha256(json.dumps(self.key).encode()).hexdigest()[:32]
 
 
-def _collect(
-    parts: Sequence[tuple[_Task, Shown | Future[Shown]]], kept: Path | None
-) -> list[Shown]:
-    """What was read, and what workers make, which is kept."""
-    out = []
-    for task, part in parts:
-        if isinstance(part, Future):
-            if part.exception() is not None:
-                continue  # a codec that fails on an image was named when it was measured
-            shown = part.result()
-            if kept is not None:
-                _keep(kept / task.file, shown)
-        else:
-            shown = part
-        out.append(shown)
-    return out
+def _collect(task: _Task, part: Shown | Future[Shown], kept: Path | None) -> Shown | None:
+    """What was read, or what a worker makes, which is kept; None where that failed."""
+    if isinstance(part, Shown):
+        return part
+    if part.exception() is not None:
+        return None  # a codec that fails on an image was named when it was measured
+    shown = part.result()
+    if kept is not None:
+        _keep(kept / task.file, shown)
+    return shown
 
 
 def _sizes(curve: Curve, image: Picture) -> dict[float, int]:

@@ -240,9 +240,12 @@ def test_an_interrupted_file_is_continued(folder, here, monkeypatch):
         return real(plan, previous, save, stop)
 
     both = ["--codecs", "jpeg,webp", "--qualities", "20,80", "-o", output]
+    both += ["--html", folder / "r.html"]
+    (folder / "r.html").write_text("earlier")
     monkeypatch.setattr(evaluate, "evaluate", cut_short)
     result = run(folder, *both)
     assert result.exit_code == 130 and "the same command continues" in result.stderr
+    assert (folder / "r.html").read_text() == "earlier"
     curves = load_curves(output)
     for curve in curves:
         del curve.rows[1 if curve.name == "jpeg" else 0 :]
@@ -252,6 +255,7 @@ def test_an_interrupted_file_is_continued(folder, here, monkeypatch):
     here.calls.clear()
     assert run(folder, *both).exit_code == 0
     assert len([call for call in here.calls if call[0] == "measure"]) == 7
+    assert (folder / "r.html").read_text().startswith("<!doctype html>")
     assert [len(curve.results["bpp"]) for curve in load_curves(output)] == [2, 2]
 
 
@@ -280,6 +284,12 @@ def test_curves_are_compared_without_any_image(tmp_path):
     with_plot = run(one, two, "--anchor", "two", "--plot", tmp_path / "rd.svg")
     assert "+25.0 %" in with_plot.stdout
     assert ">one<" in (tmp_path / "rd.svg").read_text()
+
+
+def test_the_anchor_may_be_spelled_as_codecs_may(folder, here):
+    result = run(folder, *QUICK, "--anchor", "JPG")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["meta"]["bd-rate"]["anchor"] == "jpeg"
 
 
 def test_the_page_shows_every_codec_beside_the_original_and_keeps_what_it_took(folder, here):

@@ -68,6 +68,7 @@ def test_the_page_needs_no_other_file_and_reads_no_name_as_html(tmp_path):
     )
     assert "<b>" not in text and "t </script>" not in text
     document = json.loads(data)
+    assert [axis["key"] for axis in document["axes"]] == ["psnr-rgb", "ms-ssim-db"]
     assert document["curves"][0]["name"] == "<b>licodec</b>" and document["title"] == "t </script>"
     assert re.findall(r'(?:src|href)="?([^"> ]*)', head) == ["data:,"]
     addresses = set(re.findall(r"\w+://[^\"\'` ]*", head + script))
