@@ -2,6 +2,8 @@
 
 import configparser
 import importlib
+import os
+import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -85,6 +87,17 @@ def test_mime_type_is_one_and_the_same_everywhere():
     (match,) = kind.iter(f"{name}match")
     assert match.get("value").encode().decode("unicode_escape").encode("latin-1") == SIGNATURE
     assert [glob.get("pattern") for glob in kind.iter(f"{name}glob")] == ["*.lic"]
+
+
+@pytest.mark.skipif(shutil.which("update-mime-database") is None, reason="no shared-mime-info")
+def test_desktops_take_the_mime_type_in(tmp_path):
+    shutil.copytree(ROOT / "share" / "mime", tmp_path / "mime")
+    run = ["update-mime-database", tmp_path / "mime"]
+    environment = {**os.environ, "XDG_DATA_HOME": str(tmp_path)}
+    done = subprocess.run(run, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout + done.stderr == ""
+    assert "image/x-licodec:*.lic" in (tmp_path / "mime" / "globs2").read_text("utf-8")
+    assert SIGNATURE in (tmp_path / "mime" / "magic").read_bytes()
 
 
 @pytest.mark.slow
