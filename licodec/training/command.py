@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from licodec.architectures import BY_COMPRESSAI
-from licodec.progress import Bar
+from licodec.progress import Bar, watching
 
 
 @click.command()
@@ -36,20 +36,22 @@ def train(
     from licodec.training.loop import train as run
 
     with _reporter() as report:
-        click.echo(run(settings, resume, report))
+        checkpoint = run(settings, resume, report)
+    click.echo(checkpoint)
     distributed.leave()
 
 
 @contextlib.contextmanager
 def _reporter() -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A bar with the latest figures on a terminal, and a line for each row that is no step of the way."""
+    """A bar with the phase and the latest figures on a terminal, and a line for each row that is no step of
+    the way."""
 
     def text(row: dict[str, Any]) -> str:
         return " ".join(
             f"{k}={v:.5g}" if isinstance(v, float) else f"{k}={v}" for k, v in row.items()
         )
 
-    with Bar("starting") as bar:
+    with Bar("starting") as bar, watching(bar.update):
 
         def show(row: dict[str, Any]) -> None:
             if "progress" in row and sys.stderr.isatty():

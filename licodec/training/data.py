@@ -15,6 +15,7 @@ from torch import Tensor
 
 from licodec.errors import UsageError
 from licodec.io.files import image_of
+from licodec.progress import track
 from licodec.training.graphics import drawn
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm"}
@@ -87,7 +88,7 @@ class Images:
         digest = hashlib.sha256()
         factors = np.random.default_rng(0)
         images: list[NDArray[np.uint8]] = []
-        for name, data in _files(Path(root)).items():
+        for name, data in track(list(_files(Path(root)).items()), "reading images"):
             digest.update(data)
             try:
                 with image_of(data) as image:

@@ -13,6 +13,7 @@ import licodec
 from licodec.entropy.pdf_transform import SIDE_LENGTH
 from licodec.entropy.tables import BINS
 from licodec.errors import UsageError
+from licodec.progress import watching
 from licodec.training import config as configs
 from licodec.training.checkpoint import load_checkpoint
 from licodec.training.codecs.factorized import (
@@ -72,6 +73,18 @@ def test_loss_falls(folder, tmp_path):
     first = [json.loads(s) for s in (tmp_path / "zero/history.jsonl").read_text().splitlines()]
     assert history[-1]["val_objective"] < 0.97 * first[-1]["val_objective"]
     assert rows
+
+
+def test_every_phase_of_training_is_heard(trained, folder, tmp_path):
+    heard = []
+    with watching(lambda phase, share: heard.append(phase)):
+        train(settings(folder, tmp_path / "a", steps=1))
+        changes = dict(steps=1, stage="distributions", init=str(trained[0]))
+        train(settings(folder, tmp_path / "b", **changes))
+    assert list(dict.fromkeys(heard)) == [
+        "reading images", "validating", "analysing images", "fitting classes", "parting classes",
+        "counting latents",
+    ]  # fmt: skip
 
 
 def test_resume_goes_on(folder, tmp_path):
@@ -395,8 +408,10 @@ def test_checkpoints_cannot_run_code(tmp_path):
             return (os.mkdir, (str(tmp_path / "evil"),))
 
     (tmp_path / "x.pt").write_bytes(pickle.dumps({"ema": Evil(), "config": {}}))
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError) as refused:
         load_checkpoint(tmp_path / "x.pt")
+    # PyTorch's own message advises to load it all the same.
+    assert str(refused.value) == f"{tmp_path / 'x.pt'}: no readable checkpoint"
     assert not (tmp_path / "evil").exists()
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from licodec.entropy.class_distributions import DIRECTION_SHIFT, ClassDistributions
 from licodec.entropy.tables import LOG2_UNIT, count_values
+from licodec.progress import track
 from licodec.weights.file import STEPS
 
 DIRECTIONS = 8
@@ -48,7 +49,7 @@ def fit_directions(
     hats = _hats(C)
     plain = _bits(base, observed)
     optimizer = torch.optim.Adam([theta, z], lr=_LR)
-    for step in range(_STEPS):
+    for step in track(range(_STEPS), "fitting directions of classes"):
         optimizer.param_groups[0]["lr"] = _LR * (1 - step / _STEPS)
         logits = base + torch.einsum("nj,jcs->ncs", z, _mirrored(theta, hats, entries))
         loss = (_bits(logits, observed) / plain.clamp_min(1)).mean() + _DECAY * z.square().mean()

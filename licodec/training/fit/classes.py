@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from licodec.entropy.classes import MAGNITUDE_LIMIT, Features, check_exact, magnitudes
+from licodec.progress import track
 from licodec.quantize import quantize
 
 _IMAGES, _EACH = 600, 400
@@ -64,7 +65,7 @@ def fit(
     weights = [torch.zeros(mask.shape, requires_grad=True) for mask in masks]
     offsets = (0.5 * typical).repeat(1, K).requires_grad_()
     optimizer = torch.optim.Adam([*weights, offsets], lr=0.01)
-    for step in range(_STEPS):
+    for step in track(range(_STEPS), "fitting classes"):
         optimizer.param_groups[0]["lr"] = 0.01 * min(1, step / 10) * (1 - step / _STEPS)
         some = torch.from_numpy(rng.integers(len(t), size=min(_BATCH, len(t))))
         x = samples[some]
@@ -100,7 +101,7 @@ def thresholds(
     if C == 1:
         return out
     forecasts = weights.astype(np.float32) @ features
-    for k in range(K):
+    for k in track(range(K), "parting classes"):
         some = rates == k
         for i, (forecast, magnitude) in enumerate(
             zip(forecasts[:, some], features[0::2, some], strict=True)

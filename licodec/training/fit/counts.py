@@ -12,6 +12,7 @@ from torch import Tensor
 
 from licodec.entropy.classes import Contexts
 from licodec.entropy.tables import BINS, count_values
+from licodec.progress import track
 from licodec.training.codecs.factorized import AdaptiveNetwork, between
 from licodec.training.codecs.hyperprior import ZDistributions
 from licodec.training.fit.back_projection import back_projected
@@ -38,7 +39,7 @@ def latents(
     back-projection with it, (2, M, h, w), where an adaptive codec takes account of that.
     """
     out = []
-    for image in images:
+    for image in track(images, "analysing images"):
         height, width = (side // multiple * multiple for side in image.shape[1:])
         x = image[None, :, :height, :width].float() / 255
         x = x.contiguous(memory_format=torch.channels_last)
@@ -59,7 +60,7 @@ def collect(model: AdaptiveNetwork, latents: list[Tensor], rates: list[list[floa
         model.context_thresholds.cpu().numpy(), STEPS,
     )  # fmt: skip
     values, ts = [], []
-    for y, wanted in zip(latents, rates, strict=True):
+    for y, wanted in track(list(zip(latents, rates, strict=True)), "counting latents"):
         for t in wanted:
             position = round(t * STEPS)
             gain = between(model.log_gain, torch.tensor([position / STEPS]))[0].exp().cpu()
@@ -80,7 +81,7 @@ def collect(model: AdaptiveNetwork, latents: list[Tensor], rates: list[list[floa
 def collect_z(model: ZDistributions, latents: list[Tensor], rates: list[list[float]]) -> Counts:
     """Counts (n, N, 1, BINS + 1) of the symbols of each image's ẑ, likewise."""
     values, ts = [], []
-    for y, wanted in zip(latents, rates, strict=True):
+    for y, wanted in track(list(zip(latents, rates, strict=True)), "counting hyper-latents"):
         for t in wanted:
             rate = round(t * STEPS) / STEPS
             gain = between(model.log_gain, torch.tensor([rate]))[0].exp()

@@ -25,6 +25,7 @@ from licodec.entropy.scale_shifts import (
     starts,
 )
 from licodec.networks.hyper import HYPER_STRIDE, HyperNetworks
+from licodec.progress import track
 from licodec.tiles import STRIDE
 from licodec.training.data import central
 
@@ -170,7 +171,7 @@ def _sample(
     thresholds = torch.from_numpy(np.sqrt(scales[:-1] * scales[1:])).float()
     offset = median[:, None, None]
     parts = []
-    for image in images:
+    for image in track(images, "sampling latents"):
         x = central(image, _SIDE, STRIDE * HYPER_STRIDE)[None].float() / 255
         y = networks.g_a(x.contiguous(memory_format=torch.channels_last)).float()
         for k in rng.choice(len(log_gain), size=min(_RATES, len(log_gain)), replace=False):
@@ -233,7 +234,7 @@ def _weights(
     own = torch.zeros(M, 1, requires_grad=True)
     optimizer = torch.optim.Adam([{"params": [weight]}, {"params": [own]}], lr=_RATE)
     rng = np.random.default_rng(0)
-    for step in range(_STEPS):
+    for step in track(range(_STEPS), "fitting scale shifts"):
         for group, rate in zip(optimizer.param_groups, (_RATE, 2 * _RATE), strict=True):
             group["lr"] = rate * min(1, step / 10) * (1 - step / _STEPS)
         some = rng.integers(n, size=_BATCH)

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from licodec.progress import track
 from licodec.training import distributed
 from licodec.training.codecs.factorized import (
     Z_BINS,
@@ -170,7 +171,7 @@ class DistributionsStage:
         }
 
     def _batches(self, counts: Counts) -> Iterator[tuple[Tensor, Tensor]]:
-        for i in range(0, len(counts.t), 32):
+        for i in track(range(0, len(counts.t), 32), "validating"):
             yield (
                 counts.values[i : i + 32].to(self.device).float(),
                 counts.t[i : i + 32].to(self.device),

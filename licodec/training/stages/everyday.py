@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from licodec.progress import track
 from licodec.training.codecs.everyday import Everyday
 from licodec.training.config import Config
 from licodec.training.data import Images, central
@@ -53,7 +54,7 @@ class EverydayStage:
         """bpp (likelihoods) and mean PSNR per λ on the held-out images' central 384 squares."""
         K = len(self.config.model.lambdas)
         bpp, psnr = np.zeros(K), np.zeros(K)
-        for image in self.images.validation:
+        for image in track(self.images.validation, "validating"):
             x = central(image, 384, 64).float().permute(1, 2, 0)[None] / 255
             for k in range(K):
                 with precision(self.config, self.device):

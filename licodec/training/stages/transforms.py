@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from licodec.progress import track
 from licodec.training.codecs.factorized import FactorizedNetwork
 from licodec.training.codecs.hyperprior import HyperpriorNetwork
 from licodec.training.config import Config
@@ -55,7 +56,7 @@ class TransformsStage:
         """bpp (likelihoods) and mean PSNR per lambda on the held-out images' central 256 squares."""
         K = len(self.config.model.lambdas)
         bpp, psnr, free = np.zeros(K), np.zeros(K), []
-        for image in self.images.validation:
+        for image in track(self.images.validation, "validating"):
             x = central(image, 256).float()[None] / 255
             x = x.contiguous(memory_format=self.layout)
             with precision(self.config, self.device):

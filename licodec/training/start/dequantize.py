@@ -25,6 +25,7 @@ from licodec.entropy.hyperprior import (
 from licodec.entropy.integer_nets import PARTS, LayerSpec
 from licodec.entropy.tables import integer_softmax, interpolate
 from licodec.networks.hyper import MaskedConv
+from licodec.progress import track
 from licodec.training.codecs.compressai_layers import EntropyBottleneck
 from licodec.weights.file import STEPS, Weights
 
@@ -126,7 +127,7 @@ def _bottleneck(z_prior: NDArray[np.int16], z_median: NDArray[np.int32]) -> Any:
     bottleneck: Any = EntropyBottleneck(K * N)
     bottleneck.quantiles.requires_grad_(False).add_(median)
     optimizer = torch.optim.Adam([q for q in bottleneck.parameters() if q.requires_grad])
-    for step in range(_STEPS):
+    for step in track(range(_STEPS), "fitting the bottleneck"):
         optimizer.param_groups[0]["lr"] = _LR * (1 - step / _STEPS)
         mass = bottleneck._likelihood(median + places)[0][:, 0].clamp(min=1e-9)
         optimizer.zero_grad()
