@@ -17,7 +17,7 @@ ORDER = [
     "entropy/quadtree",
     "latent_search", "entropy/integer_nets", "entropy/classes", "entropy/scale_shifts",
     "weights/schema", "weights/everyday_schema",
-    "entropy/image_distributions", "entropy/hyperprior", "entropy/tabled",
+    "entropy/image_distributions", "entropy/wavefronts", "entropy/hyperprior", "entropy/tabled",
     "io/alpha", "io/bitdepth", "io/exif", "io/libtiff", "io/metadata", "io/image", "io/output", "io/files",
     "codec", "pillow_plugin", "", "training", "bench", "cli", "__main__",
 ]  # fmt: skip

@@ -59,7 +59,7 @@ def _hyperprior(model: Hyperprior, h: int, w: int) -> Complexity:
     networks = HyperNetworks(model.architecture, model.N, model.M)
     z_hat = torch.zeros(1, model.N, -(-h // HYPER_STRIDE), -(-w // HYPER_STRIDE))
     total = count(networks.h_s, z_hat)
-    if model.has_context:
+    if model.architecture.has_context:
         context = networks.context_prediction
         taps = Complexity(h * w * model.M * context.out_channels * context.TAPS, 0)
         parameters = sum(p.numel() for p in context.parameters())

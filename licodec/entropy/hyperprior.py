@@ -7,9 +7,7 @@
          └──── + context of ŷ ─ entropy parameters ─┘          mbt2018, cheng2020-attn
 
 Everything is an integer: ŷ in 1/64 of a step (MEAN_UNIT), ẑ in quarters. With a context, positions
-go by wavefronts: (i, j) at time 3i + j, when all that a 5x5 mask lets it see is known. The encoder
-knows all of ŷ and runs context and parameters over many positions at once; being integers, they
-are what the decoder computes front by front.
+go by wavefronts (licodec/entropy/wavefronts.py).
 
 Ballé et al. 2018, "Variational image compression with a scale hyperprior"; Minnen et al. 2018, "Joint
 autoregressive and hierarchical priors for learned image compression"; Cheng et al. 2020.
@@ -18,14 +16,13 @@ autoregressive and hierarchical priors for learned image compression"; Cheng et 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import groupby
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from licodec.architectures import Architecture
 from licodec.entropy.gaussian import MEAN_UNIT, SCALE_UNIT, Forecast, Gaussians, to_steps
@@ -41,7 +38,8 @@ from licodec.entropy.tables import (
     integer_softmax,
     interpolate,
 )
-from licodec.networks.hyper import HYPER_STRIDE, MaskedConv, hyper_analysis
+from licodec.entropy.wavefronts import Wavefronts
+from licodec.networks.hyper import HYPER_STRIDE, hyper_analysis
 from licodec.progress import track
 from licodec.rangecoder import Coder, Encoder, Pmf
 from licodec.tiles import cut, tiles
@@ -59,8 +57,6 @@ Z_CURVATURE = 25.0
 """Bits that y takes more for a square step that ẑ is off (20 to 30 are alike; high-rate theory has 17)."""
 Z_LIMIT = 2**9 - 1
 """h_s sees ẑ clamped to ± this many quarters, so that no file can overflow its sums."""
-CONTEXT_LIMIT = 2**8 - 1
-"""The context sees ŷ clamped to ± this many steps."""
 OUTPUT_LIMIT = 2**20 - 1
 """Scales and means are clamped to ± this many of their units."""
 SCALE_THRESHOLD_UNIT = 2**10
@@ -69,14 +65,6 @@ SCALE_THRESHOLD_UNIT = 2**10
 _DECONV = {a: LayerSpec("deconv", 5, a) for a in ("relu", "leaky")}
 _CONV = {a: LayerSpec("conv", 3, a) for a in ("relu", "leaky", "none")}
 _SUBPIXEL = LayerSpec("subpixel", 3, "leaky")
-PREDICTION = (LayerSpec("conv", 1, "none"),)
-"""The context's layer, over columns of twelve neighbours."""
-PARAMETERS = (
-    LayerSpec("conv", 1, "leaky"),
-    LayerSpec("conv", 1, "leaky"),
-    LayerSpec("conv", 1, "none"),
-)
-"""The layers of the entropy parameters."""
 
 
 def synthesis_layers(architecture: Architecture) -> tuple[LayerSpec, ...]:
@@ -92,12 +80,6 @@ _TILE = 16
 """Positions of z a side that h_s sees at once; bounds the memory."""
 _HALO = 4
 """Positions of z around a tile that its result depends on, at most."""
-_BATCH = 2**12
-"""Positions of y whose parameters are computed at once; bounds the memory."""
-
-_EARLY, _LATE = slice(0, 8), slice(8, MaskedConv.TAPS)
-"""The context's taps of which a position has known all for three times, and the others: those to the right
-in the row above, and those in its own row."""
 
 
 class Hyperprior:
@@ -113,26 +95,23 @@ class Hyperprior:
         tensors = weights.tensors("integer.")
         layers = synthesis_layers(self.architecture)
         self.h_s = IntegerNet(tensors, "integer.h_s", layers, Z_LIMIT)
-        self.has_context = self.architecture.has_context
-        if self.has_context:
-            self.context = IntegerNet(tensors, "integer.context", PREDICTION, CONTEXT_LIMIT)
-            self.parameters = IntegerNet(
-                tensors, "integer.parameters", PARAMETERS, max(self.h_s.limit, self.context.limit)
-            )
         self.scale_shifts = None
         mixture = None
-        if f"{PREFIX}order" in weights and not self.has_context:
+        if f"{PREFIX}order" in weights and not self.architecture.has_context:
             parts = (weights.numpy(f"{PREFIX}{part}") for part in PARTS)
             self.scale_shifts = ScaleShifts(*parts)
             mixture = weights.numpy(f"{PREFIX}mixture")
-        has_plain_means = self.architecture.has_means and not self.has_context
+        has_plain_means = self.architecture.has_means and not self.architecture.has_context
         self.about_means = has_plain_means or self.scale_shifts is not None
         self.gaussians = Gaussians(weights.numpy("scales"), mixture)
         self.scales = (weights.numpy("scales") / SCALE_UNIT).astype(np.float32)
-        self.index_of = _indices(weights.numpy("scale_thresholds"))
         self.z_prior = weights.numpy("z_prior")
         self.z_median = weights.numpy("z_median").astype(np.int32)
         self.N, self.M = len(self.z_median), weights.numpy("log_gain").shape[1]
+        self.decide = partial(_decided, _indices(weights.numpy("scale_thresholds")), self.M)
+        self.wavefronts = None
+        if self.architecture.has_context:
+            self.wavefronts = Wavefronts(tensors, self.h_s.limit, self.M, self.decide)
         self.h_a = hyper_analysis(self.architecture, self.N, self.M)
         self.h_a.load_state_dict(weights.torch("h_a."))
         self.h_a.eval()
@@ -184,7 +163,7 @@ class Hyperprior:
         index, mean = np.empty((h * w, M), np.uint8), np.empty((h * w, M), np.int32)
         with exact_products():
             for places, outputs in self._synthesized(side, h, w):
-                told = self._decide(outputs)
+                told = self.decide(outputs)
                 if self.scale_shifts is not None:
                     self._code_shifted(Encoder(), rows[places], *told, places, w, keep=True)
                 index[places], mean[places] = told
@@ -211,10 +190,13 @@ class Hyperprior:
         z = code_values(coder, flat, counts, tables).reshape(self.N, hz, wz)
         rows = None if y is None else self._rows(y)
         with exact_products():
-            if self.has_context:
-                y_hat = self._code_fronts(coder, z, h, w, rows)
-            else:
+            if self.wavefronts is None:
                 y_hat = self._code_tiles(coder, z, h, w, rows)
+            else:
+                hyper = torch.empty(h * w, 2 * self.M, dtype=torch.int16)
+                for places, outputs in self._synthesized(z, h, w):
+                    hyper[torch.from_numpy(places)] = outputs.short()
+                y_hat = self.wavefronts.code(coder, self.gaussians, hyper, h, w, rows)
         return self._planes(y_hat, h, w)
 
     def _rows(self, y: Integers) -> Integers:
@@ -231,7 +213,7 @@ class Hyperprior:
         """Without a context: ŷ (h·w, M), tile by tile of z."""
         y_hat = np.empty((h * w, self.M), dtype=np.int32)
         for places, outputs in self._synthesized(z, h, w):
-            index, mean = self._decide(outputs)
+            index, mean = self.decide(outputs)
             known = None if y is None else y[places]
             if self.scale_shifts is not None:
                 y_hat[places] = self._code_shifted(coder, known, index, mean, places, w)
@@ -253,70 +235,6 @@ class Hyperprior:
         return self.scale_shifts.code(
             coder, self.gaussians, known, index.T, mean.T, *shape, keep
         ).T  # fmt: skip
-
-    def _code_fronts(
-        self, coder: Coder, z: Integers, h: int, w: int, y: Integers | None
-    ) -> Integers:
-        """With a context: ŷ (h·w, M), front by front."""
-        hyper = torch.empty(h * w, 2 * self.M, dtype=torch.int16)
-        for places, outputs in self._synthesized(z, h, w):
-            hyper[torch.from_numpy(places)] = outputs.short()
-        neighbours = _Neighbours(h, w, self.M)
-        if y is not None:
-            steps = to_steps(y)
-            neighbours.know(np.arange(h * w), steps)
-            batches = np.split(np.arange(h * w), range(_BATCH, h * w, _BATCH))
-            parts = [
-                self._predict(self._begin(hyper, neighbours, b), neighbours, b)
-                for b in track(batches, "parameters")
-            ]
-            index, mean = (np.concatenate(p) for p in zip(*parts, strict=True))
-            for front in track(fronts(h, w), "latents"):
-                values = steps[front].ravel()
-                self.gaussians.code(coder, values, index[front].ravel(), mean[front].ravel())
-            return steps * MEAN_UNIT
-        steps = np.empty((h * w, self.M), dtype=np.int32)
-        for block in track(_blocks(h, w), "latents"):
-            context, parameters = self._begin(hyper, neighbours, np.concatenate(block))
-            stop = 0
-            for front in block:
-                start, stop = stop, stop + len(front)
-                begun = context[start:stop], parameters[start:stop]
-                index, mean = self._predict(begun, neighbours, front)
-                coded = self.gaussians.code(coder, None, index.ravel(), mean.ravel())
-                steps[front] = coded = coded.reshape(-1, self.M)
-                neighbours.know(front, coded)
-        return steps * MEAN_UNIT
-
-    def _begin(
-        self, hyper: Tensor, neighbours: _Neighbours, places: NDArray[np.int64]
-    ) -> tuple[Tensor, Tensor]:
-        """What three fronts have in common: the sums (n, O) of the context's layer and of the parameters'
-        first, as far as they do not see these fronts."""
-        return (
-            self.context.layers[0].sums(neighbours.columns(places, _EARLY)),
-            self.parameters.layers[0].sums(hyper[torch.from_numpy(places)].float()),
-        )
-
-    def _predict(
-        self, begun: tuple[Tensor, Tensor], neighbours: _Neighbours, places: NDArray[np.int64]
-    ) -> tuple[NDArray[np.uint8], Integers]:
-        """Scale indices and means (n, M) of positions whose neighbours are known."""
-        (context,), (first, *others) = self.context.layers, self.parameters.layers
-        late = neighbours.columns(places, _LATE)
-        x = context.finish(context.sums(late, _EARLY.stop * self.M, begun[0]))
-        x = first.finish(first.sums(x, 2 * self.M, begun[1]))
-        for layer in others:
-            x = layer.rows(x)
-        return self._decide(x)
-
-    def _decide(self, outputs: Tensor) -> tuple[NDArray[np.uint8], Integers]:
-        """Scale indices and means (n, M) from (n, 2M), or (n, M) where there are no means."""
-        integers = outputs.int().numpy()
-        index = self.index_of[integers[:, : self.M] + LARGEST_LIMIT]
-        if integers.shape[1] == self.M:
-            return index, np.zeros(index.shape, dtype=np.int32)
-        return index, integers[:, self.M :]
 
     def _synthesized(
         self, z: Integers, h: int, w: int
@@ -370,51 +288,20 @@ def _cheapest(z: Tensor, bits: Tensor) -> Tensor:
     return torch.where(costs[0] <= costs[1], below, below + 1).int()
 
 
+def _decided(
+    index_of: NDArray[np.uint8], M: int, outputs: Tensor
+) -> tuple[NDArray[np.uint8], Integers]:
+    """Scale indices and means (n, M) from (n, 2M), or (n, M) where there are no means."""
+    integers = outputs.int().numpy()
+    index = index_of[integers[:, :M] + LARGEST_LIMIT]
+    if integers.shape[1] == M:
+        return index, np.zeros(index.shape, dtype=np.int32)
+    return index, integers[:, M:]
+
+
 def _indices(thresholds: NDArray[np.int32]) -> NDArray[np.uint8]:
     """How many thresholds lie below each integer of ±LARGEST_LIMIT: a look instead of a search."""
     above = np.clip(thresholds.astype(np.int64) + 1 + LARGEST_LIMIT, 0, 2 * LARGEST_LIMIT + 1)
     found = np.bincount(above, minlength=2 * LARGEST_LIMIT + 2).cumsum(dtype=np.uint8)
     indices: NDArray[np.uint8] = found[:-1]
     return indices
-
-
-class _Neighbours:
-    """What the context sees of ŷ: a canvas with a margin of zeros, and its twelve taps."""
-
-    def __init__(self, h: int, w: int, M: int) -> None:
-        stride = w + 4
-        self.canvas = torch.zeros((h + 2) * stride, M)
-        rows, columns = np.divmod(np.arange(h * w), w)
-        self.places = torch.from_numpy((rows + 2) * stride + columns + 2)
-        taps = [(row - 2) * stride + column - 2 for row in range(3) for column in range(5)]
-        self.taps = torch.tensor(taps[: MaskedConv.TAPS])
-
-    def know(self, places: NDArray[np.int64], steps: Integers) -> None:
-        """Enter ŷ (n, M) in steps."""
-        at = self.places[torch.from_numpy(places)]
-        values = torch.from_numpy(steps).clamp(-CONTEXT_LIMIT, CONTEXT_LIMIT).float()
-        self.canvas.index_copy_(0, at, values)
-
-    def columns(self, places: NDArray[np.int64], taps: slice) -> Tensor:
-        """(n, taps · M): some of the twelve taps of each position, row by row."""
-        at = self.places[torch.from_numpy(places)][:, None] + self.taps[taps]
-        return F.embedding(at, self.canvas).flatten(1)
-
-
-def fronts(h: int, w: int) -> list[NDArray[np.int64]]:
-    """Positions of an h x w plane by time 3·row + column, rows rising within a time."""
-    rows, columns = np.divmod(np.arange(h * w), w)
-    time = 3 * rows + columns
-    order = np.argsort(time, kind="stable")
-    front: list[NDArray[np.int64]] = np.split(order, np.flatnonzero(np.diff(time[order])) + 1)
-    return front
-
-
-def _blocks(h: int, w: int) -> list[list[NDArray[np.int64]]]:
-    """The fronts of each three times: a position's first eight taps lie in blocks before its own."""
-
-    def block(front: NDArray[np.int64]) -> int:
-        row, column = divmod(int(front[0]), w)
-        return row + column // 3
-
-    return [list(group) for _, group in groupby(fronts(h, w), block)]

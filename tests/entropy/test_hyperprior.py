@@ -17,8 +17,9 @@ from licodec.cli.main import main
 from licodec.codec import latents_crc32, psnr_db
 from licodec.container import pack, unpack
 from licodec.entropy.gaussian import MEAN_UNIT
-from licodec.entropy.hyperprior import Z_CURVATURE, Hyperprior, _cheapest, fronts
+from licodec.entropy.hyperprior import Z_CURVATURE, Hyperprior, _cheapest
 from licodec.entropy.integer_nets import FLOAT32_SUMS, largest_sum
+from licodec.entropy.wavefronts import Wavefronts, fronts
 from licodec.errors import DamagedFileError, LicodecError
 from licodec.io.image import from_pillow
 from licodec.networks.hyper import HyperNetworks
@@ -84,7 +85,10 @@ def test_modes(hyper_weights, arch, mode):
 @every_arch
 def test_every_sum_fits_float32(hyper_weights, arch):
     model = model_of(hyper_weights[arch])
-    nets = [model.h_s, *([model.context, model.parameters] if arch in CONTEXT else [])]
+    nets = [
+        model.h_s,
+        *([model.wavefronts.context, model.wavefronts.parameters] if arch in CONTEXT else []),
+    ]
     for net in nets:
         for layer in net.layers:
             assert layer.dtype == torch.float32
@@ -123,7 +127,7 @@ def test_the_encoder_predicts_in_parallel_what_the_decoder_will_front_by_front(
 ):
     model = model_of(hyper_weights[arch])
     predicted: dict[int, list] = {}
-    original = Hyperprior._predict
+    original = Wavefronts._predict
 
     def spy(self, hyper, neighbours, places):
         index, mean = original(self, hyper, neighbours, places)
@@ -132,7 +136,7 @@ def test_the_encoder_predicts_in_parallel_what_the_decoder_will_front_by_front(
         calls.append(len(places))
         return index, mean
 
-    monkeypatch.setattr(Hyperprior, "_predict", spy)
+    monkeypatch.setattr(Wavefronts, "_predict", spy)
     y = latents(model, 12, 20)
     calls: list[int] = []
     encoder = Encoder()
@@ -148,7 +152,7 @@ def test_the_encoder_predicts_in_parallel_what_the_decoder_will_front_by_front(
 
 
 @every_arch
-def test_integer_parameters_follow_the_float_networks(hyper_weights, arch):
+def test_integer_parameters_follow_the_float_networks(hyper_weights, arch, monkeypatch):
     """Scales and means of the whole integer path, on latents of an image."""
     path = hyper_weights[arch]
     codec = opened(weights=path)
@@ -159,17 +163,14 @@ def test_integer_parameters_follow_the_float_networks(hyper_weights, arch):
     y = codec.transforms.analyze(np.asarray(noise(192, 128, "RGB", 3)), gain)
     z = model.side_information(y, 0)
     seen = []
-    decide = model._decide
+    decide = model.decide
 
     def spy(outputs):
         seen.append(outputs.clone())
         return decide(outputs)
 
-    model._decide = spy
-    try:
-        y_hat = model.code_latents(Encoder(), 0, 8, 12, y, z)
-    finally:
-        del model._decide
+    monkeypatch.setattr(model.wavefronts or model, "decide", spy)
+    y_hat = model.code_latents(Encoder(), 0, 8, 12, y, z)
     z_hat = torch.from_numpy(z).float() + torch.from_numpy(model.z_median)[:, None, None] / 4
     with torch.no_grad():
         scales, means = networks.parameters_of(

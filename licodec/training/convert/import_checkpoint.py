@@ -22,16 +22,14 @@ from torch.nn import functional as F
 from licodec.architectures import BY_COMPRESSAI, Architecture
 from licodec.entropy.gaussian import MEAN_UNIT, SCALE_UNIT
 from licodec.entropy.hyperprior import (
-    CONTEXT_LIMIT,
     OUTPUT_LIMIT,
-    PARAMETERS,
-    PREDICTION,
     SCALE_THRESHOLD_UNIT,
     Z_LIMIT,
     Z_UNIT,
     synthesis_layers,
 )
 from licodec.entropy.integer_nets import FLOAT32_SUMS
+from licodec.entropy.wavefronts import CONTEXT_LIMIT, PARAMETERS, PREDICTION
 from licodec.errors import UsageError
 from licodec.networks.hyper import HYPER_STRIDE, HyperNetworks, MaskedConv
 from licodec.networks.tiled import has_native_bf16

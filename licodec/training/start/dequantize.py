@@ -16,14 +16,13 @@ from torch import Tensor, nn
 
 from licodec.entropy.gaussian import MEAN_UNIT
 from licodec.entropy.hyperprior import (
-    PARAMETERS,
-    PREDICTION,
     SCALE_THRESHOLD_UNIT,
     Z_UNIT,
     synthesis_layers,
 )
 from licodec.entropy.integer_nets import PARTS, LayerSpec
 from licodec.entropy.tables import integer_softmax, interpolate
+from licodec.entropy.wavefronts import PARAMETERS, PREDICTION
 from licodec.networks.hyper import MaskedConv
 from licodec.progress import track
 from licodec.training.codecs.compressai_layers import EntropyBottleneck
