@@ -200,7 +200,8 @@ def _present(
         jobs = f"Timed with {plan.jobs} jobs of {plan.settings.threads} threads at a time."
         for heading, content in report.summaries(curves, anchor).items():
             console.print(report.table(heading, content), "")
-        console.print(jobs, style="dim")
+        if outcome.curves:
+            console.print(jobs, style="dim")
         console.print(report.LEGEND, style="dim", width=min(100, console.width))
     if outcome.interrupted:  # an earlier plot or page is better than half of a new one
         return

@@ -93,6 +93,7 @@ def report(tmp_path_factory):
 
 
 def colour_at(browser, folder, x: float, y: float) -> str:
+    browser.run("Promise.all([...document.images].map(i => i.decode())).then(() => 1)")
     browser.screenshot(folder / "s.png")
     with Image.open(folder / "s.png") as image:
         r, g, b = image.convert("RGB").getpixel((int(x), int(y)))
@@ -166,8 +167,10 @@ m.dispatchEvent(new Event('change')) })()"
         assert "2.000 bpp" in tip and "quality 2" in tip and "licodec-adaptive" in tip
         browser.run("document.getElementById('files').open = true")
         rows = "document.querySelectorAll('#files tbody tr').length"
-        browser.run("new Promise(r => setTimeout(r, 50))")
-        assert browser.run(rows) == 6
+        filled = (
+            f"new Promise(r => (function look() {{ {rows} ? r({rows}) : setTimeout(look, 10) }})())"
+        )
+        assert browser.run(filled) == 6
         assert browser.problems == []
 
 

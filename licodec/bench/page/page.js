@@ -224,6 +224,12 @@ function comparison() {
   const flicker = h("button", { "aria-pressed": "false", onclick: () => timer ? stop() : start() }, "Flicker");
   const original = h("button", { "aria-pressed": "false", onclick: () => { stop(); alone = alone === "original" ? null : "original"; draw(); } }, "Original");
 
+  /** Give an image what it shows, once: the same again would be loaded again. */
+  function put(image, shown) {
+    if (image.shown === shown) return;
+    image.shown = shown;
+    image.src = shown.src;
+  }
   function facts(shown) {
     if (!shown.bytes) return "as it was given to the codecs";
     const quality = shown.scores;
@@ -234,8 +240,8 @@ function comparison() {
   }
   function draw() {
     const left = alone === "original" ? current.shown[0] : a;
-    imageA.src = left.src;
-    imageB.src = b.src;
+    put(imageA, left);
+    put(imageB, b);
     const part = alone === null ? split : alone === "b" ? 0 : 100;
     stage.style.setProperty("--split", `${part}%`);
     divider.hidden = alone !== null;
