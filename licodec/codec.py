@@ -6,6 +6,10 @@ to_pillow ◄─── Transforms.synthesize ◄──────────�
 
 from __future__ import annotations
 
+from licodec import memory
+
+memory.need_libraries()
+
 import math
 import threading
 import zlib
@@ -115,8 +119,8 @@ def encode(
 
 def encode_picture(picture: Picture, options: EncodeOptions) -> bytes:
     """`encode` for a picture already read."""
-    codec, rounds = open_codec(options)
     with one_family():
+        codec, rounds = open_codec(options)
         if isinstance(options.rate, Target):
             container = Trials(codec, picture, rounds).best(options.rate)
         else:
@@ -157,8 +161,8 @@ def decode(
 def decode_file(data: bytes, options: DecodeOptions) -> Image.Image:
     """`decode` with its options in one object."""
     container = unpack(checked_bytes(data), options.max_pixels)
-    codec = codec_of(container, options)
     with one_family():
+        codec = codec_of(container, options)
         image = to_pillow(codec.decode(container))
         return metadata.strip(image) if options.strip else image
 
@@ -174,11 +178,12 @@ def verify_latents(
     """
     options = DecodeOptions(weights=weights, device="cpu", max_pixels=max_pixels)
     container = unpack(checked_bytes(data), max_pixels)
-    codec = codec_of(container, options)
-    if codec.architecture.is_exact:
-        codec.decode(container, strictly=True)
-        return container.latents_crc32
-    return latents_crc32(codec.decode_latents(container, strictly=True))
+    with one_family():
+        codec = codec_of(container, options)
+        if codec.architecture.is_exact:
+            codec.decode(container, strictly=True)
+            return container.latents_crc32
+        return latents_crc32(codec.decode_latents(container, strictly=True))
 
 
 def quality_step(quality: float) -> int:

@@ -65,14 +65,25 @@ def one_family() -> Iterator[None]:
     """Turn a failed allocation inside into an OutOfMemoryError."""
     try:
         yield
-    except MemoryError as error:
-        raise OutOfMemoryError(_NO_MEMORY) from error
-    except RuntimeError as error:
-        # PyTorch reports a failed allocation so, on the CPU as on CUDA.
-        if "allocate memory" not in str(error) and "out of memory" not in str(error):
+    except OutOfMemoryError:
+        raise
+    except Exception as error:
+        if not isinstance(error, MemoryError) and not any(s in str(error) for s in _SAID):
             raise
         raise OutOfMemoryError(_NO_MEMORY) from error
 
+
+_SAID = (
+    "allocate memory",  # PyTorch on the CPU, and the loader of libraries
+    "out of memory",  # CUDA
+    "bad_alloc",
+    "could not create a primitive",  # oneDNN, as are the next two
+    "could not create a memory",
+    "could not execute a primitive",
+    "failed to map segment",  # the loader of libraries
+    "can't start new thread",
+)
+"""What libraries say, in exceptions of many types, where they get no memory."""
 
 _NO_MEMORY = "not enough memory for an image of this size"
 

@@ -9,8 +9,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "licodec"
 
 # From the bottom up. A folder stands for all of its files; within it, only circles are forbidden.
 ORDER = [
-    "signals", "errors", "progress", "help", "container", "rate_control", "options", "architectures",
-    "weights/catalogue", "info", "rangecoder", "weights/file", "tiles", "quantize",
+    "signals", "errors", "memory", "progress", "help", "container", "rate_control", "options",
+    "architectures", "weights/catalogue", "info", "rangecoder", "weights/file", "tiles", "quantize",
     "entropy/threads", "entropy/tables", "entropy/gaussian", "interface",
     "entropy/pdf_transform", "networks/transforms", "networks/tiled", "networks/attention", "networks/hyper",
     "networks/fixed_point", "networks/everyday", "entropy/class_distributions",
@@ -76,7 +76,7 @@ def test_imports_point_downwards(path):
     [
         "signals", "help", "container", "weights/catalogue", "info", "errors", "io/files", "pillow_plugin",
         "cli/main", "cli/batch", "cli/encode_decode", "rate_control", "progress", "options",
-        "architectures", "interface",
+        "architectures", "interface", "memory",
     ],
 )  # fmt: skip
 def test_light_files_import_no_heavy_library(name):

@@ -38,6 +38,7 @@ from licodec.entropy.tables import (
     integer_softmax,
     interpolate,
 )
+from licodec.entropy.threads import one_blas_thread
 from licodec.entropy.wavefronts import Wavefronts
 from licodec.networks.hyper import HYPER_STRIDE, hyper_analysis
 from licodec.progress import track
@@ -161,7 +162,7 @@ class Hyperprior:
         M, h, w = y.shape
         rows = self._rows(y)
         index, mean = np.empty((h * w, M), np.uint8), np.empty((h * w, M), np.int32)
-        with exact_products():
+        with exact_products(), one_blas_thread():
             for places, outputs in self._synthesized(side, h, w):
                 told = self.decide(outputs)
                 if self.scale_shifts is not None:
@@ -189,7 +190,7 @@ class Hyperprior:
         tables = self._code_z_tables(coder, position, z)
         z = code_values(coder, flat, counts, tables).reshape(self.N, hz, wz)
         rows = None if y is None else self._rows(y)
-        with exact_products():
+        with exact_products(), one_blas_thread():
             if self.wavefronts is None:
                 y_hat = self._code_tiles(coder, z, h, w, rows)
             else:

@@ -1,4 +1,4 @@
-"""One thread for NumPy's products of matrices.
+"""One thread for NumPy's products of matrices, and a buffer for each that runs.
 
 OpenBLAS's pool waits for work by spinning, on the processors that PyTorch's pool is about to use: with two
 of them, encoding and decoding a photograph took 5 to 10 % longer than with one.
@@ -6,19 +6,116 @@ of them, encoding and decoding a photograph took 5 to 10 % longer than with one.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+import ctypes
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from itertools import product
 
-from threadpoolctl import ThreadpoolController
+import numpy as np
+from threadpoolctl import threadpool_info
+
+from licodec import memory
+
+_BUFFER = 80 * 2**20
+"""Bytes that OpenBLAS's buffer may take: 32 MiB with most builds, 64 with some."""
+
+
+Pool = tuple[Callable[[], int], Callable[[int], None]]
 
 
 @cache
-def _controller() -> ThreadpoolController:
-    return ThreadpoolController()
+def _pools() -> list[Pool]:
+    """What tells and what sets the number of threads, for each OpenBLAS with threads of its own.
+
+    Threadpoolctl finds them; it lets only one thread set what it leaves set, and here the last may not be
+    the first.
+    """
+    found: list[Pool] = []
+    for library in threadpool_info():
+        if library["internal_api"] == "openblas" and library["threading_layer"] == "pthreads":
+            own = ctypes.CDLL(library["filepath"])
+            for prefix, suffix in product(("", "scipy_"), ("", "64_", "_64")):
+                names = [f"{prefix}openblas_{verb}_num_threads{suffix}" for verb in ("get", "set")]
+                if all(hasattr(own, name) for name in names):
+                    found.append((getattr(own, names[0]), getattr(own, names[1])))
+    return found
 
 
-def one_blas_thread() -> AbstractContextManager[Any]:
-    """For the whole process, while within."""
-    limits: AbstractContextManager[Any] = _controller().limit(limits=1, user_api="blas")
-    return limits
+class _Users:
+    """The threads within `one_blas_thread`. The limit is the whole process's: the first sets it, and the last
+    takes it back.
+
+    Attributes:
+        inside: how many there are.
+        buffers: how many there have been at once, each of which has left a buffer to OpenBLAS.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.inside = self.buffers = 0
+        self.before: list[int] = []
+
+    def enter(self) -> None:
+        with self.lock:
+            if self.inside == self.buffers:
+                _take_buffer()
+                self.buffers += 1
+            if self.inside == 0:
+                self.before = [get() for get, _ in _pools()]
+                for _, limit in _pools():
+                    limit(1)
+            self.inside += 1
+
+    def leave(self) -> None:
+        with self.lock:
+            if self.inside == 1:
+                self.give_back()
+            self.inside -= 1
+
+    def give_back(self) -> None:
+        for (_, limit), count in zip(_pools(), self.before, strict=True):
+            limit(count)
+
+
+_users = _Users()
+
+
+def _take_buffer() -> None:
+    """Have OpenBLAS take a buffer now: it keeps those that it has, and where it gets none it never ends.
+
+    Raises:
+        MemoryError: there is none to be had.
+    """
+    memory.need(_BUFFER)
+    square = np.zeros((256, 256), dtype=np.float32)
+    square @ square
+
+
+def _after_fork() -> None:
+    """Forget the threads that a forked process does not have."""
+    global _users
+    if _users.inside:
+        _users.give_back()
+    _users = _Users()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """For the whole process, while any thread is within.
+
+    Raises:
+        MemoryError: there is too little for a product of matrices.
+    """
+    users = _users
+    users.enter()
+    try:
+        yield
+    finally:
+        users.leave()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import struct
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,18 +48,16 @@ class Weights:
     """
 
     def __init__(self, path: Path) -> None:
-        from safetensors import safe_open
-
         if path.exists() and not path.is_file():  # a device may have no end
             raise ModelMissingError(f"{path}: not a regular file")
         try:
-            self.hash = hashlib.sha256(path.read_bytes()).digest()[:4]
-            with safe_open(path, "np") as file:
-                self.metadata: dict[str, str] = dict(file.metadata() or {})
-                self._tensors = unpacked({name: file.get_tensor(name) for name in file.keys()})
+            data = path.read_bytes()
+            self.hash = hashlib.sha256(data).digest()[:4]
+            self.metadata, tensors = parsed(data)
+            self._tensors = unpacked(tensors)
         except MemoryError:
             raise
-        except Exception as error:  # of a type that numpy lacks, safetensors raises a TypeError
+        except Exception as error:  # bytes that are none fail anywhere
             raise ModelMissingError(f"{path}: no readable weights file ({error})") from error
         stem = path.stem.rsplit("-", 1)
         if len(stem) != 2 or stem[1] != self.hash.hex():
@@ -151,6 +150,38 @@ class Weights:
         row: NDArray[np.float64] = (1 - t) * log_gain[k] + t * above
         gain: NDArray[np.float32] = np.exp(row).astype(np.float32)
         return gain
+
+
+_DTYPES = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1",
+    "U8": "u1",
+}  # fmt: skip
+"""Of safetensors to NumPy's."""
+
+
+def parsed(data: bytes) -> tuple[dict[str, str], dict[str, NDArray[Any]]]:
+    """The metadata and the tensors of a safetensors file; its own library ends in a panic where memory is
+    short.
+
+    Raises:
+        Exception: of any type, where it is none.
+    """
+    (length,) = struct.unpack("<Q", data[:8])
+    content = memoryview(data)[8 + length :]
+    header = json.loads(data[8 : 8 + length])
+    metadata = {str(k): str(v) for k, v in header.pop("__metadata__", {}).items()}
+    tensors, left = {}, len(content)
+    for name, entry in header.items():
+        first, end = entry["data_offsets"]
+        left -= end - first
+        if not 0 <= first <= end <= len(content) or left < 0:
+            raise ValueError(f"{name} lies outside of the file, or in another tensor")
+        sizes = entry["shape"]
+        if any(type(size) is not int or size < 0 for size in sizes):
+            raise ValueError(f"{name} has the shape {sizes}")
+        flat = np.frombuffer(content[first:end], _DTYPES[entry["dtype"]])
+        tensors[name] = flat.reshape(sizes).astype(flat.dtype.newbyteorder("="))
+    return metadata, tensors
 
 
 def packed(name: str, table: NDArray[np.int16]) -> dict[str, NDArray[Any]]:

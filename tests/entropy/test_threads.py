@@ -1,0 +1,77 @@
+"""The host program gets its OpenBLAS threads back, and a forked process works."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from licodec.entropy import threads
+from licodec.entropy.threads import one_blas_thread
+
+
+def blas_threads():
+    return [count() for count, _ in threads._pools()]
+
+
+@pytest.fixture
+def three():
+    """OpenBLAS with three threads, if NumPy has it."""
+    if not blas_threads():
+        pytest.skip("NumPy has no OpenBLAS here")
+    before = blas_threads()
+    for _, limit in threads._pools():
+        limit(3)
+    yield
+    for (_, limit), count in zip(threads._pools(), before, strict=True):
+        limit(count)
+
+
+def test_within_it_is_one(three):
+    with one_blas_thread():
+        assert set(blas_threads()) == {1}
+        with one_blas_thread():
+            assert set(blas_threads()) == {1}
+        assert set(blas_threads()) == {1}
+    assert set(blas_threads()) == {3}
+
+
+def test_the_last_of_overlapping_threads_gives_back(three):
+    """The first that enters leaves first."""
+    entered, leave = threading.Event(), threading.Event()
+
+    def first():
+        with one_blas_thread():
+            entered.set()
+            leave.wait(60)
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    assert entered.wait(60)
+    with one_blas_thread():
+        leave.set()
+        thread.join()
+        assert set(blas_threads()) == {1}
+    assert set(blas_threads()) == {3}
+
+
+def test_an_error_gives_back_too(three):
+    with pytest.raises(ValueError), one_blas_thread():
+        raise ValueError
+    assert set(blas_threads()) == {3}
+
+
+def test_each_of_several_at_once_has_a_buffer(monkeypatch):
+    taken = []
+    monkeypatch.setattr(threads, "_users", threads._Users())
+    monkeypatch.setattr(threads, "_take_buffer", lambda: taken.append(1))
+    for _ in range(2):
+        with one_blas_thread(), one_blas_thread(), one_blas_thread():
+            pass
+    assert len(taken) == 3
+
+
+def test_products_are_those_of_more_threads():
+    a = np.arange(90000, dtype=np.float32).reshape(300, 300) % 7
+    whole = a @ a
+    with one_blas_thread():
+        assert (a @ a == whole).all()
