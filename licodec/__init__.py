@@ -2,6 +2,8 @@
 
     data = licodec.encode(image, quality=50)      # Pillow image → bytes of a .lic file
     image = licodec.decode(data)
+    licodec.encode_file("photo.png", "photo.lic", quality=50)
+    licodec.decode_file("photo.lic", "photo.jpg")
     image = Image.open("photo.lic")               # Pillow reads .lic after `import licodec`
 
 Importing this package loads neither torch nor numpy; the first encode or decode does.
@@ -32,6 +34,7 @@ from licodec.pillow_plugin import register as _register
 
 if TYPE_CHECKING:
     from licodec.codec import decode, encode
+    from licodec.file_functions import decode_file, encode_file
 
 __version__ = "0.1.0"
 
@@ -48,7 +51,9 @@ __all__ = [
     "UsageError",
     "__version__",
     "decode",
+    "decode_file",
     "encode",
+    "encode_file",
     "info",
 ]
 
@@ -64,4 +69,8 @@ def __getattr__(name: str) -> Any:
         from licodec import codec
 
         return getattr(codec, name)
+    if name in ("encode_file", "decode_file"):
+        from licodec import file_functions
+
+        return getattr(file_functions, name)
     raise AttributeError(f"module 'licodec' has no attribute {name!r}")

@@ -36,11 +36,11 @@ from licodec.container import (
     unpack,
 )
 from licodec.entropy.tables import exp2, interpolate
-from licodec.errors import DamagedFileError, ModelMissingError, UsageError, one_family
+from licodec.errors import DamagedFileError, ModelMissingError, one_family
 from licodec.info import checked_bytes
 from licodec.interface import EntropyModel, Transforms
 from licodec.io import alpha, metadata
-from licodec.io.image import Picture, from_pillow, to_pillow
+from licodec.io.image import Picture, as_pillow, from_pillow, to_pillow
 from licodec.options import DecodeOptions, EncodeOptions
 from licodec.progress import trials
 from licodec.quantize import quantize
@@ -60,7 +60,7 @@ _USUAL_TRIALS = 8
 
 
 def encode(
-    image: Image.Image,
+    image: Image.Image | NDArray[np.uint8],
     quality: float | None = None,
     model: str | None = None,
     *,
@@ -78,7 +78,8 @@ def encode(
     """Encode an image.
 
     Args:
-        image: any 8-bit Pillow image, from 1x1 up.
+        image: any 8-bit Pillow image, from 1x1 up; or an array of uint8, (H, W, 3) in sRGB, (H, W, 4) with
+            alpha, or (H, W) in grey.
         quality: 0 (smallest) … 100 (best), continuous in halves; 50 unless there is a target.
         model: a name that `licodec models` lists, with or without its `@HASH8`, or the path of a
             weights file; by default adaptive, or what `weights` offers.
@@ -106,11 +107,7 @@ def encode(
         target_bpp=target_bpp, target_psnr=target_psnr, device=device, precision=precision,
         strip=strip, max_pixels=max_pixels, z_distributions=z_distributions, effort=effort,
     )  # fmt: skip
-    if not isinstance(image, Image.Image):
-        raise UsageError(
-            f"a Pillow image is wanted, not {type(image).__name__}; Image.open(path) opens a file, "
-            "Image.fromarray(array) takes an array"
-        )
+    image = as_pillow(image)
     refuse_large(image.width, image.height, max_pixels)
     with one_family():
         picture = from_pillow(image, strip)

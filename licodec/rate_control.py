@@ -40,7 +40,7 @@ class Target:
         targets = {"size": self.size, "bpp": self.bpp, "PSNR": self.psnr}
         ((name, value),) = ((name, v) for name, v in targets.items() if v is not None)
         if not 0 < value <= _MOST:
-            raise UsageError(f"a target {name} is a number above 0, not {value:g}")
+            raise UsageError(f"a target {name} is a number above 0, not {value}")
 
     def bytes(self, pixels: int) -> float | None:
         """The size in bytes, for an image of so many pixels; None where the target is a PSNR."""

@@ -289,9 +289,11 @@ def test_quality_out_of_range(photo, quality):
         licodec.encode(photo, quality=quality)
 
 
-@pytest.mark.parametrize("thing", ["photo.png", Path("photo.png"), None, np.zeros((8, 8, 3)), b"x"])
+@pytest.mark.parametrize("thing", ["photo.png", Path("photo.png"), None, b"x"])
 def test_what_is_no_image_is_said_with_how_to_get_one(thing):
-    with pytest.raises(UsageError, match=r"Pillow image is wanted, not \w+; Image.open\(path\)"):
+    with pytest.raises(
+        UsageError, match=r"Pillow image or an array is wanted, not \w+; Image.open\(path\)"
+    ):
         licodec.encode(thing)
 
 

@@ -19,7 +19,7 @@ ORDER = [
     "weights/schema", "weights/everyday_schema",
     "entropy/image_distributions", "entropy/wavefronts", "entropy/hyperprior", "entropy/tabled",
     "io/alpha", "io/bitdepth", "io/exif", "io/libtiff", "io/metadata", "io/image", "io/output", "io/files",
-    "codec", "pillow_plugin", "", "training", "bench", "cli", "__main__",
+    "codec", "file_functions", "pillow_plugin", "", "training", "bench", "cli", "__main__",
 ]  # fmt: skip
 WHOLE = {"training", "bench", "cli"}
 

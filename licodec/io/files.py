@@ -68,19 +68,24 @@ def read(path: str, max_pixels: int) -> bytes:
         DamagedFileError, NewerFileError, TooLargeError: its header says so already.
     """
     with _opened(path) as file:
+        return read_stream(file, max_pixels)
+
+
+def read_stream(file: IO[bytes], max_pixels: int) -> bytes:
+    """The same of a file that is open."""
+    try:
+        head = file.read(HEADER_BYTES)
         try:
-            head = file.read(HEADER_BYTES)
-            try:
-                most = most_bytes(unpack_header(head, max_pixels))
-            except TooLargeError:
-                # A flipped bit may say so; whether it did, the checksum knows.
-                rest = file.read(_SMALL)
-                if len(rest) < _SMALL and not is_intact(head + rest):
-                    raise DamagedFileError("the file is damaged or cut short") from None
-                raise
-            return _rest(file, head, min(most, MOST_BYTES)).getvalue()
-        except OSError as error:
-            raise FileAccessError(error.strerror or str(error)) from error
+            most = most_bytes(unpack_header(head, max_pixels))
+        except TooLargeError:
+            # A flipped bit may say so; whether it did, the checksum knows.
+            rest = file.read(_SMALL)
+            if len(rest) < _SMALL and not is_intact(head + rest):
+                raise DamagedFileError("the file is damaged or cut short") from None
+            raise
+        return _rest(file, head, min(most, MOST_BYTES)).getvalue()
+    except OSError as error:
+        raise FileAccessError(error.strerror or str(error)) from error
 
 
 def read_all(path: str) -> bytes:
@@ -109,10 +114,18 @@ def open_image(path: str, max_pixels: int, formats: tuple[str, ...] = FORMATS) -
         TooLargeError: too many pixels.
     """
     if path == STANDARD or _is_pipe(path):
-        with _opened(path) as file, _one_family(path, max_pixels):
-            return _open(_pipe(file, max_pixels), max_pixels, formats)
+        with _opened(path) as file:
+            return open_stream(file, max_pixels, formats)
     with _one_family(path, max_pixels):
         return _open(path, max_pixels, formats)
+
+
+def open_stream(
+    file: IO[bytes], max_pixels: int, formats: tuple[str, ...] = FORMATS
+) -> Image.Image:
+    """The same of a file that is open, and read from where it is."""
+    with _one_family(None, max_pixels):
+        return _open(_pipe(file, max_pixels), max_pixels, formats)
 
 
 def image_of(
@@ -146,7 +159,7 @@ def _one_family(path: str | None, max_pixels: int) -> Iterator[None]:
     try:
         yield
     except UnidentifiedImageError as error:
-        if path not in (None, STANDARD) and is_lic(Path(path)):
+        if path is not None and is_lic(Path(path)):
             raise UnsupportedImageError("is a .lic file already") from error
         raise UnsupportedImageError("not an image that can be read") from error
     except Image.DecompressionBombError as error:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from licodec.container import ICC
-from licodec.errors import LicodecError, UnsupportedImageError
+from licodec.errors import LicodecError, UnsupportedImageError, UsageError
 from licodec.io import alpha, metadata
 from licodec.io.bitdepth import bits_per_sample, grey_step
 
@@ -34,6 +34,26 @@ class Picture:
     alpha: Pixels | None = None
     metadata: dict[bytes, bytes] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+
+def as_pillow(image: object) -> Image.Image:
+    """A caller's argument that should be an image: Pillow's, or an array of uint8, (H, W) or (H, W, 3 or 4).
+
+    Raises:
+        UsageError: it is something else.
+    """
+    if isinstance(image, Image.Image):
+        return image
+    if not isinstance(image, np.ndarray):
+        raise UsageError(
+            f"a Pillow image or an array is wanted, not {type(image).__name__}; Image.open(path) opens a "
+            "file, and licodec.encode_file encodes one"
+        )
+    fits = image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (3, 4))
+    if image.dtype != np.uint8 or not fits or 0 in image.shape:
+        shape = ", ".join(map(str, image.shape))
+        raise UsageError(f"an array of uint8 (H, W, 3) is wanted, not of {image.dtype} ({shape})")
+    return Image.fromarray(np.ascontiguousarray(image))
 
 
 def from_pillow(image: Image.Image, strip: bool = False) -> Picture:

@@ -1,0 +1,117 @@
+"""encode_file and decode_file: from file to file, as the command line does it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import IO, Any
+
+from licodec import codec
+from licodec.errors import FileAccessError, one_family
+from licodec.info import describe
+from licodec.io import files
+from licodec.io.image import from_pillow
+from licodec.io.output import output_format, to_file
+from licodec.options import DecodeOptions, EncodeOptions
+
+File = str | os.PathLike[str] | IO[bytes]
+
+
+def encode_file(
+    source: File, target: File, *, overwrite: bool = False, **options: Any
+) -> dict[str, Any]:
+    """Encode an image file to a .lic file.
+
+    Args:
+        source: path or binary file of the image.
+        target: path or binary file of the .lic file; a path is written whole or not at all.
+        overwrite: replace a target that exists.
+        options: as `encode` takes them.
+
+    Returns:
+        What `info` says of the file, and `notes`: what was converted or left out.
+
+    Raises:
+        LicodecError: as `encode`, or a file cannot be read or written.
+    """
+    chosen = EncodeOptions(**options)
+    _check(source, target, overwrite)
+    with _opened(source, chosen.max_pixels) as image, one_family():
+        picture = from_pillow(image, chosen.strip)
+    data = codec.encode_picture(picture, chosen)
+    _write(target, data, overwrite)
+    return {**describe(data, chosen.max_pixels), "notes": picture.notes}
+
+
+def decode_file(
+    source: File,
+    target: File,
+    *,
+    format: str | None = None,
+    format_quality: int | None = None,
+    overwrite: bool = False,
+    **options: Any,
+) -> dict[str, Any]:
+    """Decode a .lic file to an image file.
+
+    Args:
+        source: path or binary file of the .lic file.
+        target: path or binary file of the image; a path is written whole or not at all.
+        format: png, jpeg, webp, ppm or tiff; by default the target's suffix decides, else png.
+        format_quality: 1 … 100, of JPEG and WebP; by default 95, and lossless.
+        overwrite: replace a target that exists.
+        options: as `decode` takes them.
+
+    Returns:
+        `bytes`, `width`, `height`, `mode`, `format`, and `notes` of what the format has no place for.
+
+    Raises:
+        LicodecError: as `decode`, or a file cannot be read or written.
+    """
+    chosen = DecodeOptions(**options)
+    name = format or (Path(_name(target)).suffix if _is_path(target) else "png")
+    output_format(name)  # an unknown one is refused before the work
+    _check(source, target, overwrite)
+    if _is_path(source):
+        data = files.read(_name(source), chosen.max_pixels)
+    else:
+        data = files.read_stream(source, chosen.max_pixels)  # type: ignore[arg-type]
+    image = codec.decode_file(data, chosen)
+    content, notes = to_file(image, name, format_quality)
+    _write(target, content, overwrite)
+    return {
+        "bytes": len(content), "width": image.width, "height": image.height, "mode": image.mode,
+        "format": output_format(name), "notes": notes,
+    }  # fmt: skip
+
+
+def _is_path(file: File) -> bool:
+    return isinstance(file, (str, os.PathLike))
+
+
+def _name(path: File) -> str:
+    """A path as `files` takes it, for which - is no file."""
+    name = os.fspath(path)  # type: ignore[arg-type]
+    return os.path.join(os.curdir, name) if name == files.STANDARD else name
+
+
+def _check(source: File, target: File, overwrite: bool) -> None:
+    if not _is_path(target):
+        return
+    name = _name(target)
+    files.check_output(name, _name(source) if _is_path(source) else None)
+    if not overwrite and os.path.lexists(name):
+        raise FileAccessError(f"{name} exists; overwrite=True replaces it")
+
+
+def _opened(source: File, max_pixels: int) -> Any:
+    if _is_path(source):
+        return files.open_image(_name(source), max_pixels)
+    return files.open_stream(source, max_pixels)  # type: ignore[arg-type]
+
+
+def _write(target: File, data: bytes, overwrite: bool) -> None:
+    if _is_path(target):
+        files.write(_name(target), data, overwrite)
+    else:
+        target.write(data)  # type: ignore[union-attr]

@@ -1,0 +1,96 @@
+import io
+
+import numpy as np
+import pytest
+from conftest import noise
+from PIL import Image
+
+import licodec
+from licodec.errors import FileAccessError, UnsupportedImageError, UsageError
+
+
+@pytest.fixture
+def png(photo, tmp_path):
+    photo.save(tmp_path / "x.png")
+    return tmp_path / "x.png"
+
+
+def test_paths_there_and_back(png, photo, tmp_path):
+    lic, jpg = tmp_path / "x.lic", tmp_path / "y.jpg"
+    row = licodec.encode_file(png, lic, quality=40, strip=True)
+    assert lic.read_bytes() == licodec.encode(photo, quality=40)
+    assert row["quality"] == 40 and row["bytes"] == lic.stat().st_size and row["notes"] == []
+    row = licodec.decode_file(str(lic), str(jpg), format_quality=80)
+    assert row["format"] == "JPEG" and row["bytes"] == jpg.stat().st_size
+    with Image.open(jpg) as image:
+        assert image.format == "JPEG" and image.size == photo.size
+
+
+def test_open_files_there_and_back(png, photo):
+    lic, out = io.BytesIO(), io.BytesIO()
+    with png.open("rb") as source:
+        licodec.encode_file(source, lic, quality=40)
+    lic.seek(0)
+    assert licodec.decode_file(lic, out, format="webp")["format"] == "WEBP"
+    wanted = licodec.decode(licodec.encode(photo, quality=40))
+    assert (np.asarray(Image.open(out)) == np.asarray(wanted)).all()
+
+
+def test_a_file_named_like_standard_input(png, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    png.rename(tmp_path / "-")
+    licodec.encode_file("-", "a.lic")
+    (tmp_path / "-").unlink()
+    licodec.decode_file("a.lic", "-", format="png")
+    assert (tmp_path / "-").read_bytes().startswith(b"\x89PNG")
+
+
+def test_nothing_is_replaced_unasked(png, tmp_path):
+    target = tmp_path / "x.lic"
+    target.write_bytes(b"precious")
+    with pytest.raises(FileAccessError, match="overwrite=True"):
+        licodec.encode_file(png, target)
+    assert target.read_bytes() == b"precious"
+    licodec.encode_file(png, target, overwrite=True)
+    before = png.read_bytes()
+    with pytest.raises(FileAccessError, match="overwrite=True"):
+        licodec.decode_file(target, png)
+    with pytest.raises(UsageError, match="input itself"):
+        licodec.encode_file(png, png, overwrite=True)
+    assert png.read_bytes() == before
+
+
+def test_what_cannot_be_is_refused_before_the_work(png, tmp_path):
+    for arguments in ({"format": "gif"}, {"format": "png", "format_quality": 5}):
+        with pytest.raises(UsageError):
+            licodec.encode_file(png, tmp_path / "x.lic", overwrite=True)
+            licodec.decode_file(tmp_path / "x.lic", tmp_path / "y.png", **arguments)
+    assert not (tmp_path / "y.png").exists()
+    with pytest.raises(FileAccessError):
+        licodec.encode_file(tmp_path / "no.png", tmp_path / "y.lic")
+    with pytest.raises(UnsupportedImageError):
+        licodec.encode_file(io.BytesIO(b"no image"), tmp_path / "y.lic")
+    with pytest.raises(UsageError):
+        licodec.encode_file(png, tmp_path / "y.lic", quality=101)
+    assert not (tmp_path / "y.lic").exists()
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+def test_arrays_are_images(mode):
+    image = noise(24, 16, mode)
+    array = np.asarray(image)
+    assert licodec.encode(array) == licodec.encode(image)
+    assert licodec.encode(array[::2, ::3]) == licodec.encode(
+        Image.fromarray(array[::2, ::3].copy())
+    )
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.zeros((8, 8, 3)), np.full((8, 8, 3), np.nan, np.float32), np.zeros((8, 8, 2), np.uint8),
+     np.zeros((3, 8, 8), np.uint8), np.zeros((0, 8, 3), np.uint8), np.zeros(8, np.uint8),
+     np.zeros((8, 8, 3), np.uint16)],
+)  # fmt: skip
+def test_other_arrays_are_none(array):
+    with pytest.raises(UsageError, match=r"an array of uint8 \(H, W, 3\) is wanted, not of "):
+        licodec.encode(array)
