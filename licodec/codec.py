@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,7 @@ from licodec.container import (
     refuse_large,
     unpack,
 )
+from licodec.entropy.residual import code_tiles
 from licodec.entropy.tables import exp2, interpolate
 from licodec.errors import DamagedFileError, ModelMissingError, one_family
 from licodec.info import checked_bytes
@@ -45,7 +46,8 @@ from licodec.options import DecodeOptions, EncodeOptions
 from licodec.progress import trials
 from licodec.quantize import quantize
 from licodec.rangecoder import LATENTS_PER_BYTE, Decoder, Encoder
-from licodec.rate_control import Target, highest_within_size, lowest_with_psnr
+from licodec.rate_control import DEFAULT_QUALITY, Target, highest_within_size, lowest_with_psnr
+from licodec.tile_plan import plan_tiles
 from licodec.tiles import STRIDE
 from licodec.weights import catalogue
 from licodec.weights import file as weights_file
@@ -54,6 +56,8 @@ from licodec.weights.file import Weights
 Latents = NDArray[np.int32]
 
 _PRECISE_FROM = 160
+_MUCH = 0.25
+"""Share of corrected tiles from which on latents may be worth nothing."""
 
 _USUAL_TRIALS = 8
 """Of a search for a target."""
@@ -74,6 +78,7 @@ def encode(
     max_pixels: int = MAX_PIXELS,
     z_distributions: str = "static",
     effort: int | None = None,
+    max_error: int | None = None,
 ) -> bytes:
     """Encode an image.
 
@@ -95,6 +100,7 @@ def encode(
             all images, or by the image's own distributions, which the weights must be made for.
         effort: 0 … 20 rounds in which better latents are searched for; by default 5 where the model
             can, and 0 elsewhere. Decoding takes no longer.
+        max_error: no sample is off by more; 0 is lossless. By default this takes the model everyday.
 
     Returns:
         The bytes of a .lic file.
@@ -106,11 +112,12 @@ def encode(
         quality=quality, model=model, weights=weights, target_size=target_size,
         target_bpp=target_bpp, target_psnr=target_psnr, device=device, precision=precision,
         strip=strip, max_pixels=max_pixels, z_distributions=z_distributions, effort=effort,
+        max_error=max_error,
     )  # fmt: skip
     image = as_pillow(image)
     refuse_large(image.width, image.height, max_pixels)
     with one_family():
-        picture = from_pillow(image, strip)
+        picture = from_pillow(image, strip, keep_hidden=max_error is not None)
     return encode_picture(picture, options)
 
 
@@ -118,7 +125,9 @@ def encode_picture(picture: Picture, options: EncodeOptions) -> bytes:
     """`encode` for a picture already read."""
     with one_family():
         codec, rounds = open_codec(options)
-        if isinstance(options.rate, Target):
+        if options.max_error is not None:
+            container = codec.encode_within(picture, options.max_error, options.quality)
+        elif isinstance(options.rate, Target):
             container = Trials(codec, picture, rounds).best(options.rate)
         else:
             container = codec.encode(picture, quality_step(options.rate), rounds)
@@ -193,6 +202,18 @@ def is_precise(quality_step: int) -> bool:
     return quality_step > _PRECISE_FROM
 
 
+class Coded(NamedTuple):
+    """A picture's file and, where they are exact, the pixels that it decodes to.
+
+    Attributes:
+        corrected: share of the tiles that have a residual.
+    """
+
+    container: Container
+    color: NDArray[np.uint8] | None
+    corrected: float
+
+
 @dataclass(frozen=True)
 class Codec:
     """An architecture's parts over one weights file, ready to code pictures."""
@@ -210,7 +231,19 @@ class Codec:
             self.back_projection(quality_step),
         )  # fmt: skip
         y, side = self.search(picture, y, quality_step, rounds)
-        return replace(self.code(picture, y, quality_step, side), chunks=chunks_of(picture))
+        coded = self.code(picture, y, quality_step, side)
+        return replace(coded.container, chunks=chunks_of(picture))
+
+    def encode_within(self, picture: Picture, max_error: int, quality: float | None) -> Container:
+        """A picture to a file whose samples are off by max_error at most: its latents with what they miss or,
+        without a quality, no latents to speak of and all in residual tiles, if that is smaller."""
+        step = quality_step(DEFAULT_QUALITY if quality is None else quality)
+        y = self.transforms.analyze(picture.color, self.gain(step))
+        trials = [self._code(picture, y, step, None, max_error)]
+        if quality is None:
+            trials.append(self._code(picture, np.zeros_like(y), 0, None, max_error))
+        best = min((coded.container for coded in trials), key=lambda c: len(c.payload))
+        return replace(best, chunks=chunks_of(picture))
 
     def search(
         self, picture: Picture, y: Latents, quality_step: int, rounds: int
@@ -223,26 +256,47 @@ class Codec:
         """
         if not rounds:
             return y, None
-        from licodec.latent_search import search
+        from licodec.latent_search import refine
 
         model: Any = self.entropy_model
         transforms: Any = self.transforms
         position = self.weights.position(quality_step)
         side = model.side_information(y, position)
-        y = search(
+        y = refine(
             transforms, y, self.weights.gain(position), lambda y: model.forecast(y, side),
             self.weights.lmbda(position), picture.color, picture.alpha, rounds,
             is_precise(quality_step),
         )  # fmt: skip
         return y, side
 
-    def code(self, picture: Picture, y: Latents, quality_step: int, side: Any = None) -> Container:
+    def code(self, picture: Picture, y: Latents, quality_step: int, side: Any = None) -> Coded:
         """The file of a picture whose latents are known, without its chunks.
+
+        Where an exact architecture misses much, its residual tiles are tried without latents to speak of,
+        with loss and without; the cheapest in R + λD is taken.
 
         Args:
             y: (M, h, w), in 1/latent_unit.
             side: their side information, as far as it is known.
         """
+        coded = self._code(picture, y, quality_step, side, None)
+        if coded.corrected < _MUCH:
+            return coded
+        nothing = np.zeros_like(y)
+        trials = [coded, *(self._code(picture, nothing, quality_step, None, e) for e in (None, 0))]
+        lmbda = self.weights.lmbda(self.weights.position(quality_step))
+        pixels = picture.color.shape[0] * picture.color.shape[1]
+
+        def cost(coded: Coded) -> float:
+            assert coded.color is not None
+            mse = 255**2 / 10 ** (psnr_db(picture, coded.color) / 10)
+            return 8 * len(coded.container.payload) / pixels + lmbda * mse
+
+        return min(trials, key=cost)
+
+    def _code(
+        self, picture: Picture, y: Latents, quality_step: int, side: Any, max_error: int | None
+    ) -> Coded:
         position = self.weights.position(quality_step)
         height, width = picture.color.shape[:2]
         visible = self.visible(picture.alpha)
@@ -251,14 +305,18 @@ class Codec:
         encoder = Encoder()
         h, w = (math.ceil(side / STRIDE) for side in (height, width))
         y_hat = self.entropy_model.code_latents(encoder, position, h, w, y, side, visible)
-        return Container(
+        color, corrected = None, 0.0
+        if self.architecture.is_exact:
+            color, corrected = self.correct(encoder, picture, y_hat, quality_step, max_error)
+        container = Container(
             width=width, height=height, mode=picture.mode,
             adaptive=self.adaptive_z or self.architecture.sends_distributions,
             model_hash=self.weights.hash, quality_step=quality_step,
             side_bytes=math.ceil(self.entropy_model.side_bits(side, position) / 8),
-            latents_crc32=self.crc32(y_hat, height, width, picture.mode, quality_step),
+            latents_crc32=latents_crc32(y_hat) if color is None else zlib.crc32(color.data),
             payload=encoder.finish(y.size // LATENTS_PER_BYTE),
         )  # fmt: skip
+        return Coded(container, color, corrected)
 
     def decode(self, container: Container, strictly: bool = False) -> Picture:
         """A parsed file to its picture.
@@ -271,10 +329,11 @@ class Codec:
         """
         c = container
         opacity = opacity_of(c)
-        y_hat = self.decode_latents(c, opacity, strictly)
-        color = self.synthesize(y_hat, c.height, c.width, c.mode, c.quality_step)
-        if self.architecture.is_exact and zlib.crc32(color.data) != c.latents_crc32:
-            raise DamagedFileError("the pixels decode to other values than were encoded")
+        if self.architecture.is_exact:
+            color = self._decode_exactly(c, opacity, strictly)
+        else:
+            y_hat = self.decode_latents(c, opacity, strictly)
+            color = self.synthesize(y_hat, c.height, c.width, c.mode, c.quality_step)
         chunks = {k: v for k, v in c.chunks.items() if k != ALPHA}
         return Picture(c.mode, color, opacity, chunks)
 
@@ -290,28 +349,55 @@ class Codec:
         Raises:
             DamagedFileError: it does not agree, or the payload is too short for so many latents.
         """
+        decoder = Decoder(container.payload, strictly)
+        y_hat = self._decode_latents(decoder, container, opacity)
+        if strictly and not decoder.is_exhausted():
+            raise DamagedFileError("the payload goes on after the latents")
+        if latents_crc32(y_hat) != container.latents_crc32:
+            raise DamagedFileError("the latents decode to other values than were encoded")
+        return y_hat
+
+    def _decode_latents(
+        self, decoder: Decoder, container: Container, opacity: NDArray[np.uint8] | None
+    ) -> Latents:
         position = self.weights.position(container.quality_step)
         h, w = (math.ceil(side / STRIDE) for side in (container.height, container.width))
         if len(container.payload) < self.transforms.M * h * w // LATENTS_PER_BYTE:
             raise DamagedFileError(
                 f"{len(container.payload)} bytes cannot hold {container.width}x{container.height} pixels"
             )
-        decoder = Decoder(container.payload, strictly)
         visible = self.visible(opacity_of(container) if opacity is None else opacity)
-        y_hat = self.entropy_model.code_latents(decoder, position, h, w, None, None, visible)
-        if strictly and not decoder.is_exhausted():
-            raise DamagedFileError("the payload goes on after the latents")
-        if self.architecture.is_exact:
-            return y_hat
-        if latents_crc32(y_hat) != container.latents_crc32:
-            raise DamagedFileError("the latents decode to other values than were encoded")
-        return y_hat
+        return self.entropy_model.code_latents(decoder, position, h, w, None, None, visible)
 
-    def crc32(self, y_hat: Latents, height: int, width: int, mode: str, quality_step: int) -> int:
-        """What a file keeps to be checked by: of its pixels where they are exact, else of ŷ."""
-        if not self.architecture.is_exact:
-            return latents_crc32(y_hat)
-        return zlib.crc32(self.synthesize(y_hat, height, width, mode, quality_step).data)
+    def correct(
+        self, encoder: Encoder, picture: Picture, y_hat: Latents, quality_step: int,
+        max_error: int | None = None,
+    ) -> tuple[NDArray[np.uint8], float]:  # fmt: skip
+        """Code what ŷ misses of a picture, where that pays; the pixels that a decoder gets, and the share of
+        tiles that were corrected. Of an exact architecture alone."""
+        x = picture.color
+        x_hat = self.synthesize(y_hat, x.shape[0], x.shape[1], picture.mode, quality_step)
+        if max_error is None and picture.alpha is not None:
+            x = np.where(picture.alpha[..., None] > 0, x, x_hat)
+        lmbda = self.weights.lmbda(self.weights.position(quality_step))
+        plan = plan_tiles(x, x_hat, lmbda, quality_step, max_error)
+        corrected = 0.0 if plan is None else float(plan.chosen.mean())
+        return code_tiles(encoder, x_hat, plan, x, is_known=True), corrected
+
+    def _decode_exactly(
+        self, container: Container, opacity: NDArray[np.uint8] | None, strictly: bool
+    ) -> NDArray[np.uint8]:
+        """The pixels of an exact architecture, checked against their CRC."""
+        c = container
+        decoder = Decoder(c.payload, strictly)
+        y_hat = self._decode_latents(decoder, c, opacity)
+        x_hat = self.synthesize(y_hat, c.height, c.width, c.mode, c.quality_step)
+        color = code_tiles(decoder, x_hat)
+        if strictly and not decoder.is_exhausted():
+            raise DamagedFileError("the payload goes on after the residual")
+        if zlib.crc32(color.data) != c.latents_crc32:
+            raise DamagedFileError("the pixels decode to other values than were encoded")
+        return color
 
     def synthesize(
         self, y_hat: Latents, height: int, width: int, mode: str, quality_step: int
@@ -362,6 +448,7 @@ class Trials:
         # A second time only where bf16 serves the lower qualities alone.
         self._features = cache(self._make_features)
         self._latents = lru_cache(maxsize=1)(self._make_latents)
+        self._coded = lru_cache(maxsize=1)(self._code)
         self.size, self.psnr = cache(self._size), cache(self._psnr)
         self.chunks = chunks_of(picture)
         self.chunk_bytes = len(pack_chunks(self.chunks))
@@ -395,6 +482,9 @@ class Trials:
         return codec.search(self.picture, y, step, self.rounds)
 
     def _container(self, step: int) -> Container:
+        return self._coded(step).container
+
+    def _code(self, step: int) -> Coded:
         y, side = self._latents(step)
         return self.codec.code(self.picture, y, step, side)
 
@@ -402,7 +492,12 @@ class Trials:
         return len(pack(self._container(step))) + self.chunk_bytes
 
     def _psnr(self, step: int) -> float:
-        codec, (y, side) = self.codec, self._latents(step)
+        codec = self.codec
+        if codec.architecture.is_exact:
+            color = self._coded(step).color
+            assert color is not None
+            return psnr_db(self.picture, color)
+        y, side = self._latents(step)
         height, width = self.picture.color.shape[:2]
         y_hat = codec.entropy_model.quantize(y, side, codec.weights.position(step))
         return psnr_db(

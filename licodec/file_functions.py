@@ -37,7 +37,7 @@ def encode_file(
     chosen = EncodeOptions(**options)
     _check(source, target, overwrite)
     with _opened(source, chosen.max_pixels) as image, one_family():
-        picture = from_pillow(image, chosen.strip)
+        picture = from_pillow(image, chosen.strip, chosen.max_error is not None)
     data = codec.encode_picture(picture, chosen)
     _write(target, data, overwrite)
     return {**describe(data, chosen.max_pixels), "notes": picture.notes}

@@ -12,6 +12,7 @@ from licodec.errors import UsageError
 from licodec.rate_control import Target, rate_control
 
 MAX_EFFORT = 20
+MAX_ERROR = 126
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "float32", "bf16")
 Z_TABLES = ("static", "adaptive")
@@ -64,6 +65,7 @@ class EncodeOptions(DecodeOptions):
         target_bpp: the same in bits per pixel.
         target_psnr: search the smallest file of at least so many dB.
         z_distributions: static or adaptive, for the ẑ of a hyperprior.
+        max_error: no sample is off by more, 0 … 126; 0 is lossless. None for no such promise.
         effort: 0 … 20 rounds of search for better latents; None for what is usual.
     """
 
@@ -74,6 +76,7 @@ class EncodeOptions(DecodeOptions):
     target_psnr: float | None = None
     z_distributions: str = "static"
     effort: int | None = None
+    max_error: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -84,6 +87,14 @@ class EncodeOptions(DecodeOptions):
         effort = self.effort
         if effort is not None and not (type(effort) is int and 0 <= effort <= MAX_EFFORT):
             raise UsageError(f"effort is a whole number of 0 … {MAX_EFFORT}, not {effort!r}")
+
+        error = self.max_error
+        if error is None:
+            return
+        if not (type(error) is int and 0 <= error <= MAX_ERROR):
+            raise UsageError(f"a largest error is a whole number of 0 … {MAX_ERROR}, not {error!r}")
+        if isinstance(self.rate, Target):
+            raise UsageError("a largest error and a target exclude each other")
 
     @property
     def rate(self) -> float | Target:

@@ -123,7 +123,7 @@ def test_a_large_flat_image_is_within_the_rule_and_less_is_refused(model):
     codec = opened(model, precision="float32")
     y = np.zeros((codec.transforms.M, side // 16, side // 16), dtype=np.int32)
     picture = Picture("RGB", np.broadcast_to(np.uint8(0), (side, side, 3)))
-    flat = codec.code(picture, y, 0)
+    flat = codec.code(picture, y, 0).container
     assert (codec.decode_latents(unpack(pack(flat))) == 0).all()
     least = y.size // LATENTS_PER_BYTE
     assert len(flat.payload) >= least > 10
@@ -144,7 +144,7 @@ def test_the_worst_image_stays_within_the_most_bytes():
     y = np.full((codec.transforms.M, 4, 4), 2**23, dtype=np.int32)
     y[:, ::2] *= -1
     picture = Picture("RGB", np.zeros((64, 64, 3), dtype=np.uint8))
-    file = codec.code(picture, y, 200)
+    file = codec.code(picture, y, 200).container
     assert len(file.payload) < (container.MAX_BYTES_PER_PIXEL - 1) * 64 * 64
     assert (codec.decode_latents(file) == y).all()
 

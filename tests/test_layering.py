@@ -13,7 +13,8 @@ ORDER = [
     "architectures", "weights/catalogue", "info", "rangecoder", "weights/file", "tiles", "quantize",
     "entropy/threads", "entropy/tables", "entropy/gaussian", "interface",
     "entropy/pdf_transform", "networks/transforms", "networks/tiled", "networks/attention", "networks/hyper",
-    "networks/fixed_point", "networks/everyday", "entropy/class_distributions",
+    "networks/fixed_point", "networks/everyday", "entropy/residual", "tile_plan",
+    "entropy/class_distributions",
     "entropy/quadtree",
     "latent_search", "entropy/integer_nets", "entropy/classes", "entropy/scale_shifts",
     "weights/schema", "weights/everyday_schema",
@@ -75,8 +76,7 @@ def test_imports_point_downwards(path):
     "name",
     [
         "signals", "help", "container", "weights/catalogue", "info", "errors", "io/files", "pillow_plugin",
-        "cli/main", "cli/batch", "cli/plan", "cli/compare",
-        "cli/shared_options", "cli/encode_decode", "rate_control", "progress", "options",
+        "cli/main", "cli/batch", "cli/encode_decode", "rate_control", "progress", "options",
         "architectures", "interface", "memory",
     ],
 )  # fmt: skip

@@ -56,8 +56,11 @@ def as_pillow(image: object) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(image))
 
 
-def from_pillow(image: Image.Image, strip: bool = False) -> Picture:
+def from_pillow(image: Image.Image, strip: bool = False, keep_hidden: bool = False) -> Picture:
     """Take over any 8-bit image; strip drops ICC, EXIF and XMP, and turns the pixels as EXIF said.
+
+    Args:
+        keep_hidden: leave colours that alpha hides as they are, where others are easier to code.
 
     Raises:
         UnsupportedImageError: damaged, without pixels, more than 8 bits a sample, or a colour space without
@@ -108,14 +111,16 @@ def from_pillow(image: Image.Image, strip: bool = False) -> Picture:
         image = _converted(image, target)
     if strip:
         image = metadata.strip(image)
-    return _picture(image, chunks, notes)
+    return _picture(image, chunks, notes, keep_hidden)
 
 
 _BAND = 256
 """Rows that are copied at once: Pillow's own conversion to an array holds two copies more."""
 
 
-def _picture(image: Image.Image, chunks: dict[bytes, bytes], notes: list[str]) -> Picture:
+def _picture(
+    image: Image.Image, chunks: dict[bytes, bytes], notes: list[str], keep_hidden: bool
+) -> Picture:
     channels = len(image.getbands())
     has_alpha = image.mode.endswith("A")
     color = np.empty((image.height, image.width, channels - has_alpha), dtype=np.uint8)
@@ -127,7 +132,7 @@ def _picture(image: Image.Image, chunks: dict[bytes, bytes], notes: list[str]) -
         color[top:bottom] = rows[:, :, : color.shape[2]]
         if opacity is not None:
             opacity[top:bottom] = rows[:, :, -1]
-    if opacity is not None:
+    if opacity is not None and not keep_hidden:
         color = alpha.fill_hidden(color, opacity)
     return Picture(image.mode, color, opacity, chunks, notes)
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from licodec.architectures import ADAPTIVE, BY_ARCH, BY_NAME, FACTORIZED, TABLE
+from licodec.architectures import ADAPTIVE, BY_ARCH, BY_NAME, EVERYDAY, FACTORIZED, TABLE
 from licodec.errors import ModelMissingError, UsageError
 from licodec.options import EncodeOptions
 
@@ -104,7 +104,14 @@ def choose(options: EncodeOptions) -> Choice:
         UsageError: the options ask for what the model or its weights have not.
         ModelMissingError: as `resolve`.
     """
-    name, path = resolve(options.model, options.weights_path)
+    model = options.model
+    if options.max_error is not None and model is None and options.weights is None:
+        model = EVERYDAY.name
+    name, path = resolve(model, options.weights_path)
+    if options.max_error is not None and not BY_NAME[name].is_exact:
+        raise UsageError(
+            f"--lossless and --max-error need a model that is exact to the pixel, not {name}"
+        )
     adaptive_z = options.z_distributions == "adaptive"
     if adaptive_z and not BY_NAME[name].has_hyperprior:
         raise UsageError(f"--z-distributions adaptive needs a model with a hyperprior, not {name}")
@@ -156,7 +163,7 @@ def by_hash(model_hash: bytes) -> Path | None:
     return None
 
 
-def offered_models() -> Iterator[str]:
+def _offered() -> Iterator[str]:
     """What the installed weights offer, those that can be read."""
     for path in installed():
         with contextlib.suppress(ModelMissingError):
@@ -191,7 +198,7 @@ def resolve(model: str | None, file: Path | None = None) -> tuple[str, Path]:
         return name, file
     name, _, wanted = (model or TABLE[0].name).partition("@")
     if name not in BY_NAME:
-        there = ", ".join(dict.fromkeys(offered_models())) or "none"
+        there = ", ".join(dict.fromkeys(_offered())) or "none"
         raise UsageError(f"no model named {name!r}; {there} are installed")
     for path in installed():
         try:

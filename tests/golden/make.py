@@ -99,7 +99,7 @@ def escapes(image: Image.Image) -> bytes:
     y = np.zeros((codec.transforms.M, 4, 6), dtype=np.int32)
     borders = [0, 127, 128, 129, -128, -129, -130, 1000, -1000, 10**6, -(10**6), 1]
     y[7] = np.resize(np.int32(borders), (4, 6))
-    return pack(codec.code(from_pillow(image), y, 100))
+    return pack(codec.code(from_pillow(image), y, 100).container)
 
 
 def resealed(body: bytes) -> bytes:
