@@ -6,11 +6,8 @@ to_pillow ◄─── Transforms.synthesize ◄──────────�
 
 from __future__ import annotations
 
-from licodec import memory
-
-memory.need_libraries()
-
 import math
+import os
 import threading
 import zlib
 from collections.abc import Callable
@@ -23,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from licodec import interface
+from licodec import interface, memory
 from licodec.architectures import BY_NAME, Architecture
 from licodec.container import (
     ALPHA,
@@ -37,6 +34,7 @@ from licodec.container import (
 )
 from licodec.entropy.residual import code_tiles
 from licodec.entropy.tables import exp2, interpolate
+from licodec.entropy.threads import coding
 from licodec.errors import DamagedFileError, ModelMissingError, one_family
 from licodec.info import checked_bytes
 from licodec.interface import EntropyModel, Transforms
@@ -123,7 +121,7 @@ def encode(
 
 def encode_picture(picture: Picture, options: EncodeOptions) -> bytes:
     """`encode` for a picture already read."""
-    with one_family():
+    with one_family(), coding():
         codec, rounds = open_codec(options)
         if options.max_error is not None:
             container = codec.encode_within(picture, options.max_error, options.quality)
@@ -167,7 +165,7 @@ def decode(
 def decode_file(data: bytes, options: DecodeOptions) -> Image.Image:
     """`decode` with its options in one object."""
     container = unpack(checked_bytes(data), options.max_pixels)
-    with one_family():
+    with one_family(), coding():
         codec = codec_of(container, options)
         image = to_pillow(codec.decode(container))
         return metadata.strip(image) if options.strip else image
@@ -184,7 +182,7 @@ def verify_latents(
     """
     options = DecodeOptions(weights=weights, device="cpu", max_pixels=max_pixels)
     container = unpack(checked_bytes(data), max_pixels)
-    with one_family():
+    with one_family(), coding():
         codec = codec_of(container, options)
         if codec.architecture.is_exact:
             codec.decode(container, strictly=True)
@@ -537,11 +535,23 @@ _LOADING = threading.Lock()
 """Threads of a batch share codecs, each loaded once."""
 
 
+def _after_fork() -> None:
+    """A forked process would wait for ever for a thread of its parent that is loading."""
+    global _LOADING
+    _LOADING = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 @lru_cache(maxsize=4)
 def _transforms(path: Path, device: str, precision: str) -> tuple[Weights, Transforms]:
     """Checked weights, and g_a and g_s, which all models of a file share."""
     weights = weights_file.load(path)
     architecture = BY_NAME[catalogue.models(path)[0]]
+    if not architecture.is_exact:
+        memory.need_libraries()
     interface.check(architecture, weights)
     return weights, interface.transforms(architecture, weights, device, precision)
 

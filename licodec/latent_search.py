@@ -101,7 +101,7 @@ class _Tile:
         self.sigma = torch.from_numpy(forecast.scales[forecast.indices[self.box]])
         top, bottom, left, right = (side * STRIDE for side in outer)
         x = torch.from_numpy(color[top:bottom, left:right]).permute(2, 0, 1).float() / 255
-        weight = torch.full(x.shape[1:], lmbda * 255**2 / len(x))
+        weight = torch.full_like(x[0], lmbda * 255**2 / len(x))
         if opacity is not None:
             weight *= torch.from_numpy(opacity[top:bottom, left:right] > 0)
         missing = (0, right - left - x.shape[2], 0, bottom - top - x.shape[1])

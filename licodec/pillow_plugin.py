@@ -9,7 +9,7 @@ from typing import IO, Any
 
 from PIL import Image, ImageFile
 
-from licodec.container import HEADER_BYTES, SIGNATURE, unpack_header
+from licodec.container import HEADER_BYTES, MAX_PIXELS, SIGNATURE, unpack_header
 from licodec.errors import DamagedFileError, LicodecError, ModelMissingError, NewerFileError
 from licodec.options import EncodeOptions
 
@@ -43,6 +43,8 @@ class LicImageFile(ImageFile.ImageFile):
 
     format = "LIC"
     format_description = "licodec learned image"
+    _encoded = False
+    """As copies are, which are made of pixels."""
 
     def _open(self) -> None:
         assert self.fp is not None
@@ -55,10 +57,11 @@ class LicImageFile(ImageFile.ImageFile):
     def load(self) -> Any:
         if self._encoded and self.fp is not None:
             from licodec.codec import decode
+            from licodec.io import files
 
             self.fp.seek(0)
             with _os_errors():
-                image = decode(self.fp.read())
+                image = decode(files.read_stream(self.fp, MAX_PIXELS))
             self.im = image.im
             self.info.update(image.info)
             self._encoded = False

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from licodec import rate_control
+from licodec import memory, rate_control
 from licodec.cli import batch, plan
 from licodec.container import MAX_PIXELS
 from licodec.errors import UsageError
@@ -281,6 +281,7 @@ def _run(
     for note in [] if quiet else todo.notes:
         say(f"licodec: note: {note}")
     if jobs > 1:
+        memory.need_libraries()
         import torch
 
         torch.set_num_threads(max(1, torch.get_num_threads() // jobs))

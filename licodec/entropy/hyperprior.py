@@ -40,6 +40,7 @@ from licodec.entropy.tables import (
 )
 from licodec.entropy.threads import one_blas_thread
 from licodec.entropy.wavefronts import Wavefronts
+from licodec.networks.build import built
 from licodec.networks.hyper import HYPER_STRIDE, hyper_analysis
 from licodec.progress import track
 from licodec.rangecoder import Coder, Encoder, Pmf
@@ -113,9 +114,8 @@ class Hyperprior:
         self.wavefronts = None
         if self.architecture.has_context:
             self.wavefronts = Wavefronts(tensors, self.h_s.limit, self.M, self.decide)
-        self.h_a = hyper_analysis(self.architecture, self.N, self.M)
-        self.h_a.load_state_dict(weights.torch("h_a."))
-        self.h_a.eval()
+        h_a = partial(hyper_analysis, self.architecture, self.N, self.M)
+        self.h_a = built(h_a, weights.torch("h_a."))
         self.z_distributions = ImageDistributions(weights, Z_DISTRIBUTIONS) if adaptive else None
 
     @torch.inference_mode()
@@ -194,7 +194,7 @@ class Hyperprior:
             if self.wavefronts is None:
                 y_hat = self._code_tiles(coder, z, h, w, rows)
             else:
-                hyper = torch.empty(h * w, 2 * self.M, dtype=torch.int16)
+                hyper = torch.empty(h * w, 2 * self.M, dtype=torch.int16, device="cpu")
                 for places, outputs in self._synthesized(z, h, w):
                     hyper[torch.from_numpy(places)] = outputs.short()
                 y_hat = self.wavefronts.code(coder, self.gaussians, hyper, h, w, rows)

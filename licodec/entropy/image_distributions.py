@@ -22,6 +22,7 @@ from licodec.entropy.tables import (
     integer_softmax,
     interpolate,
 )
+from licodec.networks.build import built
 from licodec.rangecoder import Coder, Pmf
 from licodec.weights.file import STEPS, Weights
 
@@ -49,9 +50,8 @@ class ImageDistributions:
         groups = M // first.shape[1]
         self.h_s = IntegerSynthesis(own, groups)
         self.Z = last.shape[0]
-        self.h_a = PdfAnalysis(M, first.shape[0], self.Z, groups, last.shape[2])
-        self.h_a.load_state_dict(weights.torch(f"{prefix}h_a."))
-        self.h_a.eval()
+        shape = M, first.shape[0], self.Z, groups, last.shape[2]
+        self.h_a = built(partial(PdfAnalysis, *shape), weights.torch(f"{prefix}h_a."))
         # The encoder weighs tables before it codes with them, and those of ẑ = 0 for every image.
         self._kept_tables = lru_cache(maxsize=4)(self._tables)
         self._z_tables = lru_cache(maxsize=4)(partial(_frequencies, self.z_prior))

@@ -14,6 +14,7 @@ layer is a matrix product over gathered columns: nothing here may pick a Winogra
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ FLOAT64_SUMS = 2**44
 LEAKY_NUMERATOR, LEAKY_DENOMINATOR = 164, 2**14
 """The slope of leaky ReLU below 0: 0.01001 for CompressAI's 0.01."""
 
-_HALF = torch.tensor(0.5, dtype=torch.float64)
+_HALF = torch.tensor(0.5, dtype=torch.float64, device="cpu")
 
 PARTS = ("weight", "bias", "shift", "limit")
 """The tensors of a layer."""
@@ -41,6 +42,19 @@ PARTS = ("weight", "bias", "shift", "limit")
 _lock = threading.Lock()
 _inside: list[bool] = []
 """One entry a thread within `exact_products` while oneDNN is off; the first says whether it was on."""
+
+
+def _after_fork() -> None:
+    """Forget the threads that a forked process does not have."""
+    global _lock
+    _lock = threading.Lock()
+    if _inside:
+        torch.backends.mkldnn.enabled = _inside[0]  # type: ignore[assignment]
+        _inside.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 @contextlib.contextmanager
@@ -74,9 +88,12 @@ def _is_exact() -> bool:
             return False
     except RuntimeError:  # it was said by `fp32_precision` of some backend
         return False
-    odd = torch.full((64, 256), 2.0**15 + 1)
+    odd, ones = (
+        torch.full(shape, value, dtype=torch.float32, device="cpu")
+        for shape, value in (((64, 256), 2.0**15 + 1), ((256, 64), 1.0))
+    )
     with torch.autocast("cpu", enabled=False):
-        return bool((odd @ torch.ones(256, 64) == 256 * (2**15 + 1)).all())
+        return bool((odd @ ones == 256 * (2**15 + 1)).all())
 
 
 @dataclass(frozen=True)

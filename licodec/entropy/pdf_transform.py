@@ -138,13 +138,8 @@ class IntegerSynthesis:
     def __call__(self, z_hat: NDArray[np.int32], rate: int) -> NDArray[np.int64]:
         """Δ (M, 256) in 1/1024 bit, from ẑ (Z, 32) and the rate in 1/RATE_UNIT."""
         z = torch.from_numpy(np.clip(z_hat, -Z_LIMIT, Z_LIMIT).astype(np.float64))
-        x = torch.cat(
-            [
-                z * LOG2_UNIT,
-                torch.full((1, z.shape[1]), float(rate * LOG2_UNIT // RATE_UNIT)).double(),
-            ]
-        )
-        x = x[None]
+        rates = torch.full_like(z[:1], float(rate * LOG2_UNIT // RATE_UNIT))
+        x = torch.cat([z * LOG2_UNIT, rates])[None]
         for i, (weight, bias) in enumerate(self.layers):
             pad = weight.shape[2] // 2
             if i == 0:

@@ -1,4 +1,4 @@
-"""One thread for NumPy's products of matrices, and a buffer for each that runs.
+"""What libraries' threads need around them: buffers, limits, and a forked process.
 
 OpenBLAS's pool waits for work by spinning, on the processors that PyTorch's pool is about to use: with two
 of them, encoding and decoding a photograph took 5 to 10 % longer than with one.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -44,25 +45,17 @@ def _pools() -> list[Pool]:
     return found
 
 
-class _Users:
+class _Limit:
     """The threads within `one_blas_thread`. The limit is the whole process's: the first sets it, and the last
-    takes it back.
-
-    Attributes:
-        inside: how many there are.
-        buffers: how many there have been at once, each of which has left a buffer to OpenBLAS.
-    """
+    takes it back."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.inside = self.buffers = 0
+        self.inside = 0
         self.before: list[int] = []
 
     def enter(self) -> None:
         with self.lock:
-            if self.inside == self.buffers:
-                _take_buffer()
-                self.buffers += 1
             if self.inside == 0:
                 self.before = [get() for get, _ in _pools()]
                 for _, limit in _pools():
@@ -80,7 +73,24 @@ class _Users:
             limit(count)
 
 
-_users = _Users()
+class _Buffers:
+    """The threads within `coding`, and the most that have been there at once: OpenBLAS has a buffer for each
+    of these."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.inside = self.taken = 0
+
+    def enter(self) -> None:
+        with self.lock:
+            if self.inside == self.taken:
+                _take_buffer()
+                self.taken += 1
+            self.inside += 1
+
+    def leave(self) -> None:
+        with self.lock:
+            self.inside -= 1
 
 
 def _take_buffer() -> None:
@@ -94,12 +104,17 @@ def _take_buffer() -> None:
     square @ square
 
 
+_limit, _buffers = _Limit(), _Buffers()
+_has_parents_torch = False
+
+
 def _after_fork() -> None:
     """Forget the threads that a forked process does not have."""
-    global _users
-    if _users.inside:
-        _users.give_back()
-    _users = _Users()
+    global _limit, _buffers, _has_parents_torch
+    if _limit.inside:
+        _limit.give_back()
+    _limit, _buffers = _Limit(), _Buffers()
+    _has_parents_torch = "torch" in sys.modules
 
 
 if hasattr(os, "register_at_fork"):
@@ -107,15 +122,33 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """For the whole process, while any thread is within.
+def coding() -> Iterator[None]:
+    """Around all that encodes or decodes.
+
+    In a process that was forked after PyTorch was loaded, this leaves PyTorch with one thread: GNU's OpenMP
+    would wait for others, which only the parent has.
 
     Raises:
         MemoryError: there is too little for a product of matrices.
     """
-    users = _users
-    users.enter()
+    global _has_parents_torch
+    if _has_parents_torch:
+        _has_parents_torch = False
+        sys.modules["torch"].set_num_threads(1)
+    buffers = _buffers
+    buffers.enter()
     try:
         yield
     finally:
-        users.leave()
+        buffers.leave()
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """For the whole process, while any thread is within."""
+    limit = _limit
+    limit.enter()
+    try:
+        yield
+    finally:
+        limit.leave()

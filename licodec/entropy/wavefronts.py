@@ -126,11 +126,11 @@ class _Neighbours:
 
     def __init__(self, h: int, w: int, M: int) -> None:
         stride = w + 4
-        self.canvas = torch.zeros((h + 2) * stride, M)
+        self.canvas = torch.zeros((h + 2) * stride, M, dtype=torch.float32, device="cpu")
         rows, columns = np.divmod(np.arange(h * w), w)
         self.places = torch.from_numpy((rows + 2) * stride + columns + 2)
         taps = [(row - 2) * stride + column - 2 for row in range(3) for column in range(5)]
-        self.taps = torch.tensor(taps[: MaskedConv.TAPS])
+        self.taps = torch.tensor(taps[: MaskedConv.TAPS], device="cpu")
 
     def know(self, places: Places, steps: Integers) -> None:
         """Enter ŷ (n, M) in steps."""

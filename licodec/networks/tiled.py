@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from licodec.errors import DamagedFileError, UsageError
+from licodec.networks.build import built
 from licodec.networks.transforms import analysis, as_subpixel, back_projection, synthesis
 from licodec.progress import track
 from licodec.quantize import quantize
@@ -104,8 +105,7 @@ class TiledTransforms:
         return self._made[name, reduced]
 
     def _ready(self, name: str, reduced: bool) -> nn.Sequential:
-        net = self._make[name]()
-        net.load_state_dict(self._states[name])
+        net = built(self._make[name], self._states[name])
         if isinstance(net[-1], nn.ConvTranspose2d):
             net[-1] = as_subpixel(net[-1])
         for layer in net.modules():
@@ -113,7 +113,7 @@ class TiledTransforms:
                 layer.to(self.dtype)
         net.to(self.device)
         net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return net.eval().requires_grad_(False)
+        return net.requires_grad_(False)
 
     def _run(self, name: str, x: Tensor, precise: bool) -> Tensor:
         with torch.autocast(self.device.type, self.dtype, enabled=self.is_reduced(precise)):

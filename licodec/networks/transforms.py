@@ -117,10 +117,11 @@ def as_subpixel(deconv: nn.ConvTranspose2d) -> nn.Sequential:
     For few outputs, as g_s's last layer has, twice as fast. deconv is as `_deconv` makes it.
     """
     inputs, outputs = deconv.in_channels, deconv.out_channels
-    conv = nn.Conv2d(inputs, 4 * outputs, 3, padding=1)
+    weight = deconv.weight
+    conv = nn.Conv2d(inputs, 4 * outputs, 3, padding=1, device=weight.device, dtype=weight.dtype)
     with torch.no_grad():
         # Output 2m + a takes from input m - i the tap a + 2 + 2i; a sixth tap of zeros evens the phases.
-        taps = F.pad(deconv.weight, (0, 1, 0, 1)).reshape(inputs, outputs, 3, 2, 3, 2).flip(2, 4)
+        taps = F.pad(weight, (0, 1, 0, 1)).reshape(inputs, outputs, 3, 2, 3, 2).flip(2, 4)
         conv.weight.copy_(taps.permute(1, 3, 5, 0, 2, 4).reshape(conv.weight.shape))
         conv.get_parameter("bias").copy_(deconv.get_parameter("bias").repeat_interleave(4))
     return nn.Sequential(conv, nn.PixelShuffle(2))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from licodec.entropy import threads
-from licodec.entropy.threads import one_blas_thread
+from licodec.entropy.threads import coding, one_blas_thread
 
 
 def blas_threads():
@@ -62,10 +62,10 @@ def test_an_error_gives_back_too(three):
 
 def test_each_of_several_at_once_has_a_buffer(monkeypatch):
     taken = []
-    monkeypatch.setattr(threads, "_users", threads._Users())
+    monkeypatch.setattr(threads, "_buffers", threads._Buffers())
     monkeypatch.setattr(threads, "_take_buffer", lambda: taken.append(1))
     for _ in range(2):
-        with one_blas_thread(), one_blas_thread(), one_blas_thread():
+        with coding(), coding(), coding():
             pass
     assert len(taken) == 3
 
