@@ -106,3 +106,15 @@ def test_only_one_place_lets_pillow_look_at_a_file():
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("Image.open", "PIL.Image.open")
     ]
     assert users == ["files.py"]
+
+
+def test_one_class_name_stands_for_one_thing():
+    """But for everyday's nets, which are the same as they are trained and as they are run."""
+    found = {}
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            twin = path.stem in ("everyday", "fixed_point")
+            if isinstance(node, ast.ClassDef) and not twin and not node.name.startswith("_"):
+                assert node.name not in found, f"{path} and {found[node.name]}: {node.name}"
+                found[node.name] = path
+    assert len(found) > 50

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from licodec.bench import datasets, peers
-from licodec.bench.datasets import Picture
+from licodec.bench.datasets import SourceImage
 from licodec.bench.interface import Settings
 from licodec.bench.results import Curve, load_curves
 
@@ -74,9 +74,9 @@ def choose_anchor(name: str | None, file: Curve | None, curves: list[Curve]) -> 
     return usable[0]
 
 
-def examine(sources: list[Path]) -> tuple[list[Picture], list[str]]:
+def examine(sources: list[Path]) -> tuple[list[SourceImage], list[str]]:
     """Readable images, each once, and what was wrong with the rest."""
-    images: dict[tuple[str, str], Picture] = {}
+    images: dict[tuple[str, str], SourceImage] = {}
     unreadable = []
     for path in datasets.collect(sources):
         try:

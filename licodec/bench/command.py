@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from licodec.bench.evaluate import Outcome, Plan
+    from licodec.bench.evaluate import BenchPlan, Outcome
     from licodec.bench.results import Curve
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -86,7 +86,7 @@ def bench(
     Prints a table; JSON where standard output is no terminal and there is no -o.
     """
     from licodec.bench import arguments, plots
-    from licodec.bench.evaluate import Outcome, Plan, evaluate
+    from licodec.bench.evaluate import BenchPlan, Outcome, evaluate
     from licodec.bench.interface import Settings
     from licodec.bench.results import load_curves, save_curves
     from licodec.errors import LicodecError
@@ -113,7 +113,7 @@ def bench(
     images, unreadable = arguments.examine(sources)
     if sources and not images:
         raise LicodecError("nothing to measure: no readable image in " + _joined(sources))
-    plan = Plan(images, plan_qualities, settings, jobs or _processors(), _joined(sources))
+    plan = BenchPlan(images, plan_qualities, settings, jobs or _processors(), _joined(sources))
     outcome = Outcome([])
     if preset:
         _encoding_distributions(plan, static, output, plot)
@@ -138,7 +138,7 @@ def bench(
 
 
 def _encoding_distributions(
-    plan: Plan, static: Path | None, output: Path | None, plot: Path | None
+    plan: BenchPlan, static: Path | None, output: Path | None, plot: Path | None
 ) -> None:
     """Run the preset, and show it."""
     from rich.console import Console
@@ -166,7 +166,7 @@ def _encoding_distributions(
 
 
 def _present(
-    plan: Plan,
+    plan: BenchPlan,
     outcome: Outcome,
     curves: list[Curve],
     anchor: Curve,
@@ -221,7 +221,7 @@ def _present(
         save_page(page, f"licodec bench, {title}", shown, anchor, images)
 
 
-def _finish(plan: Plan, outcome: Outcome, unreadable: list[str], output: Path | None) -> None:
+def _finish(plan: BenchPlan, outcome: Outcome, unreadable: list[str], output: Path | None) -> None:
     """Say what is missing, and end with an exit code that says it too."""
     from licodec.bench.arguments import note
 

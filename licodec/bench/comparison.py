@@ -19,9 +19,9 @@ import numpy as np
 from PIL import Image
 
 from licodec.bench import measure, metrics
-from licodec.bench.datasets import Picture, load
-from licodec.bench.evaluate import Plan
-from licodec.bench.interface import Codec, Settings
+from licodec.bench.datasets import SourceImage, load
+from licodec.bench.evaluate import BenchPlan
+from licodec.bench.interface import Peer, Settings
 from licodec.bench.matching import match_size
 from licodec.bench.results import Curve
 from licodec.io import files
@@ -60,7 +60,7 @@ class Comparison:
 
 
 def compare_images(
-    plan: Plan,
+    plan: BenchPlan,
     curves: Sequence[Curve],
     kept: Path | None,
     progress: Callable[[int, int, str], None],
@@ -119,12 +119,12 @@ def _collect(task: _Task, part: Shown | Future[Shown], kept: Path | None) -> Sho
     return shown
 
 
-def _sizes(curve: Curve, image: Picture) -> dict[float, int]:
+def _sizes(curve: Curve, image: SourceImage) -> dict[float, int]:
     """Bytes of an image's files by quality."""
     return {r["quality"]: int(r["bytes"]) for r in curve.rows if r["sha256"] == image.sha256}
 
 
-def _tasks(plan: Plan, image: Picture, curves: list[Curve]) -> list[_Task]:
+def _tasks(plan: BenchPlan, image: SourceImage, curves: list[Curve]) -> list[_Task]:
     """The original, and every codec at the first one's size a third of the way from its smallest."""
     sizes = sorted(_sizes(curves[0], image).values())
     target = sizes[len(sizes) // 3]
@@ -151,12 +151,12 @@ def _keep(path: Path, shown: Shown) -> None:
     files.write(str(path), head + b"\n" + shown.data, force=True)
 
 
-def _original(image: Picture) -> Shown:
+def _original(image: SourceImage) -> Shown:
     return Shown(Facts("original", "image/webp"), _lossless(load(image.path)))
 
 
 def _decoded(
-    name: str, settings: Settings, image: Picture, target: int, known: dict[float, int]
+    name: str, settings: Settings, image: SourceImage, target: int, known: dict[float, int]
 ) -> Shown:
     codec, original = measure.codec_of(name, settings), load(image.path)
     facts, data, decoded = at_size(codec, original, target, known)
@@ -166,7 +166,7 @@ def _decoded(
 
 
 def at_size(
-    codec: Codec, original: Image.Image, target: int, known: dict[float, int] | None = None
+    codec: Peer, original: Image.Image, target: int, known: dict[float, int] | None = None
 ) -> tuple[Facts, bytes, Image.Image]:
     """A codec's file of about `target` bytes: what is known of it, the file, and its pixels.
 

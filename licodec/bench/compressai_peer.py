@@ -8,11 +8,11 @@ from typing import Any
 from PIL import Image
 
 from licodec.bench.complexity import Complexity
-from licodec.bench.interface import Codec, Settings, package_version
+from licodec.bench.interface import Peer, Settings, package_version
 from licodec.errors import UsageError
 
 
-class CompressAI(Codec):
+class CompressAI(Peer):
     """A CompressAI architecture with the user's checkpoints, one for each quality."""
 
     quality_step = None

@@ -26,7 +26,7 @@ class UnreadableImageError(LicodecError):
 
 
 @dataclass(frozen=True)
-class Picture:
+class SourceImage:
     """An image that has been read: its file, and the name and pixels it goes by."""
 
     path: Path
@@ -57,7 +57,7 @@ def _looks_like_image(path: Path) -> bool:
     return path.is_file() and path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
-def examine(path: Path) -> Picture:
+def examine(path: Path) -> SourceImage:
     """Read a file to the last pixel.
 
     Raises:
@@ -65,7 +65,7 @@ def examine(path: Path) -> Picture:
     """
     image = load(path)
     digest = hashlib.sha256(image.tobytes()).hexdigest()
-    return Picture(path, path.name, digest, image.width, image.height)
+    return SourceImage(path, path.name, digest, image.width, image.height)
 
 
 @lru_cache(maxsize=2)

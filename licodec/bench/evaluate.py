@@ -13,7 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 
 from licodec.bench import measure, peers
-from licodec.bench.datasets import Picture
+from licodec.bench.datasets import SourceImage
 from licodec.bench.interface import Settings
 from licodec.bench.provenance import provenance
 from licodec.bench.results import Curve, Row, aggregate
@@ -24,10 +24,10 @@ SAVE_EVERY = 5.0
 
 
 @dataclass(frozen=True)
-class Plan:
+class BenchPlan:
     """What to measure. `qualities` names every codec of the run, in order."""
 
-    images: list[Picture]
+    images: list[SourceImage]
     qualities: dict[str, tuple[float, ...]]
     settings: Settings
     jobs: int
@@ -45,7 +45,7 @@ class Outcome:
 
 
 def evaluate(
-    plan: Plan,
+    plan: BenchPlan,
     previous: list[Curve],
     save: Callable[[list[Curve]], None],
     progress: Callable[[int, int, str], None],
@@ -96,7 +96,7 @@ def evaluate(
     return outcome
 
 
-def _same_images(plan: Plan, previous: list[Curve]) -> None:
+def _same_images(plan: BenchPlan, previous: list[Curve]) -> None:
     here = {(image.name, image.sha256) for image in plan.images}
     there = {(row["image"], row["sha256"]) for curve in previous for row in curve.rows}
     if not there <= here:
@@ -104,7 +104,7 @@ def _same_images(plan: Plan, previous: list[Curve]) -> None:
         raise UsageError(f"the results to continue hold other images ({name}); choose another -o")
 
 
-def _curves(plan: Plan, outcome: Outcome) -> list[Curve]:
+def _curves(plan: BenchPlan, outcome: Outcome) -> list[Curve]:
     """The plan's curves of codecs that seem to run here; one of another version gets a curve of its own."""
     curves = []
     for name in plan.qualities:
@@ -123,7 +123,7 @@ def _curves(plan: Plan, outcome: Outcome) -> list[Curve]:
 
 
 def _runnable(
-    plan: Plan, curves: list[Curve], pool: ProcessPoolExecutor, outcome: Outcome
+    plan: BenchPlan, curves: list[Curve], pool: ProcessPoolExecutor, outcome: Outcome
 ) -> list[Curve]:
     """Those of the curves that are complete, or whose codec passes a round trip and may go on."""
     unfinished = [c for c in curves if any(_pending(plan, [c])) or "process.image" not in c.meta]
@@ -145,13 +145,13 @@ def _runnable(
     return curves
 
 
-def _drop_replaced(plan: Plan, curves: list[Curve], outcome: Outcome) -> None:
+def _drop_replaced(plan: BenchPlan, curves: list[Curve], outcome: Outcome) -> None:
     """Leave out what another version measured, once the curve that takes its place is complete."""
     complete = {curve.name: curve for curve in curves if not any(_pending(plan, [curve]))}
     outcome.curves = [c for c in outcome.curves if complete.get(c.name, c) is c]
 
 
-def _pending(plan: Plan, curves: list[Curve]) -> Iterator[tuple[Curve, Picture, float]]:
+def _pending(plan: BenchPlan, curves: list[Curve]) -> Iterator[tuple[Curve, SourceImage, float]]:
     for curve in curves:
         done = {(row["image"], row["sha256"], row["quality"]) for row in curve.rows}
         for image in plan.images:
@@ -169,7 +169,7 @@ def _collect(future: Future[Row], curve: Curve, what: str, outcome: Outcome) -> 
         outcome.failures.append(f"{what}: {error or type(error).__name__}")
 
 
-def _once(plan: Plan, pool: ProcessPoolExecutor, curve: Curve, outcome: Outcome) -> None:
+def _once(plan: BenchPlan, pool: ProcessPoolExecutor, curve: Curve, outcome: Outcome) -> None:
     """What is measured once a codec, on the largest image: fresh processes, and complexity."""
     image = max(plan.images, key=lambda i: i.width * i.height)
     qualities = plan.qualities[curve.name]

@@ -27,7 +27,7 @@ class Settings:
     checkpoints: tuple[tuple[str, Path], ...] = ()
 
 
-class Codec(ABC):
+class Peer(ABC):
     """A codec as the benchmark sees it."""
 
     name: str

@@ -5,11 +5,11 @@ from __future__ import annotations
 from PIL import Image
 
 from licodec.bench.complexity import Complexity
-from licodec.bench.interface import Codec, Settings
+from licodec.bench.interface import Peer, Settings
 from licodec.errors import LicodecError
 
 
-class Licodec(Codec):
+class Licodec(Peer):
     """licodec's own files, through its public functions."""
 
     qualities = (0, 15, 30, 45, 60, 75, 90, 100)

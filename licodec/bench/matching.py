@@ -7,11 +7,11 @@ from functools import cache
 
 from PIL import Image
 
-from licodec.bench.interface import Codec
+from licodec.bench.interface import Peer
 
 
 def match_size(
-    codec: Codec, image: Image.Image, target: int, known: Mapping[float, int] | None = None
+    codec: Peer, image: Image.Image, target: int, known: Mapping[float, int] | None = None
 ) -> tuple[float, bytes]:
     """The quality whose file is nearest to `target` bytes, and that file.
 
@@ -45,7 +45,7 @@ def match_size(
     return nearest, encode(nearest)
 
 
-def _qualities(codec: Codec) -> list[float]:
+def _qualities(codec: Peer) -> list[float]:
     """Every quality that the codec can be set to, from worst to best."""
     if codec.quality_step is None:
         return list(codec.qualities)

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from licodec.bench import metrics, peers
-from licodec.bench.datasets import Picture, load
-from licodec.bench.interface import Codec, Settings
+from licodec.bench.datasets import SourceImage, load
+from licodec.bench.interface import Peer, Settings
 from licodec.bench.results import Row
 from licodec.errors import LicodecError
 
@@ -60,7 +60,7 @@ def alone(settings: Settings, work: Callable[..., Any], *args: Any) -> tuple[Any
 
 
 @cache
-def codec_of(name: str, settings: Settings) -> Codec:
+def codec_of(name: str, settings: Settings) -> Peer:
     return peers.make(name, settings)
 
 
@@ -71,7 +71,7 @@ def check(name: str, settings: Settings) -> None:
     peers.check(codec_of(name, settings))
 
 
-def measure(name: str, settings: Settings, image: Picture, quality: float) -> Row:
+def measure(name: str, settings: Settings, image: SourceImage, quality: float) -> Row:
     codec = codec_of(name, settings)
     original = load(image.path)
     network = name, None if codec.quality_step else quality

@@ -28,8 +28,8 @@ import torch
 from licodec.architectures import SCALE_HYPERPRIOR
 from licodec.bench import metrics
 from licodec.bench.complexity import Complexity, count
-from licodec.bench.datasets import Picture, load
-from licodec.bench.evaluate import Plan
+from licodec.bench.datasets import SourceImage, load
+from licodec.bench.evaluate import BenchPlan
 from licodec.bench.licodec_networks import pdf_transforms
 from licodec.bench.measure import workers
 from licodec.bench.provenance import provenance
@@ -68,7 +68,7 @@ class _Measured:
 
 
 def run(
-    plan: Plan, static: Path | None, progress: Callable[[int, int, str], None]
+    plan: BenchPlan, static: Path | None, progress: Callable[[int, int, str], None]
 ) -> dict[str, Curve]:
     """The curves, by name; at the rates that the weights are anchored at.
 
@@ -121,7 +121,7 @@ def _same_transforms(codec: Codec, other: weights_file.Weights) -> None:
 
 
 def _measure(
-    device: str, image: Picture, qualities: list[float], static: Path | None
+    device: str, image: SourceImage, qualities: list[float], static: Path | None
 ) -> list[_Measured]:
     codec, average = (_codec(model, device) for model in ("adaptive", "factorized"))
     original = load(image.path)
@@ -222,7 +222,7 @@ def side_stream(curves: dict[str, Curve]) -> tuple[list[str], list[list[str]]]:
     return ["quality", "bpp", "side stream bpp", "paper"], lines
 
 
-def complexity(plan: Plan) -> tuple[list[str], list[list[str]]]:
+def complexity(plan: BenchPlan) -> tuple[list[str], list[list[str]]]:
     """The table of h_a + h_s: the distributions', and a scale hyperprior's on the same latents."""
     codec = _codec("adaptive", "cpu")
     image = max(plan.images, key=lambda i: i.width * i.height)
@@ -234,7 +234,7 @@ def complexity(plan: Plan) -> tuple[list[str], list[list[str]]]:
     return ["h_a + h_s of", f"kMAC/pixel at {image.width}x{image.height}", "parameters"], lines
 
 
-def _scale_hyperprior(codec: Codec, image: Picture) -> Complexity:
+def _scale_hyperprior(codec: Codec, image: SourceImage) -> Complexity:
     """The nets of a scale hyperprior of this codec's widths."""
     N, M = len(codec.weights.numpy("g_a.0.bias")), codec.transforms.M
     h_a = hyper_analysis(SCALE_HYPERPRIOR, N, M)

@@ -9,12 +9,12 @@ from PIL import Image
 
 from licodec.architectures import TABLE
 from licodec.bench.compressai_peer import CompressAI
-from licodec.bench.interface import Codec, Settings
+from licodec.bench.interface import Peer, Settings
 from licodec.bench.licodec_peer import Licodec
 from licodec.bench.pillow_peers import PILLOW_CODECS
 from licodec.errors import LicodecError, UsageError
 
-ADAPTERS: dict[str, Callable[[Settings], Codec]] = {
+ADAPTERS: dict[str, Callable[[Settings], Peer]] = {
     **{f"licodec-{a.name}": partial(Licodec, model=a.name) for a in TABLE},
     **{codec.name: codec for codec in PILLOW_CODECS},
 }
@@ -44,7 +44,7 @@ def canonical(name: str) -> str:
     return known if known in ADAPTERS else name
 
 
-def make(name: str, settings: Settings) -> Codec:
+def make(name: str, settings: Settings) -> Peer:
     """The adapter of a codec's name.
 
     Raises:
@@ -59,7 +59,7 @@ def make(name: str, settings: Settings) -> Codec:
     raise UsageError(f"no codec named {name!r}; there are {known}")
 
 
-def version(codec: Codec) -> str:
+def version(codec: Peer) -> str:
     """The codec's version, without running it.
 
     Raises:
@@ -71,7 +71,7 @@ def version(codec: Codec) -> str:
     return codec.version()
 
 
-def check(codec: Codec) -> None:
+def check(codec: Peer) -> None:
     """Round-trip a small image.
 
     Raises:

@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 import PIL
 from PIL import Image, features
 
-from licodec.bench.interface import Codec, package_version
+from licodec.bench.interface import Peer, package_version
 from licodec.io.files import image_of
 
 
-class PillowCodec(Codec):
+class PillowPeer(Peer):
     """A format that Pillow writes and reads."""
 
     format: ClassVar[str]
@@ -38,7 +38,7 @@ class PillowCodec(Codec):
         return f"Pillow {PIL.__version__}, {self.feature} {features.version(self.feature)}"
 
 
-class Jpeg(PillowCodec):
+class Jpeg(PillowPeer):
     name = "jpeg"
     description = "JPEG 4:2:0, progressive, optimized Huffman tables"
     format, feature = "JPEG", "jpg"
@@ -49,7 +49,7 @@ class Jpeg(PillowCodec):
         return {"quality": round(quality), "optimize": True, "progressive": True}
 
 
-class WebP(PillowCodec):
+class WebP(PillowPeer):
     name = "webp"
     description = "WebP, lossy, method 6"
     format, feature = "WEBP", "webp"
@@ -60,7 +60,7 @@ class WebP(PillowCodec):
         return {"quality": round(quality), "method": 6}
 
 
-class Jpeg2000(PillowCodec):
+class Jpeg2000(PillowPeer):
     name = "jpeg2000"
     description = "JPEG 2000, irreversible, quality in dB"
     format, feature = "JPEG2000", "jpg_2000"
@@ -72,7 +72,7 @@ class Jpeg2000(PillowCodec):
         return {**layers, "irreversible": True, "mct": 1}
 
 
-class Avif(PillowCodec):
+class Avif(PillowPeer):
     name = "avif"
     description = "AVIF 4:4:4, speed 4"
     format, feature = "AVIF", "avif"
@@ -92,7 +92,7 @@ class Avif(PillowCodec):
         return super().decode(data)
 
 
-class JpegXl(PillowCodec):
+class JpegXl(PillowPeer):
     name = "jpegxl"
     description = "JPEG XL, effort 7"
     format = "JXL"
@@ -123,4 +123,4 @@ class JpegXl(PillowCodec):
         return f"pillow-jxl-plugin {package_version('pillow-jxl-plugin')}"
 
 
-PILLOW_CODECS: tuple[type[PillowCodec], ...] = (Jpeg, WebP, Jpeg2000, Avif, JpegXl)
+PILLOW_CODECS: tuple[type[PillowPeer], ...] = (Jpeg, WebP, Jpeg2000, Avif, JpegXl)

@@ -34,7 +34,7 @@ _TOLD_FROM = 256
 the time saved is much."""
 
 
-class Side(NamedTuple):
+class TabledSide(NamedTuple):
     """What the encoder of a `Tabled` model finds out before it codes."""
 
     z: Integers | None
@@ -51,7 +51,9 @@ class Tabled(ABC):
     """Sort the latents of a channel into the classes that `tables` tells apart."""
 
     @abstractmethod
-    def side_information(self, y: Integers, position: int, visible: Mask | None = None) -> Side:
+    def side_information(
+        self, y: Integers, position: int, visible: Mask | None = None
+    ) -> TabledSide:
         """z, and the classes of y."""
 
     @abstractmethod
@@ -63,22 +65,22 @@ class Tabled(ABC):
         """(M, C, bins + 1) integer frequencies of each channel and class."""
 
     @abstractmethod
-    def side_bits(self, side: Side, position: int) -> float:
+    def side_bits(self, side: TabledSide, position: int) -> float:
         """As in EntropyModel."""
 
-    def quantize(self, y: Integers, side: Side | None, position: int) -> Integers:
+    def quantize(self, y: Integers, side: TabledSide | None, position: int) -> Integers:
         return y
 
     def code_latents(
         self, coder: Coder, position: int, h: int, w: int,
-        y: Integers | None = None, side: Side | None = None, visible: Mask | None = None,
+        y: Integers | None = None, side: TabledSide | None = None, visible: Mask | None = None,
     ) -> Integers:  # fmt: skip
         with one_blas_thread():
             return self._code_latents(coder, position, h, w, y, side, visible)
 
     def _code_latents(
         self, coder: Coder, position: int, h: int, w: int,
-        y: Integers | None, side: Side | None, visible: Mask | None,
+        y: Integers | None, side: TabledSide | None, visible: Mask | None,
     ) -> Integers:  # fmt: skip
         tables = self.tables(position, self.code_side(coder, position, side and side.z))
         used = code_used(coder, tables, count_visible(visible, h * w), side and side.used)
@@ -180,14 +182,16 @@ class Factorized(Tabled):
             np.zeros((K, M, 0), dtype=np.int32), STEPS,
         )  # fmt: skip
 
-    def side_information(self, y: Integers, position: int, visible: Mask | None = None) -> Side:
+    def side_information(
+        self, y: Integers, position: int, visible: Mask | None = None
+    ) -> TabledSide:
         used = find_used(y, visible)
-        return Side(None, used, np.zeros((int(used.sum()), *y.shape[1:]), dtype=np.uint8))
+        return TabledSide(None, used, np.zeros((int(used.sum()), *y.shape[1:]), dtype=np.uint8))
 
     def code_side(self, coder: Coder, position: int, z: Integers | None) -> None:
         return None
 
-    def side_bits(self, side: Side, position: int) -> float:
+    def side_bits(self, side: TabledSide, position: int) -> float:
         return 0.0
 
     def tables(self, position: int, z: Integers | None) -> Pmf:
@@ -204,7 +208,9 @@ class Adaptive(ImageDistributions, Tabled):
             weights.numpy("context.thresholds"), STEPS,
         )  # fmt: skip
 
-    def side_information(self, y: Integers, position: int, visible: Mask | None = None) -> Side:
+    def side_information(
+        self, y: Integers, position: int, visible: Mask | None = None
+    ) -> TabledSide:
         """ẑ (Z, 32) of the encoding distributions, and the classes that they are told by."""
         used = find_used(y, visible)
         contexts = self.contexts.among(used)
@@ -212,8 +218,8 @@ class Adaptive(ImageDistributions, Tabled):
             classes = contexts.sort(y, position, visible)
         counts = contexts.counts(y, classes, BINS, visible)
         counts[~used, 0, BINS // 2] = count_visible(visible, y[0].size)
-        return Side(self.choose(counts, position), used, classes)
+        return TabledSide(self.choose(counts, position), used, classes)
 
-    def side_bits(self, side: Side, position: int) -> float:
+    def side_bits(self, side: TabledSide, position: int) -> float:
         assert side.z is not None
         return self.z_bits(side.z, position)

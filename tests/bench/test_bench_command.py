@@ -17,7 +17,7 @@ from PIL import Image
 from licodec.bench import evaluate, measure
 from licodec.bench.command import bench
 from licodec.bench.datasets import examine
-from licodec.bench.evaluate import Plan
+from licodec.bench.evaluate import BenchPlan
 from licodec.bench.interface import Settings
 from licodec.bench.results import Curve, aggregate, load_curves, save_curves
 from licodec.errors import LicodecError, UsageError
@@ -46,7 +46,7 @@ def reference(path, name, rate):
 
 def plan(folder, codecs=("jpeg",)):
     images = [examine(folder / name) for name in ("a.png", "b.png")]
-    return Plan(images, {name: (20.0, 80.0) for name in codecs}, Settings(), 1, "test")
+    return BenchPlan(images, {name: (20.0, 80.0) for name in codecs}, Settings(), 1, "test")
 
 
 @pytest.fixture

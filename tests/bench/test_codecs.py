@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from licodec.bench import peers
-from licodec.bench.interface import Codec, Settings
+from licodec.bench.interface import Peer, Settings
 from licodec.bench.matching import match_size
 from licodec.bench.metrics import psnr_rgb
 from licodec.errors import LicodecError, UsageError
@@ -65,7 +65,7 @@ def test_unknown_names_are_usage_errors():
         peers.make("bmp", Settings())
 
 
-class Broken(Codec):
+class Broken(Peer):
     name, description, qualities = "broken", "", (1.0, 2.0)
     reason: str | None = None
 

@@ -16,7 +16,7 @@ from licodec.bench import licodec_networks
 from licodec.bench import paper1 as experiment
 from licodec.bench.command import bench
 from licodec.bench.datasets import examine
-from licodec.bench.evaluate import Plan
+from licodec.bench.evaluate import BenchPlan
 from licodec.bench.interface import Settings
 from licodec.entropy.pdf_transform import PdfAnalysis, PdfSynthesis, quantize_synthesis
 from licodec.errors import UsageError
@@ -73,7 +73,7 @@ def folders(tmp_path_factory):
 def curves(folders):
     images, shipped, static = folders
     pictures = [examine(images / f"{name}.png") for name in "ab"]
-    plan = Plan(pictures, {}, Settings(device="cpu"), 1, "toy")
+    plan = BenchPlan(pictures, {}, Settings(device="cpu"), 1, "toy")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LICODEC_WEIGHTS", str(shipped))
         yield experiment.run(plan, static, lambda *_: None), plan
