@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from licodec.entropy.residual import LARGEST_STEP, TILE, Plan
+from licodec.entropy.residual import LARGEST_STEP, TILE, ResidualPlan
 
 Array = NDArray[Any]
 
@@ -25,7 +25,7 @@ _COARSEST = 63
 def plan_tiles(
     x: NDArray[np.uint8], x_hat: NDArray[np.uint8], lmbda: float, quality_step: int,
     max_error: int | None,
-) -> Plan | None:  # fmt: skip
+) -> ResidualPlan | None:  # fmt: skip
     """The tiles of x (H, W, C) to be corrected, x̂ being what a decoder gets without; None for none.
 
     Args:
@@ -35,7 +35,7 @@ def plan_tiles(
     error = np.abs(x.astype(np.int16) - x_hat)
     if max_error is not None:
         chosen = _tiled(error).max((1, 3, 4)) > max_error
-        return Plan(2 * max_error + 1, chosen) if chosen.any() else None
+        return ResidualPlan(2 * max_error + 1, chosen) if chosen.any() else None
     step = _step(lmbda)
     before = _tiled(error.astype(np.int64) ** 2).sum((1, 3, 4))
     sides = (np.clip(side - np.arange(0, side, TILE), 0, TILE) for side in x.shape[:2])
@@ -48,7 +48,7 @@ def plan_tiles(
     wins = lmbda / x.shape[2] * (before - after) > _MARGIN * _bits(x, error, step)
     if quality_step >= LEAST_FROM:
         wins |= before > floor * samples
-    return Plan(step, wins) if wins.any() else None
+    return ResidualPlan(step, wins) if wins.any() else None
 
 
 def _step(lmbda: float) -> int:

@@ -48,7 +48,7 @@ _W, _N, _NW, _NE = -1, -_WIDTH, -_WIDTH - 1, -_WIDTH + 1
 _NEIGHBOURS = (_W, _N, _NW, _NE)
 
 
-class Plan(NamedTuple):
+class ResidualPlan(NamedTuple):
     """What an encoder decides.
 
     Attributes:
@@ -61,7 +61,7 @@ class Plan(NamedTuple):
 
 
 def code_tiles(
-    coder: Coder, x_hat: NDArray[np.uint8], plan: Plan | None = None,
+    coder: Coder, x_hat: NDArray[np.uint8], plan: ResidualPlan | None = None,
     x: NDArray[np.uint8] | None = None, is_known: bool = False,
 ) -> NDArray[np.uint8]:  # fmt: skip
     """Code which tiles there are, and them; return x̂ (H, W, C) with these in place.
@@ -113,8 +113,8 @@ def _code_one(coder: Coder, value: int | None, entries: int) -> int:
 
 
 def _code_plan(
-    coder: Coder, shape: tuple[int, int], plan: Plan | None, is_known: bool
-) -> Plan | None:
+    coder: Coder, shape: tuple[int, int], plan: ResidualPlan | None, is_known: bool
+) -> ResidualPlan | None:
     if not _code_one(coder, int(plan is not None) if is_known else None, 2):
         return None
     half = _code_one(coder, None if plan is None else plan.step // 2, LARGEST_STEP // 2 + 1)
@@ -126,7 +126,7 @@ def _code_plan(
     odds = np.array([total - count, count], np.int64) * 16 + 1
     flags = None if plan is None else plan.chosen.reshape(-1).astype(np.int32)
     chosen = coder.code(flags, total, odds).astype(np.bool_).reshape(shape)
-    return Plan(2 * half + 1, chosen)
+    return ResidualPlan(2 * half + 1, chosen)
 
 
 class _Adaptive:
@@ -275,7 +275,9 @@ class _Ranks(_Adaptive):
         return out
 
 
-def _code_palette(coder: Coder, C: int, plan: Plan, places: Array, x: Array | None) -> Array:
+def _code_palette(
+    coder: Coder, C: int, plan: ResidualPlan, places: Array, x: Array | None
+) -> Array:
     """The colours (k, C) that tiles of few colours are made of, which are coded without loss."""
     palette = None
     if x is not None:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from licodec.entropy.residual import TILE, Plan, code_tiles
+from licodec.entropy.residual import TILE, ResidualPlan, code_tiles
 from licodec.errors import DamagedFileError
 from licodec.rangecoder import Decoder, Encoder
 from licodec.tile_plan import plan_tiles
@@ -37,7 +37,7 @@ def round_trip(x, x_hat, plan):
 def test_errors_are_within_half_a_step(C, size, step):
     x, x_hat = smooth(*size, C)
     chosen = np.ones((-(-size[0] // TILE), -(-size[1] // TILE)), np.bool_)
-    coded, _ = round_trip(x, x_hat, Plan(step, chosen))
+    coded, _ = round_trip(x, x_hat, ResidualPlan(step, chosen))
     assert np.abs(coded.astype(int) - x).max() <= step // 2
 
 
@@ -45,7 +45,7 @@ def test_tiles_that_are_not_chosen_stay_as_they_are():
     x, x_hat = smooth(128, 192, 3)
     chosen = np.zeros((2, 3), np.bool_)
     chosen[1, 2] = True
-    coded, _ = round_trip(x, x_hat, Plan(1, chosen))
+    coded, _ = round_trip(x, x_hat, ResidualPlan(1, chosen))
     assert np.array_equal(coded[64:, 128:], x[64:, 128:])
     coded[64:, 128:] = x_hat[64:, 128:]
     assert np.array_equal(coded, x_hat)
@@ -61,19 +61,19 @@ def test_no_tiles_cost_a_bit():
 def test_graphics_come_back(seed):
     x = drawn(np.random.default_rng(seed), 96)
     x_hat = np.clip(x.astype(int) + rng.integers(-40, 40, x.shape), 0, 255).astype(np.uint8)
-    coded, size = round_trip(x, x_hat, Plan(1, np.ones((2, 2), np.bool_)))
+    coded, size = round_trip(x, x_hat, ResidualPlan(1, np.ones((2, 2), np.bool_)))
     assert np.array_equal(coded, x) and size < x.size / 2
 
 
 def test_a_picture_of_one_colour_takes_next_to_nothing():
     x = np.full((200, 200, 3), (200, 30, 90), np.uint8)
-    _, size = round_trip(x, np.zeros_like(x), Plan(1, np.ones((4, 4), np.bool_)))
+    _, size = round_trip(x, np.zeros_like(x), ResidualPlan(1, np.ones((4, 4), np.bool_)))
     assert size < 100
 
 
 def test_noise_comes_back():
     x = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    coded, size = round_trip(x, 255 - x, Plan(1, np.ones((1, 1), np.bool_)))
+    coded, size = round_trip(x, 255 - x, ResidualPlan(1, np.ones((1, 1), np.bool_)))
     assert np.array_equal(coded, x) and size < 1.2 * x.size
 
 
