@@ -231,11 +231,14 @@ def models(as_json: bool) -> None:
             default = name == TABLE[0].name and not any(row["default"] for row in rows)
             rows.append(
                 {"model": name, "weights": path.stem, "hash": path.stem.rsplit("-", 1)[-1],
-                 "bytes": path.stat().st_size, "default": default}
+                 "bytes": path.stat().st_size, "default": default,
+                 "released": catalogue.is_released(path)}
             )  # fmt: skip
     if as_json:
         click.echo(json.dumps(rows))
         return
     for row in rows:
-        mark = " (default)" if row["default"] else ""
-        click.echo(f"{row['model']}@{row['hash']}  {row['weights']}, {row['bytes']:,} bytes{mark}")
+        marks = [" (default)"] * row["default"] + [" (your own)"] * (not row["released"])
+        click.echo(
+            f"{row['model']}@{row['hash']}  {row['weights']}, {row['bytes']:,} bytes{''.join(marks)}"
+        )

@@ -241,7 +241,9 @@ class Hyperprior:
         self, z: Integers, h: int, w: int
     ) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
         """(positions (n,) in 0 … h·w - 1, h_s's outputs (n, O)), tile by tile."""
-        z_hat = np.clip(z * np.int64(Z_UNIT) + self.z_median[:, None, None], -Z_LIMIT, Z_LIMIT)
+        z_hat = np.clip(
+            z.astype(np.int64) * Z_UNIT + self.z_median[:, None, None], -Z_LIMIT, Z_LIMIT
+        )
         planes = torch.from_numpy(z_hat.astype(np.float32))
         place = np.arange(h * w).reshape(h, w)
         for inner, outer in track(tiles(z.shape[1], z.shape[2], _TILE, _HALO), "hyper-synthesis"):

@@ -23,7 +23,9 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         UsageError: there is none, or it is none of ours.
     """
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = load(path)
+    except (UsageError, MemoryError):
+        raise
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror or 'no readable checkpoint'}") from error
     except Exception as error:  # whose advice, to load what may run code, is not passed on
@@ -42,6 +44,35 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         if not torch.isfinite(value).all():
             raise UsageError(f"{path}: {name} is not finite")
     return state
+
+
+def load(path: str | Path) -> Any:
+    """What PyTorch saved, without running anything in it.
+
+    Raises:
+        UsageError: a tensor has fewer values than its shape says, and would ask for any amount of memory.
+        Exception: of any type, it is no such file.
+    """
+    saved = torch.load(path, map_location="cpu", weights_only=True)
+    left, seen = [saved], set()
+    while left:
+        value = left.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, dict):
+            left += value.values()
+        elif isinstance(value, (list, tuple)):
+            left += value
+        elif isinstance(value, torch.Tensor) and not _is_whole(value):
+            raise UsageError(f"{path}: a tensor is larger than what is stored of it")
+    return saved
+
+
+def _is_whole(tensor: torch.Tensor) -> bool:
+    if tensor.layout is not torch.strided or tensor.device.type != "cpu":
+        return False
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 
 def _tells_of_training(config: Any) -> bool:

@@ -69,9 +69,7 @@ def _reporter() -> Iterator[Callable[[dict[str, Any]], None]]:
     "-o", "--output-dir",
     help="By default weights, or the checkpoint's own folder for a codec with a hyperprior.",
 )  # fmt: skip
-@click.option(
-    "--name", default="natural-mse", show_default=True, help="First part of the file's name."
-)
+@click.option("--name", default="own", show_default=True, help="First part of the file's name.")
 @click.option(
     "--calibrate",
     metavar="DIR",

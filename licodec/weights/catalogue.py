@@ -7,10 +7,12 @@ imports neither torch nor numpy, so that `licodec info` and `licodec models` sta
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import struct
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,21 +26,57 @@ DEFAULT_EFFORT = 5
 Z_DISTRIBUTIONS = "z_distributions."
 """How the names start of what codes ẑ by the image's own distributions."""
 
+RELEASED = ("48b94aa6", "049464c7")
+"""Hashes of the weights that come with licodec; all others are the user's own."""
+
 _MAX_HEADER = 2**24
 
 
 def folders() -> list[Path]:
-    """Where weights are looked for: LICODEC_WEIGHTS, the installed package, the checkout."""
+    """Where weights are looked for: LICODEC_WEIGHTS, the installed package, the checkout; those that can be
+    looked into."""
     package = Path(__file__).resolve().parents[1]
     named = os.environ.get("LICODEC_WEIGHTS")
     places = [Path(named)] if named else []
-    return [p for p in (*places, package / "_weights", package.parent / "weights") if p.is_dir()]
+    places += [package / "_weights", package.parent / "weights"]
+    return [place for place in places if os.path.isdir(place)]
+
+
+def is_released(path: Path) -> bool:
+    """Whether a weights file has the name of one that comes with licodec."""
+    return path.stem.endswith(RELEASED)
 
 
 def installed() -> list[Path]:
-    """Every weights file there is, folder by folder, in the order of names."""
-    found = [p for folder in folders() for p in sorted(folder.glob("*.safetensors"))]
-    return [p for p in found if p.is_file()]  # a named pipe would keep its reader waiting
+    """Every weights file there is, folder by folder; in each, released ones first, and by name. Of several
+    with one name it is the first whose bytes have the hash in it."""
+    found: dict[str, Path] = {}
+    for folder in folders():
+        with contextlib.suppress(OSError):
+            inside = sorted(
+                folder.glob("*.safetensors"), key=lambda p: (not is_released(p), p.name)
+            )
+            for path in filter(
+                os.path.isfile, inside
+            ):  # a named pipe would keep its reader waiting
+                other = found.setdefault(path.name, path)
+                if other is not path and not _is_intact(other) and _is_intact(path):
+                    found[path.name] = path
+    return list(found.values())
+
+
+def _is_intact(path: Path) -> bool:
+    try:
+        status = path.stat()
+        return _hash8(path, status.st_mtime_ns, status.st_size) == path.stem[-8:]
+    except OSError:
+        return False
+
+
+@lru_cache(maxsize=64)
+def _hash8(path: Path, time: int, size: int) -> str:
+    """HASH8 of a file's bytes, which change with its time and its size."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:8]
 
 
 def header(path: Path) -> dict[str, Any]:
@@ -48,7 +86,7 @@ def header(path: Path) -> dict[str, Any]:
         ModelMissingError: it is no readable weights file.
     """
     try:
-        if path.exists() and not path.is_file():
+        if os.path.exists(path) and not os.path.isfile(path):
             raise ValueError("not a regular file")
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))

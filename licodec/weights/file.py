@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import struct
 from functools import lru_cache
 from pathlib import Path
@@ -48,7 +49,7 @@ class Weights:
     """
 
     def __init__(self, path: Path) -> None:
-        if path.exists() and not path.is_file():  # a device may have no end
+        if os.path.exists(path) and not os.path.isfile(path):  # a device may have no end
             raise ModelMissingError(f"{path}: not a regular file")
         try:
             data = path.read_bytes()
@@ -154,9 +155,9 @@ class Weights:
 
 _DTYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1",
-    "U8": "u1",
+    "U8": "u1", "BOOL": "?", "BF16": "<u2",
 }  # fmt: skip
-"""Of safetensors to NumPy's."""
+"""Of safetensors to NumPy's; of bfloat16, its bits."""
 
 
 def parsed(data: bytes) -> tuple[dict[str, str], dict[str, NDArray[Any]]]:
@@ -179,7 +180,9 @@ def parsed(data: bytes) -> tuple[dict[str, str], dict[str, NDArray[Any]]]:
         sizes = entry["shape"]
         if any(type(size) is not int or size < 0 for size in sizes):
             raise ValueError(f"{name} has the shape {sizes}")
-        flat = np.frombuffer(content[first:end], _DTYPES[entry["dtype"]])
+        flat: NDArray[Any] = np.frombuffer(content[first:end], _DTYPES[entry["dtype"]])
+        if entry["dtype"] == "BF16":
+            flat = (flat.astype("<u4") << 16).view("<f4")
         tensors[name] = flat.reshape(sizes).astype(flat.dtype.newbyteorder("="))
     return metadata, tensors
 

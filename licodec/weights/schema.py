@@ -6,6 +6,7 @@ which are built without memory (PyTorch's meta device).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,8 +33,12 @@ _NARROW, _TABLES, _BIASES, _FLOATS = "int16", "int32", "int64", "float32"
 _LARGEST_LOG_GAIN = 64
 _LARGEST_SCALE = 2**30
 _LARGEST_SHIFT = 127
+_LARGEST_MEDIAN = 2**16
+_MOST_Z_ENTRIES = 2**12
 LARGEST_LIMIT = 2**20
 """Of a layer's outputs."""
+_NARROW_LIMIT = 2**15 - 1
+"""Of h_s's outputs where a context follows, which keeps them in 16 bits."""
 
 
 def check(weights: Weights) -> None:
@@ -173,7 +178,7 @@ def _sizes(weights: Weights, name: str, axes: int) -> tuple[int, ...]:
 def _z_bins(weights: Weights, prefix: str) -> int:
     """Entries of the tables of ẑ: as many on either side of 0, 0 itself, and the escape."""
     bins = _sizes(weights, f"{prefix}z_prior", 3)[2]
-    if bins % 2 == 0:
+    if bins % 2 == 0 or not 3 <= bins <= _MOST_Z_ENTRIES:
         raise ValueError(f"{prefix}z_prior has tables of {bins} entries")
     return bins
 
@@ -191,6 +196,13 @@ def _values(weights: Weights, tensors: Tensors) -> Iterator[tuple[str, bool]]:
         scales, thresholds = weights.numpy("scales"), weights.numpy("scale_thresholds")
         yield "scales", _rises(scales) and 0 < scales[0] and scales[-1] <= _LARGEST_SCALE
         yield "scale_thresholds", _rises(thresholds)
+    if "z_median" in tensors:
+        medians = weights.numpy("z_median").astype(np.int64)
+        yield "z_median", bool((np.abs(medians) <= _LARGEST_MEDIAN).all())
+    if "integer.context.0.weight" in tensors:
+        last = max(name for name in tensors if re.fullmatch(r"integer\.h_s\.\d\.limit", name))
+        limits = weights.numpy(last).astype(np.int64)
+        yield last, bool((np.abs(limits) <= _NARROW_LIMIT).all())
     for name in tensors:
         values = weights.numpy(name)
         if name.endswith(".shift"):

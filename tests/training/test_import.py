@@ -210,3 +210,32 @@ def test_an_echo_is_chosen_where_lambdas_are_told(run, state, tmp_path, monkeypa
     assert high != licodec.encode(image, quality=100, weights=made)
     assert low == licodec.encode(image, quality=0, weights=made)
     assert licodec.decode(high, weights=made).size == (64, 64)
+
+
+@pytest.mark.parametrize("place", ["state_dict", "log_gain", "beside"])
+def test_tensors_larger_than_what_is_stored_of_them(run, tmp_path, place):
+    """One number that says it is 34 GB of them."""
+    bomb = torch.zeros(1).expand(2**33)
+    saved = {"state_dict": {"g_a.0.weight": bomb if place == "state_dict" else torch.zeros(1)}}
+    saved |= {} if place == "state_dict" else {place: bomb if place == "log_gain" else [(bomb,)]}
+    torch.save(saved, tmp_path / "c.pth")
+    said = one_line(run("import", tmp_path / "c.pth", "--arch", "mbt2018-mean"), 2)
+    assert "larger than what is stored" in said
+    assert "larger than what is stored" in one_line(run("export", tmp_path / "c.pth"), 2)
+
+
+@pytest.mark.parametrize("name", ["c.pth", "c.safetensors"])
+@pytest.mark.parametrize("verb", ["export", "import"])
+def test_what_libraries_say_of_odd_files_is_not_passed_on(run, tmp_path, verb, name):
+    (tmp_path / name).write_bytes(b"\x80\x02c\x1b[31mmodule\nname\n." * 3)
+    options = ["--arch", "mbt2018-mean"] if verb == "import" else []
+    said = one_line(run(verb, tmp_path / name, *options), 2)
+    assert said == f"licodec: {tmp_path / name}: {SAID[verb, name]}\n"
+
+
+SAID = {
+    ("export", "c.pth"): "no readable checkpoint",
+    ("export", "c.safetensors"): "no readable checkpoint",
+    ("import", "c.pth"): "holds more than tensors, or is damaged",
+    ("import", "c.safetensors"): "no readable checkpoint",
+}

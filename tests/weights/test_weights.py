@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from conftest import noise
 from opened import opened
@@ -107,6 +109,12 @@ def test_every_tensor_is_checked(kind, originals, tmp_path):
         ("mbt2018", "scale_thresholds", np.arange(63, 0, -1)),
         ("mbt2018", "z_prior", np.zeros((1, 8, 128))),
         ("mbt2018", "z_prior", np.zeros((3, 8, 129))),
+        ("mbt2018", "z_prior", np.zeros((1, 8, 1))),
+        ("mbt2018", "z_prior", np.zeros((1, 8, 2**13 + 1))),
+        ("mbt2018", "z_median", np.full(8, 2**16 + 1)),
+        ("mbt2018", "z_median", np.full(8, -(2**31))),
+        ("mbt2018", "integer.h_s.2.limit", np.array([-(2**15), 511])),
+        ("mbt2018", "integer.h_s.2.limit", np.array([-511, 2**20])),
         ("mbt2018", "integer.h_s.0.limit", np.array([5, -5])),
         ("mbt2018", "integer.h_s.0.shift", np.full(12, 1000)),
         ("mbt2018", "integer.h_s.0.bias", np.full(12, 2**50)),
@@ -261,8 +269,8 @@ def test_junk_among_the_weights_is_passed_over(tmp_path, monkeypatch):
 
 def test_damaged_weights_that_are_asked_for_are_refused(originals, tmp_path, monkeypatch):
     shipped = catalogue.resolve("adaptive")[1]
-    encoded = licodec.encode(noise(20, 20, "RGB"))
-    monkeypatch.setenv("LICODEC_WEIGHTS", str(tmp_path))
+    encoded = licodec.encode(noise(20, 20, "RGB"), model="adaptive")
+    monkeypatch.setattr(catalogue, "folders", lambda: [tmp_path])
     damaged = tmp_path / shipped.name
     for content in (JUNK["text"], originals["adaptive"].read_bytes()):
         damaged.write_bytes(content)
@@ -271,6 +279,120 @@ def test_damaged_weights_that_are_asked_for_are_refused(originals, tmp_path, mon
             licodec.decode(encoded)
         with pytest.raises(ModelMissingError, match=str(damaged)):
             licodec.encode(noise(20, 20, "RGB"), model=f"adaptive@{shipped.stem[-8:]}")
+
+
+def test_a_damaged_file_does_not_hide_a_good_one_of_its_name(originals, tmp_path, monkeypatch):
+    shipped = catalogue.resolve("adaptive")[1]
+    encoded = licodec.encode(noise(20, 20, "RGB"), model="adaptive")
+    monkeypatch.setenv("LICODEC_WEIGHTS", str(tmp_path))
+    damaged = tmp_path / shipped.name
+    for content in (b"", JUNK["text"], originals["adaptive"].read_bytes()):
+        damaged.write_bytes(content)
+        assert catalogue.by_hash(bytes.fromhex(shipped.stem[-8:])) == shipped
+        assert licodec.decode(encoded).size == (20, 20)
+        assert licodec.info(encoded)["model"] == "adaptive"
+        for model in ("adaptive", f"adaptive@{shipped.stem[-8:]}"):
+            assert licodec.encode(noise(20, 20, "RGB"), model=model) == encoded
+    shutil.copy(shipped, damaged)
+    assert catalogue.by_hash(bytes.fromhex(shipped.stem[-8:])) == damaged
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a/" * 2500, "loop", "file", "nowhere", "\udcff"])
+def test_a_folder_of_weights_that_cannot_be_looked_into(tmp_path, monkeypatch, name):
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("LICODEC_WEIGHTS", str(tmp_path / name))
+    assert catalogue.resolve("adaptive")[1].parent != tmp_path / name
+    result = CliRunner().invoke(main, ["models"])
+    assert result.exit_code == 0 and not result.stderr
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "denied"), OSError(5, "Input/output error")])
+def test_a_folder_of_weights_that_cannot_be_listed(tmp_path, monkeypatch, error):
+    original = Path.glob
+
+    def glob(self, pattern):
+        if self == tmp_path:
+            raise error
+        return original(self, pattern)
+
+    monkeypatch.setenv("LICODEC_WEIGHTS", str(tmp_path))
+    monkeypatch.setattr(Path, "glob", glob)
+    assert catalogue.resolve("adaptive")[1].is_file()
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".safetensors", "loop.safetensors", "\0.safetensors"])
+def test_weights_of_odd_names_are_one_line(tmp_path, name, encoded):
+    (tmp_path / "loop.safetensors").symlink_to("loop.safetensors")
+    for code in (
+        lambda: licodec.decode(encoded, weights=tmp_path / name),
+        lambda: licodec.encode(noise(20, 20, "RGB"), weights=tmp_path / name),
+    ):
+        with pytest.raises(ModelMissingError) as caught:
+            code()
+        assert "\n" not in str(caught.value)
+
+
+def test_own_weights_are_told_from_released_ones(originals, tmp_path, monkeypatch):
+    """Those that are exported beside the shipped ones, under a name that comes before theirs."""
+    shipped = catalogue.resolve("adaptive")[1]
+    shutil.copy(shipped, tmp_path / shipped.name)
+    own = originals["adaptive"]
+    shutil.copy(own, tmp_path / f"a-{own.stem[-8:]}.safetensors")
+    monkeypatch.setattr(catalogue, "folders", lambda: [tmp_path])
+    assert catalogue.resolve("adaptive")[1] == tmp_path / shipped.name
+    assert catalogue.resolve(f"adaptive@{own.stem[-8:]}")[1].name.startswith("a-")
+    lines = CliRunner().invoke(main, ["models"]).stdout.splitlines()
+    assert ["your own" in line for line in lines] == [False, False, True, True]
+    rows = json.loads(CliRunner().invoke(main, ["models", "--json"]).stdout)
+    assert [row["released"] for row in rows] == [True, True, False, False]
+
+
+def test_what_is_released_is_known():
+    shipped = Path(licodec.__file__).parent.parent / "weights"
+    for path in shipped.glob("natural-*.safetensors"):
+        assert catalogue.is_released(path), f"{path.name}: its hash belongs into catalogue.RELEASED"
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "end", "shape"),
+    [("b", 8, 16, [3]), ("b", 8, 16, [-2]), ("b", 8, 16, [2.0]),
+     ("b", 12, 8, [0]), ("b", -8, 0, [2]), ("b", 8, 24, [4]), ("b", 8, 16, [True, 2])],
+)  # fmt: skip
+def test_tensors_that_lie_elsewhere(name, start, end, shape):
+    entries = {
+        "a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},
+        name: {"dtype": "F32", "shape": shape, "data_offsets": [start, end]},
+    }
+    with pytest.raises((ValueError, TypeError)):
+        weights_file.parsed(with_header(json.dumps(entries).encode()) + bytes(16))
+
+
+def test_tensors_that_share_bytes():
+    """However many there are, together they have no more than the file."""
+    entry = {"dtype": "U8", "shape": [2**16], "data_offsets": [0, 2**16]}
+    entries = {str(i): entry for i in range(2)}
+    with pytest.raises(ValueError, match="in another tensor"):
+        weights_file.parsed(with_header(json.dumps(entries).encode()) + bytes(2**16))
+
+
+def test_tensors_are_read_as_safetensors_reads_them():
+    from safetensors.torch import load, save
+
+    rng = np.random.default_rng(0)
+    tensors = {
+        str(dtype): torch.from_numpy(rng.integers(-90, 90, (3, 5))).to(dtype)
+        for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64,
+                      torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
+    }  # fmt: skip
+    tensors |= {"empty": torch.zeros(0, 3), "one": torch.tensor(2.5)}
+    data = save(tensors, {"name": "x"})
+    metadata, found = weights_file.parsed(data)
+    assert metadata == {"name": "x"} and found.keys() == tensors.keys()
+    for key, tensor in load(data).items():
+        assert found[key].shape == tuple(tensor.shape)
+        assert (found[key] == tensor.to(torch.float64).numpy()).all()
+        assert found[key].flags.writeable and found[key].flags.aligned
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -34,7 +33,7 @@ from licodec.errors import UsageError
 from licodec.networks.hyper import HYPER_STRIDE, HyperNetworks, MaskedConv
 from licodec.networks.tiled import has_native_bf16
 from licodec.tiles import STRIDE
-from licodec.training.checkpoint import stages_beside
+from licodec.training.checkpoint import load, stages_beside
 from licodec.training.codecs.compressai_layers import EntropyBottleneck
 from licodec.training.convert.export import check_name, log2_integers, write_weights
 from licodec.training.convert.quantize_nets import quantize_net
@@ -42,7 +41,7 @@ from licodec.training.data import Images, central
 from licodec.training.fit import scale_shifts
 from licodec.training.fit.back_projection import middles, strengths
 from licodec.weights.catalogue import Z_DISTRIBUTIONS
-from licodec.weights.file import ARITHMETIC, BACK_PROJECTION, narrowed
+from licodec.weights.file import ARITHMETIC, BACK_PROJECTION, narrowed, parsed
 
 ACTIVATION_LIMIT = 2**9 - 1
 """Largest activation between integer layers: with it, sums stay within float32's 2^24."""
@@ -149,14 +148,16 @@ def read(path: str | Path) -> Checkpoint:
     try:
         saved: Any
         if Path(path).suffix == ".safetensors":
-            saved = load_file(path)
+            tensors_of_file = parsed(Path(path).read_bytes())[1]
+            saved = {name: torch.from_numpy(v) for name, v in tensors_of_file.items()}
         else:
-            saved = torch.load(path, map_location="cpu", weights_only=True)
+            saved = load(path)
     except pickle.UnpicklingError as error:
         raise UsageError(f"{path}: holds more than tensors, or is damaged") from error
+    except (UsageError, MemoryError):
+        raise
     except Exception as error:  # torch raises anything at all over foreign bytes
-        first = " ".join(str(error).strip().splitlines()[:1])
-        raise UsageError(f"{path}: no readable checkpoint ({first})") from error
+        raise UsageError(f"{path}: no readable checkpoint") from error
     if not isinstance(saved, dict):
         raise UsageError(f"{path}: not a checkpoint")
     if "ema" in saved and "config" in saved:
