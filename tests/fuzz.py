@@ -22,6 +22,7 @@ import shutil
 import struct
 import sys
 import tempfile
+import warnings
 import zlib
 from pathlib import Path
 
@@ -31,8 +32,11 @@ with atheris.instrument_imports(include=["licodec"]):
     import licodec
     from licodec.codec import codec_of, latents_crc32, opacity_of
     from licodec.container import Container, pack, unpack
+    from licodec.io import exif, metadata
+    from licodec.io.image import from_pillow
     from licodec.io.output import to_file
     from licodec.options import DecodeOptions
+    from licodec.progress import plain
     from licodec.rangecoder import Decoder
     from licodec.weights import catalogue
 
@@ -83,7 +87,27 @@ def attempt(data: bytes, format: str) -> None:
         assert "\n" not in str(error)
 
 
+def as_metadata(data: bytes) -> None:
+    """The input as EXIF and XMP of an image, and as a name."""
+    image = Image.new("RGB", (2, 3))
+    image.info["exif"], image.info["xmp"] = b"Exif\0\0" + data, data
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            exif.refuse_bombs(io.BytesIO(data))
+            metadata.upright(image)
+            from_pillow(image.copy(), strip=True)
+            from_pillow(image.copy())
+            to_file(image, FORMATS[len(data) % len(FORMATS)])
+        except licodec.LicodecError as error:
+            assert "\n" not in str(error)
+    shown = plain(data.decode("utf-8", "surrogateescape"))
+    shown.encode("utf-8")
+    assert "\n" not in shown and "\x1b" not in shown
+
+
 def one_input(data: bytes) -> None:
+    as_metadata(data)
     chosen = zlib.crc32(data)
     sealed = resealed(data)
     try:

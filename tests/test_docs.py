@@ -17,7 +17,12 @@ from licodec.container import SIGNATURE, Container, pack
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 FORMAT = (ROOT / "docs" / "format.md").read_text("utf-8")
-PAGES = [README, ROOT / "weights" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    README,
+    ROOT / "SECURITY.md",
+    ROOT / "weights" / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 COMMANDS = main.list_commands(click.Context(main))
 
 
