@@ -254,13 +254,13 @@ class Codec:
         """
         if not rounds:
             return y, None
-        from licodec.latent_search import refine
+        from licodec.latent_search import search
 
         model: Any = self.entropy_model
         transforms: Any = self.transforms
         position = self.weights.position(quality_step)
         side = model.side_information(y, position)
-        y = refine(
+        y = search(
             transforms, y, self.weights.gain(position), lambda y: model.forecast(y, side),
             self.weights.lmbda(position), picture.color, picture.alpha, rounds,
             is_precise(quality_step),

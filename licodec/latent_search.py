@@ -1,4 +1,4 @@
-"""Latents refined by descent: what an encoder finds by searching, and no decoder notices.
+"""Better latents by descent: what an encoder finds by searching, and no decoder notices.
 
 g_a is one for all images and rates. Each image's latents can be better than what it makes of it: a descent
 on R + λD moves them, D by its gradient through g_s, R by the Gaussians that they are coded with. Rounding
@@ -40,7 +40,7 @@ _LEAST_MASS = 1e-30
 
 
 @torch.inference_mode(False)  # a caller's own would leave no way back through g_s
-def refine(
+def search(
     transforms: TiledTransforms, y: Integers, gain: NDArray[np.float32],
     forecast: Callable[[Integers], Forecast],
     lmbda: float, color: NDArray[np.uint8], opacity: NDArray[np.uint8] | None, rounds: int,
@@ -60,7 +60,7 @@ def refine(
     """
     _, h, w = y.shape
     boxes = tiles(h, w, transforms.tile, 2 * transforms.halo)
-    ticks = track(range(len(boxes) * rounds), "refinement")
+    ticks = track(range(len(boxes) * rounds), "search")
     halfway = (rounds + 1) // 2
     found = y
     for part in filter(None, (range(halfway), range(halfway, rounds))):

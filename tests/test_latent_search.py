@@ -18,7 +18,7 @@ from licodec.entropy.hyperprior import Hyperprior
 from licodec.entropy.tables import PMF_TOTAL
 from licodec.errors import UsageError
 from licodec.io.image import from_pillow
-from licodec.latent_search import rate_slope, refine, soft_round
+from licodec.latent_search import rate_slope, search, soft_round
 from licodec.networks.tiled import TiledTransforms
 from licodec.rangecoder import Encoder
 from licodec.training.convert.export import write_weights
@@ -127,7 +127,7 @@ def test_what_is_transparent_does_not_count(shipped):
     z = model.side_information(y, position)
     bits = []
     for hidden in (None, opacity):
-        found = refine(
+        found = search(
             codec.transforms, y, codec.weights.gain(position), lambda y: model.forecast(y, z),
             codec.weights.lmbda(position), pixels, hidden, 5, False,
         )  # fmt: skip

@@ -33,7 +33,7 @@ from licodec.entropy.tables import (
     BINS,
     PMF_TOTAL,
     code_values,
-    count_values,
+    count_channels,
     information,
     integer_softmax,
     interpolate,
@@ -143,11 +143,11 @@ class Hyperprior:
         """Information of ẑ's symbols under their tables, and of what tells these."""
         assert z is not None
         if self.z_distributions is not None:
-            counts = self._z_counts(z, BINS)[:, None]
+            counts = count_channels(z, BINS)[:, None]
             chosen = self.z_distributions.choose(counts, position)
             return self.z_distributions.bits(counts, chosen, position)
         tables = self._static_z_tables(position)
-        return information(self._z_counts(z, tables.shape[1] - 1), tables)
+        return information(count_channels(z, tables.shape[1] - 1), tables)
 
     def quantize(self, y: Integers, side: Integers | None, position: int) -> Integers:
         """ŷ (M, h, w) that a decoder would get for y and ẑ's symbols, both in 1/MEAN_UNIT."""
@@ -264,13 +264,9 @@ class Hyperprior:
             return self._static_z_tables(position)
         chosen = None
         if z is not None:
-            chosen = self.z_distributions.choose(self._z_counts(z, BINS)[:, None], position)
+            chosen = self.z_distributions.choose(count_channels(z, BINS)[:, None], position)
         chosen = self.z_distributions.code_side(coder, position, chosen)
         return self.z_distributions.tables(position, chosen)[:, 0]
-
-    def _z_counts(self, z: Integers, bins: int) -> NDArray[np.int64]:
-        """How often each channel of ẑ (N, h, w) has each symbol: (N, bins + 1)."""
-        return count_values(z.reshape(-1), np.repeat(np.arange(self.N), z[0].size), self.N, bins)
 
 
 def _cheapest(z: Tensor, bits: Tensor) -> Tensor:

@@ -171,6 +171,12 @@ def count_values(
     )
 
 
+def count_channels(planes: NDArray[np.int32], bins: int) -> NDArray[np.int64]:
+    """`count_values` of each of some planes (C, h, w): (C, bins + 1)."""
+    channels = np.repeat(np.arange(len(planes)), planes[0].size)
+    return count_values(planes.reshape(-1), channels, len(planes), bins)
+
+
 def information(counts: NDArray[np.int64], pmf: Pmf) -> float:
     """Bits that symbols counted (…, bins + 1) cost under pmf, escapes at their table's price alone."""
     # Few: most bins of most tables stay empty, and those of booleans are found three times as fast.

@@ -101,17 +101,17 @@ class Weights:
             for k, v in self.tensors(prefix).items()
         }
 
-    def position(self, quality: int) -> int:
-        """Rate position of a header's quality, 0 … QUALITY_STEPS."""
+    def position(self, quality_step: int) -> int:
+        """Rate position of a header's quality step, 0 … QUALITY_STEPS."""
         if "positions" in self:
             positions = self._tensors["positions"].tolist()
-            place = quality * (len(positions) - 1)
+            place = quality_step * (len(positions) - 1)
             low = min(place // QUALITY_STEPS, len(positions) - 2)
             rest = place - low * QUALITY_STEPS
             first, second = positions[low : low + 2]
             return int(first + (second - first) * rest // QUALITY_STEPS)
         anchors = len(self._tensors["log_gain"])
-        return quality * (anchors - 1) * STEPS // QUALITY_STEPS
+        return quality_step * (anchors - 1) * STEPS // QUALITY_STEPS
 
     def back_projection(self, position: int) -> float:
         """How much of its back-projection an encoder adds to y, between anchors linear."""

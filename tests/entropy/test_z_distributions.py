@@ -16,6 +16,7 @@ import licodec
 from licodec.cli.main import main
 from licodec.container import pack, unpack
 from licodec.entropy.gaussian import MEAN_UNIT
+from licodec.entropy.tables import count_channels
 from licodec.errors import DamagedFileError, LicodecError, ModelMissingError, UsageError
 from licodec.rangecoder import Decoder, Encoder
 from licodec.training import config as configs
@@ -48,7 +49,7 @@ def coded(path, image, quality):
 
 
 def chosen(model, z, position):
-    return model.z_distributions.choose(model._z_counts(z, 256)[:, None], position)
+    return model.z_distributions.choose(count_channels(z, 256)[:, None], position)
 
 
 @every_arch
@@ -93,7 +94,7 @@ def test_size_is_the_information_of_the_tables(z_weights, photo, arch):
 
 def test_the_encoder_sends_zeros_where_they_cost_less(z_weights, photo):
     model, _, position, z = coded(z_weights["mbt2018"], photo, 50)
-    counts = model._z_counts(z, 256)[:, None]
+    counts = count_channels(z, 256)[:, None]
     own, distributions = chosen(model, z, position), model.z_distributions
     none = np.zeros_like(own)
     assert distributions.bits(counts, own, position) < distributions.bits(counts, none, position)
@@ -249,7 +250,7 @@ def test_the_network_below_is_frozen_and_the_nets_learn(trained, folder, tmp_pat
     stage = make_stage(config, Images(folder, 2, 64, torch.device("cpu")), torch.device("cpu"))
     with torch.no_grad():
         losses = [
-            float(nets.rates(stage.counts.values.float(), stage.counts.t)[0])
+            float(nets.rates(stage.counts.values.float(), stage.counts.rate)[0])
             for nets in (stage.nets, z_distributions(config, b["ema"]))
         ]
     assert losses[1] < losses[0] - 0.01

@@ -16,7 +16,7 @@ with one prior, and so one p̂, for each channel and class (licodec/entropy/clas
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ from licodec.entropy.pdf_transform import SIDE_LENGTH, PdfAnalysis, PdfSynthesis
 from licodec.entropy.tables import BINS
 from licodec.networks.transforms import analysis, back_projection, synthesis
 from licodec.training.codecs.compressai_layers import EntropyBottleneck
+from licodec.training.config import Model
 from licodec.training.fit.histogram import straight_through_histogram
 from licodec.training.objective import balanced, by_rate, rate_distortion
 
@@ -145,33 +146,33 @@ class DistributionNets(nn.Module):
         self.register_buffer("class_prior", torch.zeros(K, M, classes, BINS + 1))
         self.register_buffer("z_prior", torch.zeros(K, Z * SIDE_LENGTH, Z_BINS + 1))
 
-    def prior_at(self, t: Tensor) -> Tensor:
-        """log2 of the prior at rates t (B,) in 0 … K-1: (B, M, BINS + 1), normalized."""
-        return normalized_log2(between(self.prior, t))
+    def prior_at(self, rate: Tensor) -> Tensor:
+        """log2 of the prior at rates (B,) in 0 … K-1: (B, M, BINS + 1), normalized."""
+        return normalized_log2(between(self.prior, rate))
 
-    def latents_of(self, p: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """z (B, Z, 32) of distributions p (B, M, BINS), and the log2 prior at t."""
-        log_prior = self.prior_at(t)
+    def latents_of(self, p: Tensor, rate: Tensor) -> tuple[Tensor, Tensor]:
+        """z (B, Z, 32) of distributions p (B, M, BINS), and the log2 prior at the rate."""
+        log_prior = self.prior_at(rate)
         return self.h_a(analysis_input(p, log_prior[..., :-1].exp2())), log_prior
 
-    def class_prior_at(self, t: Tensor) -> Tensor:
-        """log2 of each class's prior at rates t (B,): (B, M, C, BINS + 1), normalized."""
-        return normalized_log2(between(self.class_prior, t))
+    def class_prior_at(self, rate: Tensor) -> Tensor:
+        """log2 of each class's prior at rates (B,): (B, M, C, BINS + 1), normalized."""
+        return normalized_log2(between(self.class_prior, rate))
 
-    def reconstruct(self, z_hat: Tensor, t: Tensor, log_prior: Tensor) -> Tensor:
+    def reconstruct(self, z_hat: Tensor, rate: Tensor, log_prior: Tensor) -> Tensor:
         """log2 p̂ (B, M, BINS + 1) of channels with one class."""
-        delta = self.h_s(z_hat, t / max(1, len(self.lambdas) - 1))
+        delta = self.h_s(z_hat, rate / max(1, len(self.lambdas) - 1))
         logits = torch.cat([log_prior[..., :-1] + delta, log_prior[..., -1:]], dim=-1)
         return normalized_log2(logits)
 
-    def bits(self, counts: Tensor, z_hat: Tensor, t: Tensor) -> Tensor:
+    def bits(self, counts: Tensor, z_hat: Tensor, rate: Tensor) -> Tensor:
         """What symbols counted (B, M, C, BINS + 1) cost under p̂: (B,).
 
         With Δ the same for all classes, Σ counts · log2 p̂ falls apart, and p̂'s norm is a product of
         matrices: the many numbers of p̂ need not be written down.
         """
-        delta = self.h_s(z_hat, t / max(1, len(self.lambdas) - 1))
-        log_prior = self.class_prior_at(t)
+        delta = self.h_s(z_hat, rate / max(1, len(self.lambdas) - 1))
+        log_prior = self.class_prior_at(rate)
         norm = torch.einsum("bmcn,bmn->bmc", log_prior[..., :-1].exp2(), delta.exp2())
         norm = norm + log_prior[..., -1].exp2()
         logits = (counts * log_prior).sum((1, 2, 3)) + (counts[..., :-1].sum(2) * delta).sum((1, 2))
@@ -182,19 +183,19 @@ class DistributionNets(nn.Module):
         """DDP's one entrance: the name of a loss, and its arguments."""
         return self.rates(*args)
 
-    def rates(self, counts: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    def rates(self, counts: Tensor, rate: Tensor) -> tuple[Tensor, Tensor]:
         """Stage (b): loss, and the mean bits (3,): static prior, p̂, side stream.
 
         Args:
             counts: (B, M, C, BINS + 1) of whole images.
-            t: (B,) their rates.
+            rate: (B,) of each.
 
         The loss is the mean of log2 of total over static bits: all images and rates weigh the same.
         """
-        z, log_prior = self.latents_of(shares(counts), t)
+        z, log_prior = self.latents_of(shares(counts), rate)
         _, likelihoods = self.bottleneck(z.flatten(1)[..., None], training=True)
         side = -torch.log2(likelihoods).sum((1, 2))
-        adaptive = self.bits(counts, round_ste(z), t)
+        adaptive = self.bits(counts, round_ste(z), rate)
         static = -(counts.sum(2) * log_prior).sum((1, 2))
         loss = torch.log2((adaptive + side) / static.clamp(min=1)).mean()
         return loss, torch.stack([static.mean(), adaptive.mean(), side.mean()]).detach()
@@ -227,6 +228,14 @@ class AdaptiveNetwork(DistributionNets):
         )
         self.register_buffer("back_projection", torch.zeros(len(lambdas)))
 
+    @classmethod
+    def of(cls, settings: Model) -> Self:
+        """As a config's [model] describes it."""
+        return cls(
+            settings.N, settings.M, settings.lambdas, settings.width, settings.z_channels,
+            settings.groups, settings.kernel_size, settings.classes,
+        )  # fmt: skip
+
     def forward(self, loss: str, *args: Any) -> tuple[Tensor, Tensor]:
         """DDP's one entrance: `rates` or `joint`, with their arguments."""
         return self.joint(*args) if loss == "joint" else self.rates(*args)
@@ -248,12 +257,12 @@ class AdaptiveNetwork(DistributionNets):
         gain = self.log_gain.exp().repeat(repeats, 1)[:, :, None, None]
         u = self.g_a(x).float() * gain
         x_hat = self.g_s(round_ste(u) / gain).float()
-        t = torch.arange(K, device=x.device).repeat(repeats).float()
+        rate = torch.arange(K, device=x.device).repeat(repeats).float()
         with torch.autocast(x.device.type, enabled=False):
             p = straight_through_histogram(u.flatten(2), kernel)
-            z, log_prior = self.latents_of(p, t)
+            z, log_prior = self.latents_of(p, rate)
             _, likelihoods = self.bottleneck(z.flatten(1)[..., None], training=True)
-            log_p_hat = self.reconstruct(round_ste(z), t, log_prior)[..., :-1]
+            log_p_hat = self.reconstruct(round_ste(z), rate, log_prior)[..., :-1]
         pixels = height * width
         positions = u.shape[2] * u.shape[3]
         bpp_y = -(p * log_p_hat).sum((1, 2)) * positions / pixels
@@ -277,10 +286,10 @@ def shares(counts: Tensor) -> Tensor:
     return p / p.sum(-1, keepdim=True).clamp(min=1)
 
 
-def between(tables: Tensor, t: Tensor) -> Tensor:
-    """Rows of tables (K, …) at fractional indices t (B,)."""
-    k = t.floor().long().clamp(0, max(0, len(tables) - 2))
-    f = (t - k).reshape(-1, *[1] * (tables.ndim - 1))
+def between(tables: Tensor, rate: Tensor) -> Tensor:
+    """Rows of tables (K, …) at rates (B,)."""
+    k = rate.floor().long().clamp(0, max(0, len(tables) - 2))
+    f = (rate - k).reshape(-1, *[1] * (tables.ndim - 1))
     return tables[k] * (1 - f) + tables[(k + 1).clamp(max=len(tables) - 1)] * f
 
 

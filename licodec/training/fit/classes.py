@@ -59,7 +59,7 @@ def fit(
     M = len(features) // 2
     mean = torch.from_numpy(features.mean(1))
     typical, scale = mean[0::2, None] + 0.02, 1 / (mean + 0.02)
-    samples, t = torch.from_numpy(features).T.contiguous(), torch.from_numpy(rates)
+    samples, rate = torch.from_numpy(features).T.contiguous(), torch.from_numpy(rates)
     blocks = torch.arange(rank, M, processes).chunk(_BLOCKS)
     masks = [torch.arange(2 * int(rows[-1])) // 2 < rows[:, None] for rows in blocks]
     weights = [torch.zeros(mask.shape, requires_grad=True) for mask in masks]
@@ -67,12 +67,12 @@ def fit(
     optimizer = torch.optim.Adam([*weights, offsets], lr=0.01)
     for step in track(range(_STEPS), "fitting classes"):
         optimizer.param_groups[0]["lr"] = 0.01 * min(1, step / 10) * (1 - step / _STEPS)
-        some = torch.from_numpy(rng.integers(len(t), size=min(_BATCH, len(t))))
+        some = torch.from_numpy(rng.integers(len(rate), size=min(_BATCH, len(rate))))
         x = samples[some]
         magnitude, x = x[:, 0::2].T, (x * scale).T
         optimizer.zero_grad()
         for rows, mask, weight in zip(blocks, masks, weights, strict=True):
-            forecast = offsets[rows][:, t[some]] + typical[rows] * (
+            forecast = offsets[rows][:, rate[some]] + typical[rows] * (
                 (weight * mask) @ x[: mask.shape[1]]
             )
             spread = F.softplus(forecast * 8) / 8 + 0.11

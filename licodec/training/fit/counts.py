@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from licodec.entropy.classes import Contexts
-from licodec.entropy.tables import BINS, count_values
+from licodec.entropy.tables import BINS, count_channels
 from licodec.progress import track
 from licodec.training.codecs.factorized import AdaptiveNetwork, between
 from licodec.training.codecs.hyperprior import ZDistributions
@@ -24,10 +25,10 @@ _LEANING = 8
 
 @dataclass
 class Counts:
-    """Per example: counts (n, M, C, BINS + 1) as int16, the last for escapes, and the rate t (n,)."""
+    """Per example: counts (n, M, C, BINS + 1) as int16, the last for escapes, and the rate (n,)."""
 
     values: Tensor
-    t: Tensor
+    rate: Tensor
 
 
 @torch.no_grad()
@@ -51,46 +52,50 @@ def latents(
     return out
 
 
-@torch.no_grad()
 def collect(model: AdaptiveNetwork, latents: list[Tensor], rates: list[list[float]]) -> Counts:
-    """Counts of each image's latents at each of its rates t in 0 … K-1."""
+    """Counts of each image's latents at each of its rates, 0 … K-1."""
     contexts = Contexts(
         model.context_order.cpu().numpy().astype(np.int16),
         model.context_weights.cpu().numpy().astype(np.int16),
         model.context_thresholds.cpu().numpy(), STEPS,
     )  # fmt: skip
-    values, ts = [], []
-    for y, wanted in track(list(zip(latents, rates, strict=True)), "counting latents"):
-        for t in wanted:
-            position = round(t * STEPS)
-            gain = between(model.log_gain, torch.tensor([position / STEPS]))[0].exp().cpu()
-            u = y[0].float()
-            if len(y) > 1:
-                u = (
-                    u
-                    + between(model.back_projection.cpu(), torch.tensor([position / STEPS])) * y[1]
-                )
-            symbols = (u * gain[:, None, None]).round().to(torch.int32).numpy()
-            counts = contexts.counts(symbols, contexts.sort(symbols, position), BINS)
-            values.append(torch.from_numpy(counts.astype(np.int16)))
-            ts.append(position / STEPS)
-    return Counts(torch.stack(values), torch.tensor(ts, dtype=torch.float32))
+    share = model.back_projection.cpu()
+
+    def count(y: Tensor, gain: Tensor, rate: Tensor) -> NDArray[np.int64]:
+        u = y[0].float()
+        if len(y) > 1:
+            u = u + between(share, rate) * y[1]
+        symbols = (u * gain.cpu()).round().to(torch.int32).numpy()
+        classes = contexts.sort(symbols, round(float(rate) * STEPS))
+        return contexts.counts(symbols, classes, BINS)
+
+    return _over_rates(model.log_gain, latents, rates, count)
+
+
+def collect_z(model: ZDistributions, latents: list[Tensor], rates: list[list[float]]) -> Counts:
+    """Counts (n, N, 1, BINS + 1) of the symbols of each image's ẑ, likewise."""
+
+    def count(y: Tensor, gain: Tensor, rate: Tensor) -> NDArray[np.int64]:
+        z = model.z_hat(y[0].to(gain.device).float() * gain).int().cpu().numpy()
+        return count_channels(z, BINS)[:, None]
+
+    return _over_rates(model.log_gain, latents, rates, count)
 
 
 @torch.no_grad()
-def collect_z(model: ZDistributions, latents: list[Tensor], rates: list[list[float]]) -> Counts:
-    """Counts (n, N, 1, BINS + 1) of the symbols of each image's ẑ, likewise."""
-    values, ts = [], []
-    for y, wanted in track(list(zip(latents, rates, strict=True)), "counting hyper-latents"):
-        for t in wanted:
-            rate = round(t * STEPS) / STEPS
-            gain = between(model.log_gain, torch.tensor([rate]))[0].exp()
-            z = model.z_hat(y[0].to(gain.device).float() * gain[:, None, None]).int().cpu().numpy()
-            channels = np.repeat(np.arange(len(z)), z[0].size)
-            counts = count_values(z.reshape(-1), channels, len(z), BINS)
-            values.append(torch.from_numpy(counts[:, None].astype(np.int16)))
-            ts.append(rate)
-    return Counts(torch.stack(values), torch.tensor(ts, dtype=torch.float32))
+def _over_rates(
+    log_gain: Tensor, latents: list[Tensor], rates: list[list[float]],
+    count: Callable[[Tensor, Tensor, Tensor], NDArray[np.int64]],
+) -> Counts:  # fmt: skip
+    """What count(y, gain (M, 1, 1), rate (1,)) finds of each image at each of its rates."""
+    values, kept = [], []
+    for y, wanted in zip(latents, rates, strict=True):
+        for rate in wanted:
+            known = torch.tensor([round(rate * STEPS) / STEPS])
+            gain = between(log_gain, known.to(log_gain.device))[0].exp()[:, None, None]
+            values.append(torch.from_numpy(count(y, gain, known).astype(np.int16)))
+            kept.append(known)
+    return Counts(torch.stack(values), torch.cat(kept))
 
 
 def log2_average(counts: NDArray[Any]) -> Tensor:
@@ -114,7 +119,7 @@ def best_average(counts: Counts, k: int) -> tuple[Tensor, Tensor]:
 
     A class that is rare in a channel leans on what all its classes have in common.
     """
-    total = counts.values[counts.t == k].sum(0, dtype=torch.float64).numpy()
+    total = counts.values[counts.rate == k].sum(0, dtype=torch.float64).numpy()
     prior = log2_average(total.sum(1))
     common = 2.0 ** prior.double().numpy()[:, None]
     classes = [log2_average(c) for c in np.swapaxes(total + _LEANING * common, 0, 1)]

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from licodec.entropy.tables import count_channels
 from licodec.progress import track
 from licodec.training import distributed
 from licodec.training.codecs.factorized import (
@@ -46,12 +47,7 @@ class DistributionsStage:
 
     def __init__(self, config: Config, images: Images, device: torch.device) -> None:
         self.config, self.device = config, device
-        settings = config.model
-        model = AdaptiveNetwork(
-            settings.N, settings.M, settings.lambdas,
-            settings.width, settings.z_channels, settings.groups, settings.kernel_size,
-            settings.classes,
-        )  # fmt: skip
+        model = AdaptiveNetwork.of(config.model)
         klt.initialize(model, config, images)
         model = model.to(device)
         for frozen in (*model.g_a.parameters(), *model.g_s.parameters(), model.log_gain):
@@ -66,7 +62,7 @@ class DistributionsStage:
             self._fit_contexts(model, train, rng)
         self._count(lambda y, rates: collect(model, y, rates), train, held_out, rng)
         if not model.prior.any():
-            tables = [best_average(self.counts, k) for k in range(len(settings.lambdas))]
+            tables = [best_average(self.counts, k) for k in range(len(config.model.lambdas))]
             model.prior.copy_(torch.stack([prior for prior, _ in tables]))
             model.class_prior.copy_(torch.stack([classes for _, classes in tables]))
 
@@ -126,9 +122,9 @@ class DistributionsStage:
         distributed.share([model.context_thresholds])
 
     def loss(self, network: nn.Module, rng: np.random.Generator) -> tuple[Tensor, dict[str, Any]]:
-        rows = torch.from_numpy(rng.integers(len(self.counts.t), size=self.config.data.batch))
+        rows = torch.from_numpy(rng.integers(len(self.counts.rate), size=self.config.data.batch))
         counts = self.counts.values[rows].to(self.device).float()
-        loss, figures = network("rates", counts, self.counts.t[rows].to(self.device))
+        loss, figures = network("rates", counts, self.counts.rate[rows].to(self.device))
         static, adaptive, side = (float(f) for f in figures)
         return loss, {
             "gain_%": round(100 * ((adaptive + side) / static - 1), 3), "side_bytes": side / 8,
@@ -140,28 +136,28 @@ class DistributionsStage:
         side stream and p̂ against the best average distribution, per lambda, in percent; and what
         the classes alone give, and one ideal distribution a channel (paper 1's bound)."""
         K = len(self.config.model.lambdas)
-        z_hat = torch.cat([self._z_hat(c, t) for c, t in self._batches(self.counts)])
+        z_hat = torch.cat([self._z_hat(c, rate) for c, rate in self._batches(self.counts)])
         for k in range(K):
-            near = (self.counts.t - k).abs() < 0.5
+            near = (self.counts.rate - k).abs() < 0.5
             self.nets.z_prior[k] = log2_average(_z_counts(z_hat[near]))
         static, classes, adaptive, side, ideal = (np.zeros(K) for _ in range(5))
-        for counts, t in self._batches(self.held_out):
-            log_prior = self.nets.prior_at(t)
-            log_classes = self.nets.class_prior_at(t)
-            z_hat = self._z_hat(counts, t)
+        for counts, rate in self._batches(self.held_out):
+            log_prior = self.nets.prior_at(rate)
+            log_classes = self.nets.class_prior_at(rate)
+            z_hat = self._z_hat(counts, rate)
             total = counts.sum(2)
             p = total / total.sum(-1, keepdim=True)
             bits_ideal = -(total * p.clamp(min=1e-12).log2()).sum((1, 2))
             bits_static = -(total * log_prior).sum((1, 2))
             bits_classes = -(counts * log_classes).sum((1, 2, 3))
-            bits_adaptive = self.nets.bits(counts, z_hat, t)
-            for i, k in enumerate(t.long().tolist()):
+            bits_adaptive = self.nets.bits(counts, z_hat, rate)
+            for i, k in enumerate(rate.long().tolist()):
                 static[k] += float(bits_static[i])
                 classes[k] += float(bits_classes[i])
                 adaptive[k] += float(bits_adaptive[i])
                 side[k] += self._side_bits(z_hat[i], k)
                 ideal[k] += float(bits_ideal[i])
-        images = len(self.held_out.t) / K
+        images = len(self.held_out.rate) / K
         return {
             "val_gain_%": rounded(100 * ((adaptive + side) / static - 1), 2),
             "val_classes_%": rounded(100 * (classes / static - 1), 2),
@@ -171,25 +167,23 @@ class DistributionsStage:
         }
 
     def _batches(self, counts: Counts) -> Iterator[tuple[Tensor, Tensor]]:
-        for i in track(range(0, len(counts.t), 32), "validating"):
+        for i in track(range(0, len(counts.rate), 32), "validating"):
             yield (
                 counts.values[i : i + 32].to(self.device).float(),
-                counts.t[i : i + 32].to(self.device),
+                counts.rate[i : i + 32].to(self.device),
             )
 
-    def _z_hat(self, counts: Tensor, t: Tensor) -> Tensor:
-        return self.nets.latents_of(shares(counts), t)[0].round()
+    def _z_hat(self, counts: Tensor, rate: Tensor) -> Tensor:
+        return self.nets.latents_of(shares(counts), rate)[0].round()
 
     def _side_bits(self, z_hat: Tensor, k: int) -> float:
-        symbols = (z_hat.flatten().long() + Z_BINS // 2).clamp(0, Z_BINS)[:, None]
-        return -float(normalized_log2(self.nets.z_prior[k]).gather(1, symbols).sum())
+        log_prior = normalized_log2(self.nets.z_prior[k]).double().cpu().numpy()
+        return -float((_z_counts(z_hat[None]) * log_prior).sum())
 
 
-def _z_counts(z_hat: Tensor) -> NDArray[Any]:
+def _z_counts(z_hat: Tensor) -> NDArray[np.int64]:
     """Counts (Z·32, Z_BINS + 1) of ẑ (n, Z, 32), the last for what lies outside the bins."""
-    symbols = z_hat.flatten(1).long() + Z_BINS // 2
-    symbols = torch.where((symbols < 0) | (symbols >= Z_BINS), Z_BINS, symbols)
-    return torch.nn.functional.one_hot(symbols, Z_BINS + 1).sum(0).double().cpu().numpy()
+    return count_channels(z_hat.flatten(1).T[..., None].int().cpu().numpy(), Z_BINS)
 
 
 class ZDistributionsStage(DistributionsStage):
