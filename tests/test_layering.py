@@ -77,7 +77,8 @@ def test_imports_point_downwards(path):
     "name",
     [
         "signals", "help", "container", "weights/catalogue", "info", "errors", "io/files", "pillow_plugin",
-        "cli/main", "cli/batch", "cli/encode_decode", "rate_control", "progress", "options",
+        "cli/main", "cli/batch", "cli/plan", "cli/compare",
+        "cli/shared_options", "cli/encode_decode", "rate_control", "progress", "options",
         "architectures", "interface", "memory",
     ],
 )  # fmt: skip

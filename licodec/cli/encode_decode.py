@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from licodec import memory, rate_control
-from licodec.cli import batch, plan
-from licodec.container import MAX_PIXELS
+from licodec import help, memory, rate_control
+from licodec.cli import batch, plan, shared_options
 from licodec.errors import UsageError
 from licodec.io import files
 from licodec.options import MAX_EFFORT, MAX_ERROR, DecodeOptions, EncodeOptions
@@ -27,98 +26,61 @@ if TYPE_CHECKING:
 Options = TypeVar("Options", bound=DecodeOptions)
 
 
-def shared(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options that encode and decode have in common."""
-    for option in (
-        click.argument("inputs", nargs=-1, metavar="IN..."),
-        click.option(
-            "-o", "--output", metavar="OUT",
-            help="Output file; - is standard output, and a name that ends in / a folder.  "
-            "[default: beside IN]",
-        ),
-        click.option(
-            "--output-dir", metavar="DIR",
-            help="Write outputs there; it is made if needed, and -r mirrors the folders in it.",
-        ),
-        click.option("-r", "--recursive", is_flag=True, help="Go into folders."),
-        click.option(
-            "--filelist", metavar="FILE",
-            help="Take more inputs from FILE, one a line; - is standard input.",
-        ),
-        click.option(
-            "-j", "--jobs", type=click.IntRange(1), default=1, show_default=True, metavar="N",
-            help="Files at once; memory grows with it.",
-        ),
-        click.option(
-            "-f", "--force", is_flag=True,
-            help="Overwrite outputs. Without it, several files skip those that are done.",
-        ),
-        click.option(
-            "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto",
-            show_default=True, help="Where the transforms run.",
-        ),
-        click.option(
-            "--precision", type=click.Choice(["auto", "float32", "bf16"]), default="auto",
-            show_default=True, help="Arithmetic of the transforms.",
-        ),
-        click.option(
-            "--max-pixels", type=click.IntRange(1), default=MAX_PIXELS, show_default=True,
-            help="Refuse larger images.",
-        ),
-        click.option(
-            "--strip", is_flag=True, help="Drop ICC, EXIF and XMP; pixels are turned as EXIF said."
-        ),
-        click.option("--weights", metavar="FILE", help="Weights that are not installed."),
-        click.option("--quiet", is_flag=True, help="Print errors only."),
-        click.option(
-            "-v", "--verbose", is_flag=True,
-            help="Print every file's notes, and which files are skipped.",
-        ),
-        click.option(
-            "--json", "as_json", is_flag=True,
-            help="Print the result as one JSON object, or a list for several files.",
-        ),
-    ):  # fmt: skip
-        command = option(command)
-    return command
+_QUALITY = help.group(
+    "Quality and size",
+    click.option(
+        "-q", "--quality", type=click.FloatRange(0, 100),
+        help=f"0 is smallest, 100 is best; continuous.  [default: {rate_control.DEFAULT_QUALITY:g}]",
+    ),
+    click.option(
+        "--target-size", metavar="SIZE",
+        help="Best quality of at most so many bytes; 60k, 1.5M, 64Ki.",
+    ),
+    click.option(
+        "--target-bpp", type=float, metavar="BPP", help="The same in bits per pixel of the image."
+    ),
+    click.option(
+        "--target-psnr", type=float, metavar="DB", help="Smallest file of at least this PSNR."
+    ),
+    click.option("--lossless", is_flag=True, help="Keep every pixel as it is (model everyday)."),
+    click.option(
+        "--max-error", type=click.IntRange(0, MAX_ERROR), metavar="N",
+        help="Keep every sample of 0 … 255 within N (model everyday).",
+    ),
+    click.option(
+        "--psnr", "with_psnr", is_flag=True, help="Decode what is written, and tell its PSNR."
+    ),
+)  # fmt: skip
+
+_MODEL = help.group(
+    "Model",
+    click.option(
+        "-m", "--model", shell_complete=shared_options.models,
+        help="See `licodec models`.  [default: adaptive, or what --weights offers]",
+    ),
+    click.option(
+        "-e", "--effort", type=click.IntRange(0, MAX_EFFORT), metavar="N",
+        help="Rounds of search for better latents: smaller files, slower encoding."
+        f"  [default: {catalogue.DEFAULT_EFFORT} with hyperprior and scale-hyperprior, else 0]",
+    ),
+    click.option(
+        "--z-distributions", type=click.Choice(["static", "adaptive"]), default="static",
+        show_default=True,
+        help="Tables of a hyperprior's ẑ: the same for all images, or the image's own.",
+    ),
+)  # fmt: skip
 
 
-@click.command()
-@shared
-@click.option(
-    "-q", "--quality", type=click.FloatRange(0, 100),
-    help=f"0 is smallest, 100 is best; continuous.  [default: {rate_control.DEFAULT_QUALITY:g}]",
+@click.command(
+    cls=help.Command,
+    examples=[
+        "licodec encode photo.png", "licodec encode photo.png -o small.lic --target-size 20k",
+        "licodec encode -r photos --output-dir coded -j 2",
+    ],
 )  # fmt: skip
-@click.option(
-    "--target-size", metavar="SIZE", help="Best quality of at most so many bytes; 60k, 1.5M, 64Ki."
-)
-@click.option(
-    "--target-bpp", type=float, metavar="BPP", help="The same in bits per pixel of the image."
-)
-@click.option(
-    "--target-psnr", type=float, metavar="DB", help="Smallest file of at least this PSNR."
-)
-@click.option(
-    "-m", "--model", help="See `licodec models`.  [default: adaptive, or what --weights offers]"
-)
-@click.option(
-    "--z-distributions", type=click.Choice(["static", "adaptive"]), default="static",
-    show_default=True,
-    help="Tables of a hyperprior's ẑ: the same for all images, or the image's own.",
-)  # fmt: skip
-@click.option(
-    "-e", "--effort", type=click.IntRange(0, MAX_EFFORT), metavar="N",
-    help="Rounds of search for better latents: smaller files, slower encoding."
-    f"  [default: {catalogue.DEFAULT_EFFORT} with hyperprior and scale-hyperprior, else 0]",
-)  # fmt: skip
-@click.option("--lossless", is_flag=True, help="Keep every pixel as it is (model everyday).")
-@click.option(
-    "--max-error", type=click.IntRange(0, MAX_ERROR), metavar="N",
-    help="Keep every sample of 0 … 255 within N (model everyday).",
-)  # fmt: skip
-@click.option(
-    "--psnr", "with_psnr", is_flag=True, help="Decode what is written, and tell its PSNR."
-)
+@_QUALITY
+@_MODEL
+@shared_options.coding
 def encode(
     inputs: tuple[str, ...], target_size: str | None, with_psnr: bool, lossless: bool, **given: Any
 ) -> None:
@@ -194,16 +156,25 @@ def _format(context: click.Context, option: click.Parameter, name: str | None) -
     return name.lower().lstrip(".")
 
 
-@click.command()
-@shared
-@click.option(
-    "--format", "format_", metavar="png|jpeg|webp|ppm|tiff", callback=_format,
-    help="Of the output; by default its name decides, else png.",
+@click.command(
+    cls=help.Command,
+    examples=[
+        "licodec decode photo.lic -o photo.png", "licodec decode -r coded --output-dir decoded --format jpeg",
+    ],
 )  # fmt: skip
-@click.option(
-    "--format-quality", type=click.IntRange(1, 100), metavar="N",
-    help="Quality of a JPEG or WebP output, 1 … 100.  [default: 95, and lossless WebP]",
+@help.group(
+    "Output",
+    click.option(
+        "--format", "format_", metavar="png|jpeg|webp|ppm|tiff", callback=_format,
+        shell_complete=lambda *_: ["png", "jpeg", "webp", "ppm", "tiff"],
+        help="Of the output; by default its name decides, else png.",
+    ),
+    click.option(
+        "--format-quality", type=click.IntRange(1, 100), metavar="N",
+        help="Quality of a JPEG or WebP output, 1 … 100.  [default: 95, and lossless WebP]",
+    ),
 )  # fmt: skip
+@shared_options.coding
 def decode(
     inputs: tuple[str, ...], format_: str | None, format_quality: int | None, **given: Any
 ) -> None:
@@ -273,7 +244,7 @@ def _run(
 
     Args:
         verb, check, work: as `batch.Batch` has them.
-        given: the options that `shared` declares.
+        given: the options that `shared_options.coding` declares.
     """
     quiet, jobs = given["quiet"], given["jobs"]
     if quiet:

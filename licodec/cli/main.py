@@ -16,9 +16,8 @@ import click
 
 import licodec
 from licodec import signals
-from licodec.cli import batch
+from licodec.cli import batch, shared_options
 from licodec.cli import plan as plans
-from licodec.container import MAX_PIXELS
 from licodec.errors import FileAccessError, LicodecError, family
 from licodec.io import files
 from licodec.progress import Bar, plain, say, watching
@@ -26,12 +25,16 @@ from licodec.progress import Bar, plain, say, watching
 _ELSEWHERE = {
     "encode": "licodec.cli.encode_decode:encode",
     "decode": "licodec.cli.encode_decode:decode",
+    "compare": "licodec.cli.compare:compare",
     "bench": "licodec.bench.command:bench",
     "train": "licodec.training.command:train",
     "export": "licodec.training.command:export",
     "import": "licodec.training.command:import_",
 }
 """Commands of other files, loaded when asked for."""
+
+_COMPLETE = "_LICODEC_COMPLETE"
+"""The variable by which a shell asks for completions."""
 
 _GENTLE = {"bench", "train", "export", "import"}
 """Commands with more to put away than a temporary file, when a signal ends them."""
@@ -42,7 +45,8 @@ class Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [
-            "encode", "decode", "info", "verify", "models", "bench", "train", "export", "import",
+            "encode", "decode", "info", "verify", "compare", "models", "bench", "train", "export", "import",
+            "completion",
         ]  # fmt: skip
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
@@ -133,11 +137,9 @@ def complain(message: str) -> None:
 
 
 @main.command()
-@click.argument("inputs", nargs=-1, required=True, metavar="IN...")
-@click.option(
-    "--json", "as_json", is_flag=True, help="One JSON object, or a list for several files."
-)
-@click.option("-r", "--recursive", is_flag=True, help="Go into folders.")
+@shared_options.inputs(required=True)
+@shared_options.as_json
+@shared_options.recursive
 def info(inputs: tuple[str, ...], as_json: bool, recursive: bool) -> None:
     """Show what .lic files hold, without decoding them."""
 
@@ -157,14 +159,12 @@ def info(inputs: tuple[str, ...], as_json: bool, recursive: bool) -> None:
 
 
 @main.command()
-@click.argument("inputs", nargs=-1, required=True, metavar="IN...")
+@shared_options.inputs(required=True)
 @click.option("--deep", is_flag=True, help="Decode the latents and compare their checksum.")
-@click.option(
-    "--json", "as_json", is_flag=True, help="One JSON object, or a list for several files."
-)
-@click.option("--max-pixels", type=click.IntRange(1), default=MAX_PIXELS, show_default=True)
-@click.option("--weights", metavar="FILE", help="Weights that are not installed.")
-@click.option("-r", "--recursive", is_flag=True, help="Go into folders.")
+@shared_options.as_json
+@shared_options.max_pixels
+@shared_options.weights
+@shared_options.recursive
 def verify(
     inputs: tuple[str, ...], deep: bool, as_json: bool, max_pixels: int, weights: str | None,
     recursive: bool,
@@ -211,6 +211,22 @@ def _inspect(
         click.echo(json.dumps(rows[0] if len(rows) == 1 else rows))
     if worst:
         sys.exit(worst)
+
+
+@main.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print a script that makes a shell complete licodec's commands.
+
+    For bash, `eval "$(licodec completion bash)"` in ~/.bashrc; for zsh the same in ~/.zshrc; for fish,
+    `licodec completion fish > ~/.config/fish/completions/licodec.fish`.
+    """
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    assert kind is not None
+    script = kind(main, {}, "licodec", _COMPLETE)
+    click.echo(script.source_template % script.source_vars())
 
 
 @main.command()

@@ -269,17 +269,26 @@ def refuse_foreign(path: str) -> None:
         unpack_header(file.read(HEADER_BYTES))
 
 
+def begins_as_lic(path: str) -> bool:
+    """Whether a file begins as a .lic file does; a pipe is not looked into.
+
+    Raises:
+        FileAccessError: it cannot be read.
+    """
+    if _is_pipe(path):
+        return False
+    with _opened(path) as file:
+        return file.read(len(SIGNATURE)) == SIGNATURE
+
+
 def refuse_coded(path: str) -> None:
     """Refuse a .lic file where an image is wanted; a pipe is not looked into.
 
     Raises:
         FileAccessError, UnsupportedImageError
     """
-    if path == STANDARD or _is_pipe(path):
-        return
-    with _opened(path) as file:
-        if file.read(len(SIGNATURE)) == SIGNATURE:
-            raise UnsupportedImageError("is a .lic file already")
+    if path != STANDARD and begins_as_lic(path):
+        raise UnsupportedImageError("is a .lic file already")
 
 
 def check_output(path: str, source: str | None = None) -> None:

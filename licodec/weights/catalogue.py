@@ -201,7 +201,7 @@ def by_hash(model_hash: bytes) -> Path | None:
     return None
 
 
-def _offered() -> Iterator[str]:
+def offered_models() -> Iterator[str]:
     """What the installed weights offer, those that can be read."""
     for path in installed():
         with contextlib.suppress(ModelMissingError):
@@ -236,7 +236,7 @@ def resolve(model: str | None, file: Path | None = None) -> tuple[str, Path]:
         return name, file
     name, _, wanted = (model or TABLE[0].name).partition("@")
     if name not in BY_NAME:
-        there = ", ".join(dict.fromkeys(_offered())) or "none"
+        there = ", ".join(dict.fromkeys(offered_models())) or "none"
         raise UsageError(f"no model named {name!r}; {there} are installed")
     for path in installed():
         try:
