@@ -25,6 +25,7 @@ class Architecture:
         has_means: so do means of y; where they do not, h_a sees the magnitude of y.
         has_context: both come from latents decoded before, too.
         has_search: an encoder can search for better latents.
+        usual_effort: rounds of that search where nothing else is asked for.
         is_exact: it decodes to the same pixels everywhere, without PyTorch, and a file's checksum is theirs.
         has_attention: its nets are those of Cheng et al. 2020; M equals N.
         stages: of its training, in their order: name, and module and class in licodec/training/stages.
@@ -42,6 +43,7 @@ class Architecture:
     has_means: bool = True
     has_context: bool = False
     has_search: bool = False
+    usual_effort: int = 0
     is_exact: bool = False
     has_attention: bool = False
     stages: tuple[tuple[str, str], ...] = (
@@ -66,9 +68,14 @@ ADAPTIVE = Architecture(
     entropy_model="licodec.entropy.tabled:Adaptive", sends_distributions=True, stages=FACTORIZED.stages,
 )  # fmt: skip
 SCALE_HYPERPRIOR = Architecture(
-    "scale-hyperprior", "bmshj2018-hyperprior", has_means=False, has_search=True, alpha=0.1
+    "scale-hyperprior",
+    "bmshj2018-hyperprior",
+    has_means=False,
+    has_search=True,
+    usual_effort=5,
+    alpha=0.1,
 )
-HYPERPRIOR = Architecture("hyperprior", "mbt2018-mean", has_search=True, alpha=0.1)
+HYPERPRIOR = Architecture("hyperprior", "mbt2018-mean", has_search=True, usual_effort=5, alpha=0.1)
 AUTOREGRESSIVE = Architecture("autoregressive", "mbt2018", has_context=True, alpha=1.0)
 ATTENTION = Architecture(
     "attention", "cheng2020-attn", has_context=True, has_attention=True, alpha=1.0,
@@ -76,7 +83,7 @@ ATTENTION = Architecture(
 )  # fmt: skip
 
 EVERYDAY = Architecture(
-    "everyday", "", latent_unit=16, is_exact=True,
+    "everyday", "", latent_unit=16, is_exact=True, has_search=True,
     transforms="licodec.networks.everyday:EverydayTransforms",
     schema="licodec.weights.everyday_schema:check",
     entropy_model="licodec.entropy.quadtree:Quadtree", stages=(("transforms", "everyday:EverydayStage"),),

@@ -258,14 +258,19 @@ class Codec:
 
         model: Any = self.entropy_model
         transforms: Any = self.transforms
-        position = self.weights.position(quality_step)
+        position, unit = self.weights.position(quality_step), self.architecture.latent_unit
         side = model.side_information(y, position)
+        gain = self.weights.gain(position)
+        if self.architecture.is_exact:
+            transforms = transforms.descent
+            gain = (1 / (unit * self._exact_unit(quality_step))).astype(np.float32)
         y = search(
-            transforms, y, self.weights.gain(position), lambda y: model.forecast(y, side),
+            transforms, y, unit, gain, lambda y: model.forecast(y, side, position),
             self.weights.lmbda(position), picture.color, picture.alpha, rounds,
             is_precise(quality_step),
         )  # fmt: skip
-        return y, side
+        # Of an exact architecture, side information has all that is coded.
+        return y, None if self.architecture.is_exact else side
 
     def code(self, picture: Picture, y: Latents, quality_step: int, side: Any = None) -> Coded:
         """The file of a picture whose latents are known, without its chunks.
@@ -413,11 +418,15 @@ class Codec:
         channels = 3 if mode.startswith("RGB") else 1
         gain: NDArray[Any] = self.gain(quality_step)
         if self.architecture.is_exact:
-            position = self.weights.position(quality_step)
-            gain = exp2(interpolate(self.weights["log2_step"], position, weights_file.STEPS))
+            gain = self._exact_unit(quality_step)
         return self.transforms.synthesize(
             y_hat, gain, height, width, channels, is_precise(quality_step)
         )
+
+    def _exact_unit(self, quality_step: int) -> NDArray[np.float64]:
+        """(M,) what a unit of ŷ is in an exact g_s."""
+        position = self.weights.position(quality_step)
+        return exp2(interpolate(self.weights["log2_step"], position, weights_file.STEPS))
 
     def gain(self, quality_step: int) -> NDArray[np.float32]:
         """(M,) what y is multiplied by before rounding."""

@@ -83,7 +83,7 @@ class EntropyModel(Protocol):
 class SearchedModel(EntropyModel, Protocol):
     """An entropy model that knows beforehand what latents cost."""
 
-    def forecast(self, y: Integers, side: Any) -> Forecast:
+    def forecast(self, y: Integers, side: Any, position: int) -> Forecast:
         """What y would be coded with, its side information given."""
 
 

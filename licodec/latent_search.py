@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -19,8 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from licodec.entropy.gaussian import MEAN_UNIT, Forecast
-from licodec.networks.tiled import TiledTransforms
+from licodec.entropy.gaussian import Forecast
 from licodec.progress import track
 from licodec.tiles import STRIDE, Box, cut, tiles
 
@@ -32,26 +32,43 @@ g_s mixes them. It falls to 0 over the rounds."""
 _LARGEST_STEP = 0.3
 _SHARPNESS = (1.0, 8.0)
 """Of the soft rounding, in the first round and in the last."""
-_CURVATURE = 12.0
-"""Of λD over a latent, in bits by a square step: gains make it much the same for all channels and rates (7
-to 25, where high-rate theory has 6/ln 2 · 2 = 17)."""
 _LEAST_VARIANCE = 0.02
 _LEAST_MASS = 1e-30
 
 
+class Searchable(Protocol):
+    """Transforms with a slope.
+
+    Attributes:
+        curvature: of λD over a latent, in bits by a square step: gains make it much the same for all channels
+            and rates (where high-rate theory has 6/ln 2 · 2 = 17).
+    """
+
+    tile: int
+    halo: int
+    curvature: float
+
+    def slope(self, y: Tensor, x: Tensor, weight: Tensor, precise: bool) -> Tensor:
+        """How Σ weight · (x̂ - x)² changes with y (M, h, w)."""
+
+    def distortion(self, y: Tensor, x: Tensor, weight: Tensor, precise: bool) -> float:
+        """Σ weight · (x̂ - x)²."""
+
+
 @torch.inference_mode(False)  # a caller's own would leave no way back through g_s
 def search(
-    transforms: TiledTransforms, y: Integers, gain: NDArray[np.float32],
+    transforms: Searchable, y: Integers, unit: int, gain: NDArray[np.float32],
     forecast: Callable[[Integers], Forecast],
     lmbda: float, color: NDArray[np.uint8], opacity: NDArray[np.uint8] | None, rounds: int,
     precise: bool,
 ) -> Integers:  # fmt: skip
-    """Latents of less R + λ·255²·mse than y; all (M, h, w), in 1/MEAN_UNIT of a step, not rounded to steps.
+    """Latents of less R + λ·255²·mse than y; all (M, h, w), in 1/unit of a step, not rounded to steps.
 
     Each tile sees what the tiles before it have become, and stays as it was where it comes out worse.
 
     Args:
-        gain: (M,) what g_a's latents are multiplied by, to be in steps.
+        unit: what latents are in a fraction of.
+        gain: (M,) what g_s's latents are multiplied by, to be in steps.
         forecast: what latents would be coded with; asked again halfway, when they have moved.
         lmbda: weight of the mean squared error on 0 … 255 against bits per pixel.
         color: pixels (H, W, 1 or 3).
@@ -66,7 +83,7 @@ def search(
     for part in filter(None, (range(halfway), range(halfway, rounds))):
         known, found = forecast(found), found.copy()
         for inner, outer in boxes:
-            tile = _Tile(transforms, outer, known, gain, color, opacity, lmbda, precise)
+            tile = _Tile(transforms, outer, known, unit, gain, color, opacity, lmbda, precise)
             d = tile.steps(found)
             for i, _ in zip(part, ticks, strict=False):
                 tile.descend(d, 1 - i / rounds, i / max(1, rounds - 1))
@@ -90,14 +107,15 @@ class _Tile:
     """
 
     def __init__(
-        self, transforms: TiledTransforms, outer: Box, forecast: Forecast, gain: NDArray[np.float32],
+        self, transforms: Searchable, outer: Box, forecast: Forecast, unit: int,
+        gain: NDArray[np.float32],
         color: NDArray[np.uint8], opacity: NDArray[np.uint8] | None, lmbda: float, precise: bool,
     ) -> None:  # fmt: skip
-        self.transforms, self.precise = transforms, precise
+        self.transforms, self.precise, self.unit = transforms, precise, unit
         self.gain = torch.from_numpy(gain)[:, None, None]
         top, bottom, left, right = outer
         self.box = np.s_[:, top:bottom, left:right]
-        self.mean = torch.from_numpy(forecast.means[self.box]).float() / MEAN_UNIT
+        self.mean = torch.from_numpy(forecast.means[self.box]).float() / unit
         self.sigma = torch.from_numpy(forecast.scales[forecast.indices[self.box]])
         top, bottom, left, right = (side * STRIDE for side in outer)
         x = torch.from_numpy(color[top:bottom, left:right]).permute(2, 0, 1).float() / 255
@@ -109,18 +127,20 @@ class _Tile:
 
     def steps(self, y: Integers) -> Tensor:
         """What a whole image's latents are here, in steps from their means."""
-        return torch.from_numpy(y[self.box]).float() / MEAN_UNIT - self.mean
+        return torch.from_numpy(y[self.box]).float() / self.unit - self.mean
 
     def latents(self, d: Tensor) -> Tensor:
-        """These in 1/MEAN_UNIT again."""
-        return torch.round((d + self.mean) * MEAN_UNIT).int()
+        """These in 1/unit again."""
+        return torch.round((d + self.mean) * self.unit).int()
 
     def descend(self, d: Tensor, pace: float, progress: float) -> None:
         """One step of the descent, in place; pace falls and progress rises between 0 and 1."""
         v, slope_of_v = soft_round(d, float(np.interp(progress, (0, 1), _SHARPNESS)))
         slope = self.transforms.slope(self._y(v), self.x, self.weight, self.precise) / self.gain
         slope += rate_slope(v, self.sigma)
-        curvature = _CURVATURE + 1 / (math.log(2) * (self.sigma**2 + _LEAST_VARIANCE))
+        curvature = self.transforms.curvature + 1 / (
+            math.log(2) * (self.sigma**2 + _LEAST_VARIANCE)
+        )
         change = _STEP * pace * slope_of_v * slope / curvature
         d -= change.clamp_(-_LARGEST_STEP, _LARGEST_STEP)
 

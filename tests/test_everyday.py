@@ -148,3 +148,16 @@ def test_pixels_are_the_same_everywhere_and_torch_is_not_needed(weights, tmp_pat
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     assert run.stdout.split("\n")[:2] == [wanted, "[]"]
+
+
+@pytest.mark.slow
+def test_a_search_makes_r_plus_lambda_d_smaller(weights):
+    from skimage import data
+
+    image = Image.fromarray(data.astronaut()[:128, :128])
+    costs = []
+    for effort in (0, 6):
+        file = licodec.encode(image, 50, weights=weights, effort=effort)
+        error = np.asarray(licodec.decode(file, weights=weights)).astype(float) - np.asarray(image)
+        costs.append(8 * len(file) / 128**2 + small_everyday.LAMBDAS[1] * (error**2).mean())
+    assert costs[1] < costs[0]

@@ -11,6 +11,7 @@ from skimage import data
 from small_checkpoints import analyzed, with_scale_shifts
 
 import licodec
+from licodec.architectures import HYPERPRIOR
 from licodec.codec import verify_latents
 from licodec.container import pack, unpack
 from licodec.entropy.gaussian import MEAN_UNIT
@@ -66,7 +67,7 @@ def test_a_search_that_finds_nothing_changes_nothing():
 
 def test_the_usual_effort(crop):
     usual = licodec.encode(crop, model="hyperprior")
-    assert usual == licodec.encode(crop, model="hyperprior", effort=catalogue.DEFAULT_EFFORT)
+    assert usual == licodec.encode(crop, model="hyperprior", effort=HYPERPRIOR.usual_effort)
     assert usual != licodec.encode(crop, model="hyperprior", effort=0)
     assert licodec.encode(crop) == licodec.encode(crop, effort=0)
 
@@ -128,7 +129,8 @@ def test_what_is_transparent_does_not_count(shipped):
     bits = []
     for hidden in (None, opacity):
         found = search(
-            codec.transforms, y, codec.weights.gain(position), lambda y: model.forecast(y, z),
+            codec.transforms, y, 64, codec.weights.gain(position),
+            lambda y: model.forecast(y, z, position),
             codec.weights.lmbda(position), pixels, hidden, 5, False,
         )  # fmt: skip
         encoder = Encoder()
@@ -151,7 +153,7 @@ def test_forecasts_are_what_latents_are_coded_with(
     model = codec.entropy_model
     assert isinstance(model, Hyperprior)
     z = model.side_information(y, position)
-    forecast = model.forecast(y, z)
+    forecast = model.forecast(y, z, position)
     encoder = Encoder()
     y_hat = model.code_latents(encoder, position, *y.shape[1:], y, z)
     steps, rest = np.divmod(y_hat - forecast.means, MEAN_UNIT)

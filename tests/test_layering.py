@@ -14,7 +14,7 @@ ORDER = [
     "entropy/threads", "entropy/tables", "entropy/gaussian", "interface",
     "entropy/pdf_transform", "networks/build", "networks/transforms", "networks/tiled", "networks/attention",
     "networks/hyper",
-    "networks/fixed_point", "networks/everyday", "entropy/residual", "tile_plan",
+    "networks/fixed_point", "networks/everyday", "networks/everyday_torch", "entropy/residual", "tile_plan",
     "entropy/class_distributions",
     "entropy/quadtree",
     "latent_search", "entropy/integer_nets", "entropy/classes", "entropy/scale_shifts",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from licodec import help, memory, rate_control
+from licodec.architectures import HYPERPRIOR
 from licodec.cli import batch, plan, shared_options
 from licodec.errors import UsageError
 from licodec.io import files
@@ -61,7 +62,7 @@ _MODEL = help.group(
     click.option(
         "-e", "--effort", type=click.IntRange(0, MAX_EFFORT), metavar="N",
         help="Rounds of search for better latents: smaller files, slower encoding."
-        f"  [default: {catalogue.DEFAULT_EFFORT} with hyperprior and scale-hyperprior, else 0]",
+        f"  [default: {HYPERPRIOR.usual_effort} with hyperprior and scale-hyperprior, else 0]",
     ),
     click.option(
         "--z-distributions", type=click.Choice(["static", "adaptive"]), default="static",

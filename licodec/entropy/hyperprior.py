@@ -157,7 +157,7 @@ class Hyperprior:
         side = self.side_information(y, position) if side is None else side
         return self.code_latents(Encoder(), position, h, w, y, side)
 
-    def forecast(self, y: Integers, side: Integers) -> Forecast:
+    def forecast(self, y: Integers, side: Integers, position: int) -> Forecast:
         """What y (M, h, w) would be coded with, ẑ's symbols given; only where there is no context."""
         M, h, w = y.shape
         rows = self._rows(y)

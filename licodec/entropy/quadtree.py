@@ -11,13 +11,14 @@ of its scale on a ladder; its residual y - μ is coded with the class's table. C
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from licodec.entropy.class_distributions import ClassDistributions
 from licodec.entropy.tables import (
+    PMF_TOTAL,
     code_values,
     count_values,
     information,
@@ -40,6 +41,9 @@ from licodec.progress import track
 from licodec.rangecoder import Coder, Pmf
 from licodec.tiles import cut, tiles
 from licodec.weights.file import STEPS
+
+if TYPE_CHECKING:
+    from licodec.entropy.gaussian import Forecast
 
 Array = NDArray[Any]
 Integers = NDArray[np.int32]
@@ -70,6 +74,9 @@ _FOLD = 42
 """From this class on, low bits are coded evenly: one from here, another every octave."""
 LOW_BITS = np.maximum(0, (np.arange(CLASSES) - _FOLD + PER_OCTAVE) // PER_OCTAVE).astype(np.int32)
 
+_STEP_BITS = 40.0
+"""Bits that a squared step of distortion is worth, by trial: R + λD is least there at middle rates."""
+_SCALES = (LEAST_SCALE * 2 ** (np.arange(CLASSES) / PER_OCTAVE)).astype(np.float32)
 _Z_TILE = 24
 _POSITIONS = 8192
 """That a step computes at once, more or less: part of the order in which latents are coded."""
@@ -149,14 +156,17 @@ class Quadtree:
         padded = np.pad(y, ((0, -h % Z_STRIDE), (0, -w % Z_STRIDE), (0, 0)), mode="edge")
         z = self._analyze(padded)
         features = self._features(z, position)
-        symbols = []
+        symbols: list[Symbols] = []
+        bits = np.log2(PMF_TOTAL / np.maximum(self.distributions.tables(position, None), 1))
         traversal = self.traverse(features, position, _coded(h, w, visible), padded)
         try:
             part = next(traversal)
             while True:
-                symbols.append(part)
-                assert part[0] is not None
-                part = traversal.send(part[0])
+                residual, classes = part
+                assert residual is not None
+                values = _cheapest(residual, classes, bits)
+                symbols.append((values, classes))
+                part = traversal.send(values)
         except StopIteration as end:
             class_z = self.distributions.choose(count_classes(symbols), position)
             return Side(z, symbols, _planes(end.value, h, w), class_z)
@@ -175,6 +185,28 @@ class Quadtree:
     def quantize(self, y: Array, side: Side | None, position: int) -> Array:
         """ŷ that a decoder would get."""
         return (side or self.side_information(y, position)).y_hat
+
+    def forecast(self, y: Array, side: Side, position: int) -> Forecast:
+        """What y (M, h, w) would be coded with, ẑ given, and all latents as they are."""
+        from licodec.entropy.gaussian import Forecast
+
+        y = y.transpose(1, 2, 0)
+        h, w, _ = y.shape
+        padded = np.pad(y, ((0, -h % Z_STRIDE), (0, -w % Z_STRIDE), (0, 0)), mode="edge")
+        found = Forecast(
+            np.zeros(padded.shape, np.uint8), np.zeros(padded.shape, np.int32), _SCALES
+        )
+        features = self._features(side.z, position)
+        traversal = self.traverse(features, position, _coded(h, w, None), padded, found)
+        try:
+            residual, _ = next(traversal)
+            while residual is not None:
+                steps = (residual + LATENT_UNIT // 2) // LATENT_UNIT
+                residual, _ = traversal.send(steps)
+        except StopIteration:
+            pass
+        indices, means = (_planes(plane, h, w) for plane in found[:2])
+        return Forecast(indices, means, _SCALES)
 
     def code_latents(
         self, coder: Coder, position: int, h: int, w: int,
@@ -198,15 +230,21 @@ class Quadtree:
             return _planes(end.value, h, w)
 
     def traverse(
-        self, features: Array, position: int, coded: Mask | None, y: Array | None
+        self,
+        features: Array,
+        position: int,
+        coded: Mask | None,
+        y: Array | None,
+        told: Forecast | None = None,
     ) -> Generator[Symbols, Integers, Array]:
-        """The order of latents: yields values (None when decoding) and classes of each part, takes its values
-        as coded, and returns ŷ (h, w, M), sides multiples of 4.
+        """The order of latents: yields y - μ in 1/LATENT_UNIT (None when decoding) and classes of each part,
+        takes its values in steps, and returns ŷ (h, w, M), sides multiples of 4.
 
         Args:
             features: (h, w, ·) of ẑ.
             coded: (h, w), the positions that are coded; None for all.
             y: (h, w, M) when encoding.
+            told: to be filled with classes and means (h, w, M).
         """
         h, w = features.shape[:2]
         m = self.M // GROUPS
@@ -219,19 +257,21 @@ class Quadtree:
                 inputs = features[outer].astype(np.float32)
                 if step.index:
                     inputs = np.concatenate([inputs, self.seen[y_hat[outer]]], axis=2)
-                told = step(inputs, top - outer.start, bottom - outer.start)
-                mean = told[..., :m]
-                scale = told[..., m:] + base
+                outputs = step(inputs, top - outer.start, bottom - outer.start)
+                mean = outputs[..., :m]
+                scale = outputs[..., m:] + base
                 classes = np.clip((scale + CLASS_UNIT // 2) // CLASS_UNIT, 0, CLASSES - 1)
                 classes = classes.astype(np.uint8)
                 if coded is not None:
                     classes *= _cells(coded[top:bottom], step.index)
+                if told is not None:
+                    _place(told.indices[top:bottom], classes, step.index)
+                    _place(told.means[top:bottom], mean, step.index)
                 where = np.flatnonzero(classes)
                 values = None
                 if y is not None:
-                    difference = _cells_of(y[top:bottom], step.index).reshape(-1)[where]
-                    values = difference - mean.reshape(-1)[where]
-                    values = (values + LATENT_UNIT // 2) // LATENT_UNIT
+                    values = _cells_of(y[top:bottom], step.index).reshape(-1)[where]
+                    values = values - mean.reshape(-1)[where]
                 values = yield values, classes.reshape(-1)[where]
                 found = np.clip(mean, -LATENT_LIMIT, LATENT_LIMIT)
                 flat = found.reshape(-1)
@@ -289,6 +329,29 @@ class Quadtree:
         values = None if z is None else np.ascontiguousarray(z.reshape(-1, Z).T).reshape(-1)
         coded = code_values(coder, values, np.full(Z, hz * wz), tables)
         return np.ascontiguousarray(coded.reshape(Z, -1).T).reshape(hz, wz, Z)
+
+
+def _cheapest(
+    residual: Integers, classes: NDArray[np.uint8], bits: NDArray[np.float64]
+) -> Integers:
+    """The values in steps, the nearest or the next one towards 0, that cost least: the bits of the class's
+    table, and those that what rounding loses is worth.
+
+    Args:
+        residual: (n,) in 1/LATENT_UNIT.
+        bits: (CLASSES, BINS + 1).
+    """
+    near = (residual + LATENT_UNIT // 2) // LATENT_UNIT
+    lower = near - np.sign(near)
+    shift = LOW_BITS[classes]
+
+    def cost(values: Integers) -> NDArray[np.float64]:
+        symbols = np.clip((values >> shift) + BINS // 2, 0, BINS)
+        loss = (residual / LATENT_UNIT - values) ** 2
+        found: NDArray[np.float64] = _STEP_BITS * loss + bits[classes, symbols]
+        return found
+
+    return np.where(cost(lower) < cost(near), lower, near).astype(np.int32)
 
 
 def code_classes(

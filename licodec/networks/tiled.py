@@ -56,6 +56,8 @@ class TiledTransforms:
     """
 
     halo = _HALO
+    curvature = 12.0
+    """As `latent_search.Searchable` has it: 7 to 25 were seen."""
 
     def __init__(
         self, g_a: dict[str, Tensor], g_s: dict[str, Tensor],

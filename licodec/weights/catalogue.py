@@ -20,9 +20,6 @@ from licodec.architectures import ADAPTIVE, BY_ARCH, BY_NAME, EVERYDAY, FACTORIZ
 from licodec.errors import ModelMissingError, UsageError
 from licodec.options import EncodeOptions
 
-DEFAULT_EFFORT = 5
-"""Rounds of the search, where a model has one."""
-
 Z_DISTRIBUTIONS = "z_distributions."
 """How the names start of what codes ẑ by the image's own distributions."""
 
@@ -159,7 +156,7 @@ def choose(options: EncodeOptions) -> Choice:
 
 
 def _rounds(effort: int | None, name: str, path: Path) -> int:
-    """The rounds of search: what was asked for, else DEFAULT_EFFORT where the model can, else 0.
+    """The rounds of search: what was asked for, else what is usual where the model can, else 0.
 
     Only with a hyperprior and without a context is it known beforehand what latents cost, and only some
     weights tell their lambdas.
@@ -168,7 +165,7 @@ def _rounds(effort: int | None, name: str, path: Path) -> int:
     lambdas = str(header(path)["__metadata__"].get("lambdas", "")) if has_search else ""
     can = lambdas.strip("[ ]") != ""
     if effort is None:
-        return DEFAULT_EFFORT if can else 0
+        return BY_NAME[name].usual_effort if can else 0
     if effort and not can:
         why = f"{path.name} was made without what it needs" if has_search else f"{name} has none"
         raise UsageError(f"--effort {effort} asks for a search, and {why}; --effort 0 goes without")

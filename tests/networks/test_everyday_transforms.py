@@ -6,6 +6,7 @@ from small_everyday import latents, network, tensors
 from licodec.entropy.tables import EXP2_UNIT, exp2
 from licodec.networks import everyday
 from licodec.networks.everyday import EverydayTransforms, HyperAnalysis
+from licodec.networks.everyday_torch import TorchSynthesis
 
 rng = np.random.default_rng(0)
 STEP = exp2(tensors()["log2_step"][1])
@@ -66,3 +67,26 @@ def test_powers_of_two_are_close_and_exact_integers_times_powers():
     mantissas = np.frexp(found)[0] * 2**31
     assert np.array_equal(mantissas, np.rint(mantissas))
     assert found[2] == 1 and found[5] == 2
+
+
+def test_pytorch_computes_the_same_integers():
+    y = latents(6, 9)
+    stream = torch.from_numpy(np.rint(y.transpose(1, 2, 0) * STEP))
+    g_s = TorchSynthesis(tensors(), torch.device("cpu"), rounding=True)
+    found = g_s(stream).clamp(0, 255).to(torch.uint8).numpy()
+    assert np.array_equal(found, EverydayTransforms(tensors()).synthesize(y, STEP, 96, 144, 3))
+
+
+def test_the_search_sees_what_decodes():
+    y = latents(4, 4, largest=20)
+    x = torch.zeros(3, 64, 64)
+    weight = torch.ones(64, 64)
+    transforms = EverydayTransforms(tensors())
+    stream = torch.from_numpy(y * STEP[:, None, None]).float()
+    found = transforms.descent.distortion(stream, x, weight, True)
+    pixels = transforms.synthesize(y, STEP, 64, 64, 3) / 255.0
+    assert abs(found / (pixels**2).sum() - 1) < 0.02
+    slope = transforms.descent.slope(stream, x, weight, True)
+    step = 0.01 * found / slope.square().sum()
+    ahead = transforms.descent.distortion(stream - step * slope, x, weight, True)
+    assert 0.95 * found < ahead < 0.995 * found
