@@ -25,6 +25,7 @@ class Architecture:
         has_means: so do means of y; where they do not, h_a sees the magnitude of y.
         has_context: both come from latents decoded before, too.
         has_search: an encoder can search for better latents.
+        descent: module and class of what that search goes down by, where it is not the transforms.
         usual_effort: rounds of that search where nothing else is asked for.
         is_exact: it decodes to the same pixels everywhere, without PyTorch, and a file's checksum is theirs.
         has_attention: its nets are those of Cheng et al. 2020; M equals N.
@@ -43,6 +44,7 @@ class Architecture:
     has_means: bool = True
     has_context: bool = False
     has_search: bool = False
+    descent: str = ""
     usual_effort: int = 0
     is_exact: bool = False
     has_attention: bool = False
@@ -84,6 +86,7 @@ ATTENTION = Architecture(
 
 EVERYDAY = Architecture(
     "everyday", "", latent_unit=16, is_exact=True, has_search=True,
+    descent="licodec.networks.everyday_torch:Descent",
     transforms="licodec.networks.everyday:EverydayTransforms",
     schema="licodec.weights.everyday_schema:check",
     entropy_model="licodec.entropy.quadtree:Quadtree", stages=(("transforms", "everyday:EverydayStage"),),

@@ -257,12 +257,11 @@ class Codec:
         from licodec.latent_search import search
 
         model: Any = self.entropy_model
-        transforms: Any = self.transforms
+        transforms = interface.descent(self.architecture, self.transforms)
         position, unit = self.weights.position(quality_step), self.architecture.latent_unit
         side = model.side_information(y, position)
         gain = self.weights.gain(position)
         if self.architecture.is_exact:
-            transforms = transforms.descent
             gain = (1 / (unit * self._exact_unit(quality_step))).astype(np.float32)
         y = search(
             transforms, y, unit, gain, lambda y: model.forecast(y, side, position),

@@ -112,6 +112,11 @@ def transforms(
     return made
 
 
+def descent(architecture: Architecture, transforms: Transforms) -> Any:
+    """What a search for better latents goes down by."""
+    return named(architecture.descent)(transforms) if architecture.descent else transforms
+
+
 def entropy_model(architecture: Architecture, weights: Weights, adaptive_z: bool) -> EntropyModel:
     """The architecture's entropy model.
 

@@ -239,13 +239,6 @@ class EverydayTransforms:
     def g_s(self) -> Synthesis:
         return Synthesis(self.tensors)
 
-    @cached_property
-    def descent(self) -> Any:
-        """What a search asks for; this loads PyTorch."""
-        from licodec.networks.everyday_torch import Descent
-
-        return Descent(self.tensors, self.halo)
-
     def is_reduced(self, precise: bool) -> bool:
         return False
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from licodec.networks.everyday import CELL, PATCH, blocks_of
+from licodec.networks.everyday import CELL, PATCH, EverydayTransforms, blocks_of
 from licodec.networks.fixed_point import (
     FINE_LIMIT,
     FINE_SHIFT,
@@ -110,9 +110,9 @@ class Descent:
     tile = 64
     curvature = 60.0
 
-    def __init__(self, tensors: Tensors, halo: int) -> None:
-        self.halo = halo
-        self.g_s = TorchSynthesis(tensors, torch.device("cpu"), rounding=False)
+    def __init__(self, transforms: EverydayTransforms) -> None:
+        self.halo = transforms.halo
+        self.g_s = TorchSynthesis(transforms.tensors, torch.device("cpu"), rounding=False)
 
     def _error(self, y: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """x̂ (1 or 3, H, W), and clamped x̂ - x without a way back."""

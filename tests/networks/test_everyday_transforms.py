@@ -6,7 +6,7 @@ from small_everyday import latents, network, tensors
 from licodec.entropy.tables import EXP2_UNIT, exp2
 from licodec.networks import everyday
 from licodec.networks.everyday import EverydayTransforms, HyperAnalysis
-from licodec.networks.everyday_torch import TorchSynthesis
+from licodec.networks.everyday_torch import Descent, TorchSynthesis
 
 rng = np.random.default_rng(0)
 STEP = exp2(tensors()["log2_step"][1])
@@ -83,10 +83,11 @@ def test_the_search_sees_what_decodes():
     weight = torch.ones(64, 64)
     transforms = EverydayTransforms(tensors())
     stream = torch.from_numpy(y * STEP[:, None, None]).float()
-    found = transforms.descent.distortion(stream, x, weight, True)
+    descent = Descent(transforms)
+    found = descent.distortion(stream, x, weight, True)
     pixels = transforms.synthesize(y, STEP, 64, 64, 3) / 255.0
     assert abs(found / (pixels**2).sum() - 1) < 0.02
-    slope = transforms.descent.slope(stream, x, weight, True)
+    slope = descent.slope(stream, x, weight, True)
     step = 0.01 * found / slope.square().sum()
-    ahead = transforms.descent.distortion(stream - step * slope, x, weight, True)
+    ahead = descent.distortion(stream - step * slope, x, weight, True)
     assert 0.95 * found < ahead < 0.995 * found
