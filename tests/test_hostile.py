@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -37,6 +38,7 @@ from licodec.io import files
 from licodec.io.image import Picture
 from licodec.networks import tiled
 from licodec.rangecoder import LATENTS_PER_BYTE, Encoder
+from licodec.weights import catalogue
 from licodec.weights import file as weights_file
 
 MUST_FAIL = Path(__file__).resolve().parent / "golden" / "must-fail"
@@ -772,6 +774,11 @@ def test_odd_names_are_escaped_and_end_nothing(tmp_path, encoded):
         if command != "decode":
             rows = json.loads(licodec_process(command, "-r", tmp_path / "in", "--json").stdout)
             assert sorted(row["file"] for row in rows) == names
+    shutil.copytree(catalogue.resolve("adaptive")[1].parent, tmp_path / "w", symlinks=False)
+    for path in list((tmp_path / "w").glob("*.safetensors")):
+        path.rename(path.with_name(f"\x1b[31m{path.name}"))
+    done = licodec_process("models", env={**os.environ, "LICODEC_WEIGHTS": str(tmp_path / "w")})
+    assert done.returncode == 0 and b"\x1b" not in done.stdout and rb"\x1b[31m" in done.stdout
     for name in ODD_NAMES:
         torn = os.fsdecode(os.path.join(folder, name))
         Path(torn).write_bytes(encoded[:-1])

@@ -47,8 +47,10 @@ def load(architecture: str, file: Path, device: str) -> Any:
                 checkpoint = checkpoint[key]
         network = model_architectures[architecture].from_state_dict(load_pretrained(checkpoint))
     except (
-        OSError, RuntimeError, KeyError, TypeError, AttributeError, EOFError, pickle.UnpicklingError
-    ) as error:  # fmt: skip
+        pickle.UnpicklingError
+    ) as error:  # whose advice, to load what may run code, is not passed on
+        raise LicodecError(f"{file}: no checkpoint of {architecture}") from error
+    except (OSError, RuntimeError, KeyError, TypeError, AttributeError, EOFError) as error:
         line = str(error).strip().split("\n")[0]
         raise LicodecError(f"{file}: no checkpoint of {architecture} ({line})") from error
     network.update()

@@ -255,6 +255,5 @@ def models(as_json: bool) -> None:
         return
     for row in rows:
         marks = [" (default)"] * row["default"] + [" (your own)"] * (not row["released"])
-        click.echo(
-            f"{row['model']}@{row['hash']}  {row['weights']}, {row['bytes']:,} bytes{''.join(marks)}"
-        )
+        size = f"{row['bytes']:,} bytes"
+        click.echo(plain(f"{row['model']}@{row['hash']}  {row['weights']}, {size}{''.join(marks)}"))

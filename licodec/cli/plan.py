@@ -244,7 +244,7 @@ class _Namer:
     def _replacing(self, source: str, target: Path) -> Job:
         """A job for this target, or for a spare one where an image is there that may be an original."""
         name, force = str(target), self.outputs.force
-        beside = identity(target.parent) == identity(Path(source).parent)
+        beside = self.folder is None or identity(target.parent) == identity(Path(source).parent)
         if not (self.outputs.spares and beside and os.path.lexists(target)):
             # Had it been there, it would have been spared; if it comes up meanwhile, it is, too.
             return Job(source, name, force and not (self.outputs.spares and beside))
@@ -257,12 +257,14 @@ class _Namer:
 def identity(path: str | Path) -> object:
     """What two names of one file have in common, be it there or not."""
     try:
-        real = os.path.realpath(path)
-        found = os.stat(real) if os.path.lexists(real) else None
+        found = os.stat(path) if os.path.exists(path) else None
         if found and (found.st_nlink == 1 or stat.S_ISDIR(found.st_mode)):
             return found.st_dev, found.st_ino
-        folder = os.stat(os.path.dirname(real))  # hard links are files of their own once written
-        return folder.st_dev, folder.st_ino, os.path.basename(real)
+        if os.path.islink(path):
+            path = os.path.realpath(path)
+        parent, name = os.path.split(path)
+        folder = os.stat(parent or os.curdir)  # hard links are files of their own once written
+        return folder.st_dev, folder.st_ino, name
     except (OSError, ValueError):
         return os.path.abspath(path)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -37,7 +38,7 @@ def train(
 
     with _reporter() as report:
         checkpoint = run(settings, resume, report)
-    click.echo(checkpoint)
+    click.echo(os.fsencode(checkpoint))
     distributed.leave()
 
 
