@@ -48,9 +48,8 @@ class Transforms(Protocol):
         tries several gains."""
 
     def synthesize(
-        self, y: Integers, gain: Floats, height: int, width: int, channels: int,
-        precise: bool = ...,
-    ) -> Pixels:  # fmt: skip
+        self, y: Integers, gain: Floats, height: int, width: int, channels: int, precise: bool = ...
+    ) -> Pixels:
         """The pixels (height, width, channels) of ŷ; of an exact architecture, gain is what a unit of ŷ is in
         g_s."""
 

@@ -38,8 +38,9 @@ class Page:
         profile = f"--user-data-dir={self._folder.name}"
         self._process = subprocess.Popen(
             ["bash", "-c", script, "bash", PROGRAM, *_FLAGS, profile],
-            pass_fds=(command_read, answer_write), stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+            pass_fds=(command_read, answer_write),
+            stderr=subprocess.DEVNULL,
+        )
         os.close(command_read)
         os.close(answer_write)
         self._numbers = itertools.count(1)
@@ -66,8 +67,9 @@ class Page:
 
     def run(self, expression: str) -> Any:
         """The value of an expression, a promise's once it is kept."""
-        answer = self._call("Runtime.evaluate", expression=expression, awaitPromise=True,
-                            returnByValue=True)  # fmt: skip
+        answer = self._call(
+            "Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True
+        )
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 

@@ -139,7 +139,7 @@ def seeds(small: Path) -> dict[str, bytes]:
                 licodec.info(data)["quality"],
                 "factorized" if path.stem.startswith("factorized") else None,
                 weights=beside if beside.exists() else small,
-            )  # fmt: skip
+            )
         except licodec.LicodecError:
             out[path.name] = data.replace(*hashes)
     return out

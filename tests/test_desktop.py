@@ -109,8 +109,9 @@ def test_the_wheel_installs_them_and_the_man_page(tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         data = {n.partition(".data/data/")[2]: n for n in archive.namelist() if ".data/data/" in n}
         assert set(data) == {
-            "share/man/man1/licodec.1", "share/mime/packages/licodec.xml",
+            "share/man/man1/licodec.1",
+            "share/mime/packages/licodec.xml",
             "share/thumbnailers/licodec.thumbnailer",
-        }  # fmt: skip
+        }
         assert b".SH NAME" in archive.read(data["share/man/man1/licodec.1"])
         assert "licodec/bench/page/page.js" in archive.namelist()

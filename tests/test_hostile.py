@@ -467,9 +467,10 @@ def test_a_signal_during_an_import_is_quiet(tmp_path, photo, module, number):
     root = Path(licodec.__file__).parent.parent
     process = subprocess.Popen(
         [sys.executable, "-m", "licodec", "encode", str(tmp_path / "x.png")],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{root}"},
-    )  # fmt: skip
+    )
     assert process.stdout.readline() == b"now\n"
     process.send_signal(number)
     _, said = process.communicate(timeout=60)
@@ -651,7 +652,7 @@ def test_a_signal_that_the_parent_ignores_is_ignored(tmp_path, photo):
         [sys.executable, "-m", "licodec", "encode", str(tmp_path / "x.png")],
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
         stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    )
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     assert process.wait(120) == 0 and (tmp_path / "x.lic").exists()

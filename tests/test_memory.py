@@ -51,7 +51,7 @@ def test_what_there_is_can_be_needed():
         ("from licodec.entropy.threads import coding", "with coding():\n    print('in')"),
         ("from licodec import memory", "memory.need(10**8)"),
     ],
-)  # fmt: skip
+)
 def test_libraries_that_would_ask_for_ever_are_not_asked(loaded, code):
     done = after(loaded, code, 2**24)
     assert done.returncode == 1 and done.stderr.strip().endswith(b"MemoryError"), done.stderr

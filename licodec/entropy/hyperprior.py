@@ -233,9 +233,7 @@ class Hyperprior:
         height = int(places[-1] // w - places[0] // w) + 1
         known = None if y is None else y.T
         shape = height, len(places) // height
-        return self.scale_shifts.code(
-            coder, self.gaussians, known, index.T, mean.T, *shape, keep
-        ).T  # fmt: skip
+        return self.scale_shifts.code(coder, self.gaussians, known, index.T, mean.T, *shape, keep).T
 
     def _synthesized(
         self, z: Integers, h: int, w: int

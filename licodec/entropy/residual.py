@@ -311,9 +311,8 @@ def _has_all(palette: Array, pixels: Array) -> bool:
 
 
 def _code_indices(
-    coder: Coder, ranks: _Ranks, x_hat: Array, wanted: Array | None, inside: Mask,
-    palette: Array,
-) -> Array:  # fmt: skip
+    coder: Coder, ranks: _Ranks, x_hat: Array, wanted: Array | None, inside: Mask, palette: Array
+) -> Array:
     """Planes (n, places, C) of tiles whose colours are in the palette."""
     index = np.stack([_nearest(x, palette) for x in x_hat])
     usage = _Adaptive(np.ones((1, len(palette))), 8)

@@ -51,7 +51,7 @@ def hyper_synthesis(architecture: Architecture, N: int, M: int) -> nn.Sequential
     if not architecture.has_means:
         return nn.Sequential(
             _deconv5(N, N), nn.ReLU(), _deconv5(N, N), nn.ReLU(), conv3x3(N, M), nn.ReLU()
-        )  # fmt: skip
+        )
     leaky = nn.LeakyReLU
     if architecture.has_attention:
         return nn.Sequential(
@@ -60,7 +60,7 @@ def hyper_synthesis(architecture: Architecture, N: int, M: int) -> nn.Sequential
         )  # fmt: skip
     return nn.Sequential(
         _deconv5(N, M), leaky(), _deconv5(M, M * 3 // 2), leaky(), conv3x3(M * 3 // 2, M * 2)
-    )  # fmt: skip
+    )
 
 
 class MaskedConv(nn.Conv2d):

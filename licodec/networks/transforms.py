@@ -90,9 +90,7 @@ def _deconv(inputs: int, outputs: int) -> nn.ConvTranspose2d:
 
 def analysis(N: int, M: int) -> nn.Sequential:
     """g_a: x (B, 3, H, W) in [0, 1] to y (B, M, H/16, W/16)."""
-    return nn.Sequential(
-        _conv(3, N), GDN(N), _conv(N, N), GDN(N), _conv(N, N), GDN(N), _conv(N, M)
-    )  # fmt: skip
+    return nn.Sequential(_conv(3, N), GDN(N), _conv(N, N), GDN(N), _conv(N, N), GDN(N), _conv(N, M))
 
 
 def synthesis(N: int, M: int) -> nn.Sequential:

@@ -67,9 +67,10 @@ def _reporter() -> Iterator[Callable[[dict[str, Any]], None]]:
 @click.command()
 @click.argument("checkpoint", type=click.Path(exists=True, dir_okay=False))
 @click.option(
-    "-o", "--output-dir",
+    "-o",
+    "--output-dir",
     help="By default weights, or the checkpoint's own folder for a codec with a hyperprior.",
-)  # fmt: skip
+)
 @click.option("--name", default="own", show_default=True, help="First part of the file's name.")
 @click.option(
     "--calibrate",

@@ -167,8 +167,9 @@ def test_results_of_another_version_stay_until_all_new_ones_are_there(folder, he
     saved: list[list[Curve]] = []
     half = evaluate.evaluate(plan(folder), [*old], saved.append, quiet).curves
     assert [(c.meta["codec.version"] == "older", len(c.rows)) for c in saved[-1]] == [
-        (True, 4), (False, 3),
-    ]  # fmt: skip
+        (True, 4),
+        (False, 3),
+    ]
     monkeypatch.setattr(measure, "measure", real)
     here.calls.clear()
     (curve,) = evaluate.evaluate(plan(folder), half, quiet, quiet).curves

@@ -186,9 +186,7 @@ def test_models_without_a_hyperprior_are_refused(photo, tmp_path, model):
 def test_weights_without_the_nets_are_refused(hyper_weights, photo, tmp_path):
     path = hyper_weights["mbt2018"]
     photo.save(tmp_path / "a.png")
-    done = run(
-        "encode", tmp_path / "a.png", "--weights", path, "--z-distributions", "adaptive"
-    )  # fmt: skip
+    done = run("encode", tmp_path / "a.png", "--weights", path, "--z-distributions", "adaptive")
     expected = f"{path.name} offers no --z-distributions but static"
     assert done.exit_code == 2 and done.stderr == f"licodec: {expected}\n"
     with pytest.raises(UsageError, match="no z-distributions 'own'"):

@@ -269,8 +269,9 @@ def test_released_weights_can_be_trained_on(folder, tmp_path, arch):
     path = import_checkpoint(
         export(run, None, "two"), BY_NAME[arch].compressai, folder, tmp_path, arch
     )
-    config = settings(folder, tmp_path / "on", arch, lambdas, init=str(path), steps=1, lr=0.0,
-                      bottleneck_lr=0.0)  # fmt: skip
+    config = settings(
+        folder, tmp_path / "on", arch, lambdas, init=str(path), steps=1, lr=0.0, bottleneck_lr=0.0
+    )
     images = Images(folder, 2, 64, torch.device("cpu"))
     ema = load_checkpoint(run)["ema"]
     was = HyperpriorNetwork(BY_NAME[arch], N, latents(arch), lambdas)

@@ -119,10 +119,10 @@ def test_alpha_0_is_the_plain_run_to_the_bit(folder, tmp_path, arch):
     for part in ("model", "ema"):
         assert plain[part].keys() == zero[part].keys() == some[part].keys()
         assert all(torch.equal(v, zero[part][k]) for k, v in plain[part].items())
-    assert not torch.equal(plain["model"]["g_a.0.weight" if arch == "hyperprior" else
-                                          "g_a.0.conv1.weight"],
-                           some["model"]["g_a.0.weight" if arch == "hyperprior" else
-                                         "g_a.0.conv1.weight"])  # fmt: skip
+    assert not torch.equal(
+        plain["model"]["g_a.0.weight" if arch == "hyperprior" else "g_a.0.conv1.weight"],
+        some["model"]["g_a.0.weight" if arch == "hyperprior" else "g_a.0.conv1.weight"],
+    )
     assert "regularizer" not in plain
     assert zero["regularizer"]["q"] and zero["history"][-1]["conditional_bpp"] > 0
 

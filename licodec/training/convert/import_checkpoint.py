@@ -322,9 +322,8 @@ def _integer_nets(
             activation_limit, sums, outputs, OUTPUT_LIMIT,
         )[0]  # fmt: skip
     tensors, hyper_units = quantize_net(
-        networks.h_s, layers, "integer.h_s", seen.z_hat, z_units, Z_LIMIT,
-        activation_limit, sums,
-    )  # fmt: skip
+        networks.h_s, layers, "integer.h_s", seen.z_hat, z_units, Z_LIMIT, activation_limit, sums
+    )
     prediction = nn.Sequential(_over_columns(networks.context_prediction))
     own, context_units = quantize_net(
         prediction, PREDICTION, "integer.context", seen.columns,

@@ -33,9 +33,8 @@ class Counts:
 
 @torch.no_grad()
 def latents(
-    model: Any, images: list[Tensor], device: torch.device,
-    multiple: int = 16,
-) -> list[Tensor]:  # fmt: skip
+    model: Any, images: list[Tensor], device: torch.device, multiple: int = 16
+) -> list[Tensor]:
     """y (1, M, h, w) of each image (3, H, W), cut to multiples, as float16 on the CPU; and its
     back-projection with it, (2, M, h, w), where an adaptive codec takes account of that.
     """
@@ -57,8 +56,9 @@ def collect(model: AdaptiveNetwork, latents: list[Tensor], rates: list[list[floa
     contexts = Contexts(
         model.context_order.cpu().numpy().astype(np.int16),
         model.context_weights.cpu().numpy().astype(np.int16),
-        model.context_thresholds.cpu().numpy(), STEPS,
-    )  # fmt: skip
+        model.context_thresholds.cpu().numpy(),
+        STEPS,
+    )
     share = model.back_projection.cpu()
 
     def count(y: Tensor, gain: Tensor, rate: Tensor) -> NDArray[np.int64]:

@@ -127,8 +127,9 @@ class DistributionsStage:
         loss, figures = network("rates", counts, self.counts.rate[rows].to(self.device))
         static, adaptive, side = (float(f) for f in figures)
         return loss, {
-            "gain_%": round(100 * ((adaptive + side) / static - 1), 3), "side_bytes": side / 8,
-        }  # fmt: skip
+            "gain_%": round(100 * ((adaptive + side) / static - 1), 3),
+            "side_bytes": side / 8,
+        }
 
     @torch.no_grad()
     def validate(self) -> dict[str, Any]:

@@ -103,8 +103,9 @@ class HyperpriorStage(TransformsStage):
         costs = by_rate(rate_distortion(bpp, mse, lambdas.repeat(len(x) // K)), K)
         bpp, mse = by_rate(bpp.detach(), K), by_rate(mse.detach(), K)
         figures: dict[str, Any] = {
-            "bpp": rounded(bpp, 3), "psnr": rounded(-10 * torch.log10(mse), 2)
-        }  # fmt: skip
+            "bpp": rounded(bpp, 3),
+            "psnr": rounded(-10 * torch.log10(mse), 2),
+        }
         if self.regularizer:
             with precision(self.config, self.device):
                 figures["conditional_bpp"] = round(float(self.regularizer.learn(x, x_hat)), 4)
