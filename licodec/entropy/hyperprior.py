@@ -78,6 +78,13 @@ def synthesis_layers(architecture: Architecture) -> tuple[LayerSpec, ...]:
     return _DECONV["leaky"], _DECONV["leaky"], _CONV["none"]
 
 
+def output_units(architecture: Architecture, M: int) -> NDArray[np.float64]:
+    """(M,) or (2M,) steps that 1 stands for in what decides scales and means."""
+    scales = np.full(M, 1 / SCALE_THRESHOLD_UNIT)
+    means = np.full(M if architecture.has_means else 0, 1 / MEAN_UNIT)
+    return np.concatenate([scales, means])
+
+
 _TILE = 16
 """Positions of z a side that h_s sees at once; bounds the memory."""
 _HALO = 4

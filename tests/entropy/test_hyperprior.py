@@ -405,7 +405,7 @@ def test_bound_of_a_stored_file_holds(hyper_weights):
         for i, layer in enumerate(model.h_s.layers):
             own = stored.tensors(f"integer.h_s.{i}.")
             bound = largest_sum(
-                own[f"integer.h_s.{i}.weight"], own[f"integer.h_s.{i}.bias"], layer.shape, limit
+                own[f"integer.h_s.{i}.weight"], own[f"integer.h_s.{i}.bias"], layer.spec, limit
             )
             assert bound < FLOAT32_SUMS, arch
             limit = int(np.abs(own[f"integer.h_s.{i}.limit"]).max())

@@ -15,7 +15,7 @@ from licodec.entropy.integer_nets import (
     exact_products,
     largest_sum,
 )
-from licodec.training.convert.quantize_nets import quantize_layer, quantize_net
+from licodec.training.convert.quantize_nets import Inputs, quantize_layer, quantize_net
 
 RNG = np.random.default_rng(0)
 
@@ -119,10 +119,8 @@ SPECS = (
 
 def test_a_quantized_net_follows_the_float_one():
     inputs = [torch.randint(-40, 41, (1, 8, 6, 6)) / 4 for _ in range(4)]
-    tensors, units = quantize_net(
-        net(), SPECS, "n", inputs, np.full(8, 0.25), 511, 511, FLOAT32_SUMS,
-        np.full(6, 2.0**-10), 2**20,
-    )  # fmt: skip
+    own = Inputs(inputs, np.full(8, 0.25), 511)
+    tensors, units = quantize_net(net(), SPECS, "n", own, (np.full(6, 2.0**-10), 2**20))
     integer = IntegerNet(tensors, "n", SPECS, 511)
     assert all(layer.dtype == torch.float32 for layer in integer.layers)
     with exact_products():
@@ -188,10 +186,8 @@ def test_the_last_thread_out_puts_onednn_back(allow):
 
 def test_reduced_precision_of_the_program_does_not_reach_the_sums(allow):
     inputs = [torch.randint(-40, 41, (1, 8, 6, 6)) / 4]
-    tensors, _ = quantize_net(
-        net(), SPECS, "n", inputs, np.full(8, 0.25), 511, 511, FLOAT32_SUMS,
-        np.full(6, 2.0**-10), 2**20,
-    )  # fmt: skip
+    own = Inputs(inputs, np.full(8, 0.25), 511)
+    tensors, _ = quantize_net(net(), SPECS, "n", own, (np.full(6, 2.0**-10), 2**20))
     integer = IntegerNet(tensors, "n", SPECS, 511)
     results = []
     for precision in ("highest", "medium"):

@@ -19,15 +19,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from licodec.architectures import BY_COMPRESSAI, Architecture
-from licodec.entropy.gaussian import MEAN_UNIT, SCALE_UNIT
+from licodec.entropy.gaussian import SCALE_UNIT
 from licodec.entropy.hyperprior import (
     OUTPUT_LIMIT,
     SCALE_THRESHOLD_UNIT,
     Z_LIMIT,
     Z_UNIT,
+    output_units,
     synthesis_layers,
 )
-from licodec.entropy.integer_nets import FLOAT32_SUMS
 from licodec.entropy.wavefronts import CONTEXT_LIMIT, PARAMETERS, PREDICTION
 from licodec.errors import UsageError
 from licodec.networks.hyper import HYPER_STRIDE, HyperNetworks, MaskedConv
@@ -36,15 +36,12 @@ from licodec.tiles import STRIDE
 from licodec.training.checkpoint import load, stages_beside
 from licodec.training.codecs.compressai_layers import EntropyBottleneck
 from licodec.training.convert.export import check_name, log2_integers, write_weights
-from licodec.training.convert.quantize_nets import quantize_net
+from licodec.training.convert.quantize_nets import ACTIVATION_LIMIT, Inputs, quantize_net
 from licodec.training.data import Images, central
 from licodec.training.fit import scale_shifts
 from licodec.training.fit.back_projection import middles, strengths
 from licodec.weights.catalogue import Z_DISTRIBUTIONS
 from licodec.weights.file import ARITHMETIC, BACK_PROJECTION, narrowed, parsed
-
-ACTIVATION_LIMIT = 2**9 - 1
-"""Largest activation between integer layers: with it, sums stay within float32's 2^24."""
 
 Z_BINS = 128
 """Bins of ẑ's tables, centred on the median; an escape follows."""
@@ -197,16 +194,12 @@ def _current_name(key: str) -> str:
 
 
 def weights_of(
-    checkpoint: Checkpoint, architecture: Architecture, images: list[Tensor],
-    sums: int = FLOAT32_SUMS,
-    activation_limit: int = ACTIVATION_LIMIT,
-) -> dict[str, NDArray[Any]]:  # fmt: skip
+    checkpoint: Checkpoint, architecture: Architecture, images: list[Tensor]
+) -> dict[str, NDArray[Any]]:
     """Every tensor of the weights file.
 
     Args:
         images: (3, H, W) in 0 … 1, sides multiples of 64.
-        sums: no integer sum may reach it.
-        activation_limit: largest activation between layers.
 
     Raises:
         ValueError: the state is of another architecture, or no precision keeps the sums exact.
@@ -241,7 +234,7 @@ def weights_of(
         raise ValueError("its z-distributions are not for these rates and channels")
     tensors |= z
     seen = _activations(networks, log_gain, torch.from_numpy(z_median).float() / Z_UNIT, images)
-    return tensors | _integer_nets(networks, seen, sums, activation_limit)
+    return tensors | _integer_nets(networks, seen)
 
 
 def bottleneck_tables(
@@ -307,40 +300,25 @@ def _activations(
     return seen
 
 
-def _integer_nets(
-    networks: HyperNetworks, seen: _Seen, sums: int, activation_limit: int
-) -> dict[str, NDArray[Any]]:
+def _integer_nets(networks: HyperNetworks, seen: _Seen) -> dict[str, NDArray[Any]]:
     architecture, M = networks.architecture, networks.M
-    outputs = np.full(M, 1 / SCALE_THRESHOLD_UNIT)
-    if architecture.has_means:
-        outputs = np.concatenate([outputs, np.full(M, 1 / MEAN_UNIT)])
-    z_units = np.full(networks.N, 1 / Z_UNIT)
-    layers = synthesis_layers(architecture)
+    outputs = output_units(architecture, M), OUTPUT_LIMIT
+    inputs = Inputs(seen.z_hat, np.full(networks.N, 1 / Z_UNIT), Z_LIMIT)
+    h_s = networks.h_s, synthesis_layers(architecture), "integer.h_s", inputs
     if not architecture.has_context:
-        return quantize_net(
-            networks.h_s, layers, "integer.h_s", seen.z_hat, z_units, Z_LIMIT,
-            activation_limit, sums, outputs, OUTPUT_LIMIT,
-        )[0]  # fmt: skip
-    tensors, hyper_units = quantize_net(
-        networks.h_s, layers, "integer.h_s", seen.z_hat, z_units, Z_LIMIT, activation_limit, sums
-    )
+        return quantize_net(*h_s, outputs)[0]
+    tensors, hyper_units = quantize_net(*h_s)
     prediction = nn.Sequential(_over_columns(networks.context_prediction))
-    own, context_units = quantize_net(
-        prediction, PREDICTION, "integer.context", seen.columns,
-        np.ones(MaskedConv.TAPS * M), CONTEXT_LIMIT, activation_limit, sums,
-    )  # fmt: skip
-    tensors |= own
+    inputs = Inputs(seen.columns, np.ones(MaskedConv.TAPS * M), CONTEXT_LIMIT)
+    own, context_units = quantize_net(prediction, PREDICTION, "integer.context", inputs)
     with torch.inference_mode():
         joined = [
             torch.cat([networks.h_s(z_hat), prediction(columns)], 1)
             for z_hat, columns in zip(seen.z_hat, seen.columns, strict=True)
         ]
-    own, _ = quantize_net(
-        networks.entropy_parameters, PARAMETERS, "integer.parameters", joined,
-        np.concatenate([hyper_units, context_units]), activation_limit,
-        activation_limit, sums, outputs, OUTPUT_LIMIT,
-    )  # fmt: skip
-    return tensors | own
+    inputs = Inputs(joined, np.concatenate([hyper_units, context_units]), ACTIVATION_LIMIT)
+    last = networks.entropy_parameters, PARAMETERS, "integer.parameters", inputs
+    return tensors | own | quantize_net(*last, outputs)[0]
 
 
 def _over_columns(masked: MaskedConv) -> nn.Conv2d:

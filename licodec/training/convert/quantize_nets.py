@@ -9,18 +9,20 @@ to the full, and its bound holds by construction.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from licodec.entropy.integer_nets import LayerSpec, largest_sum, weight_magnitude
+from licodec.entropy.integer_nets import FLOAT32_SUMS, LayerSpec, largest_sum, weight_magnitude
 
 Floats = NDArray[np.float64]
 
 _WEIGHT_LIMIT = 2**15 - 1
+ACTIVATION_LIMIT = 2**9 - 1
+"""Largest activation between integer layers: with it, sums stay within float32's 2^24."""
 
 
 def grouped(net: nn.Sequential) -> list[tuple[nn.Module, nn.Module | None]]:
@@ -42,7 +44,7 @@ def units_for(largest: Floats, limit: int) -> Floats:
 
 def quantize_layer(
     weight: Floats, bias: Floats, spec: LayerSpec, input_units: Floats, input_limit: int,
-    output_units: Floats, limit: tuple[int, int], sums: int,
+    output_units: Floats, limit: tuple[int, int], sums: int = FLOAT32_SUMS,
 ) -> dict[str, NDArray[Any]]:  # fmt: skip
     """The tensors of one integer layer.
 
@@ -91,21 +93,33 @@ def quantize_layer(
     }
 
 
+class Inputs(NamedTuple):
+    """What a net gets.
+
+    Attributes:
+        seen: of the calibration images, (1, C, H, W) each, as floats.
+        units: (C,) what 1 stands for in each channel's integers.
+        limit: their largest magnitude.
+    """
+
+    seen: list[Tensor]
+    units: Floats
+    limit: int
+
+
 def quantize_net(
-    net: nn.Sequential, specs: Sequence[LayerSpec], name: str, inputs: Sequence[Tensor], input_units: Floats,
-    input_limit: int, activation_limit: int, sums: int,
-    output_units: Floats | None = None, output_limit: int = 0,
+    net: nn.Sequential, specs: Sequence[LayerSpec], name: str, inputs: Inputs,
+    outputs: tuple[Floats, int] | None = None,
 ) -> tuple[dict[str, NDArray[Any]], Floats]:  # fmt: skip
     """Integer tensors `NAME.i.weight` … of a net, and the units of its outputs.
 
     Args:
         specs: of its integer layers, in the order of `grouped`.
-        inputs: what the float net sees on the calibration images, (1, C, H, W) each.
-        output_units, output_limit: of the last layer; without them it is calibrated like the others.
+        outputs: units and limit of the last layer; without them it is calibrated like the others.
     """
     tensors: dict[str, NDArray[Any]] = {}
     layers = grouped(net)
-    seen = list(inputs)
+    seen, input_units, input_limit = inputs
     for i, ((layer, activation), spec) in enumerate(zip(layers, specs, strict=True)):
         with torch.inference_mode():
             seen = [layer(x) for x in seen]
@@ -113,15 +127,15 @@ def quantize_net(
         conv: Any = layer[0] if isinstance(layer, nn.Sequential) else layer
         weight = conv.weight.detach().double().flatten(2).numpy()
         bias = conv.bias.detach().double().numpy()
-        if i == len(layers) - 1 and output_units is not None:
-            units, high = output_units, output_limit
+        if i == len(layers) - 1 and outputs is not None:
+            units, high = outputs
         else:
             largest = torch.stack([x.abs().amax((0, 2, 3)) for x in seen]).amax(0)
-            units, high = units_for(largest.double().numpy(), activation_limit), activation_limit
+            units, high = units_for(largest.double().numpy(), ACTIVATION_LIMIT), ACTIVATION_LIMIT
         own = np.repeat(units, 4) if spec.kind == "subpixel" else units
         low = 0 if spec.activation == "relu" else -high
         for part, value in quantize_layer(
-            weight, bias, spec, input_units, input_limit, own, (low, high), sums
+            weight, bias, spec, input_units, input_limit, own, (low, high)
         ).items():
             tensors[f"{name}.{i}.{part}"] = value
         input_units, input_limit = units, high

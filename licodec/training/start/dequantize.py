@@ -14,10 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from licodec.entropy.gaussian import MEAN_UNIT
 from licodec.entropy.hyperprior import (
-    SCALE_THRESHOLD_UNIT,
     Z_UNIT,
+    output_units,
     synthesis_layers,
 )
 from licodec.entropy.integer_nets import PARTS, LayerSpec
@@ -43,9 +42,7 @@ def dequantize(model: nn.Module, weights: Weights) -> dict[str, Tensor]:
     state: dict[str, Tensor] = dict(model.state_dict())
     for part in ("g_a.", "g_s.", "h_a."):
         state |= {part + name: value for name, value in weights.torch(part).items()}
-    outputs = np.full(M, 1 / SCALE_THRESHOLD_UNIT)
-    if architecture.has_means:
-        outputs = np.concatenate([outputs, np.full(M, 1 / MEAN_UNIT)])
+    outputs = output_units(architecture, M)
     nets: list[tuple[str, str, tuple[LayerSpec, ...], float, Any]]
     layers = synthesis_layers(architecture)
     if architecture.has_context:
