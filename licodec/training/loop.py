@@ -45,17 +45,20 @@ class Run:
         self.regularizer = stage.regularizer
         self.base_lrs = [group["lr"] for group in self.optimizer.param_groups]
         self.step = 0
-        self.seconds = 0.0
+        self.seconds = self.aside = 0.0
         self.bad_steps = 0
         self.history: list[dict[str, Any]] = []
         self.earlier: list[dict[str, Any]] = _earlier_runs(config)
 
     def progress(self) -> float:
-        """Fraction of the planned steps or minutes, whichever is nearer its end."""
+        """Fraction of the planned steps or minutes, whichever is nearer its end. Of the minutes, what is done
+        beside the steps, such as counting and validation, takes its part.
+        """
         train = self.config.train
+        left = max(60 * train.minutes - self.aside, 1e-9) if train.minutes else 0.0
         return max(
             self.step / train.steps if train.steps else 0.0,
-            self.seconds / (60 * train.minutes) if train.minutes else 0.0,
+            self.seconds / left if left else 0.0,
         )
 
     def schedule(self) -> None:
@@ -187,6 +190,7 @@ def train(
     configs.check(config)
     settings = config.train
     device = distributed.pick_device(settings.device)
+    started = time.monotonic()
     rank, processes = distributed.start(device)
     out = Path(settings.out)
     checkpoint = out / "checkpoint.pt"
@@ -221,6 +225,7 @@ def train(
         "processes": processes,
     }
 
+    before = run.seconds
     last_saved = last_validated = last_logged = time.monotonic()
     done = run.progress() >= 1
     while not done:
@@ -231,6 +236,7 @@ def train(
         loss, norm, figures = advance(run, stage, network, rng)
         now = time.monotonic()
         run.seconds += now - began
+        run.aside = now - started - (run.seconds - before)
         done = distributed.agree(run.progress() >= 1, device)
         if rank:
             continue

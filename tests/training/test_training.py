@@ -26,8 +26,8 @@ from licodec.training.convert.export import export
 from licodec.training.data import Images
 from licodec.training.fit import classes
 from licodec.training.fit.back_projection import STRENGTHS, back_projected, strengths
-from licodec.training.loop import train
-from licodec.training.stages.stage import uses_bf16
+from licodec.training.loop import Run, train
+from licodec.training.stages.stage import make_stage, uses_bf16
 from licodec.training.start.klt import karhunen_loeve
 
 
@@ -85,6 +85,20 @@ def test_every_phase_of_training_is_heard(trained, folder, tmp_path):
         "reading images", "validating", "analysing images", "fitting classes", "parting classes",
         "counting latents",
     ]  # fmt: skip
+
+
+def test_minutes_count_what_is_done_beside_the_steps(folder, tmp_path):
+    cpu = torch.device("cpu")
+    stage = make_stage(settings(folder, tmp_path), Images(folder, 2, 64, cpu), cpu)
+    run = Run(settings(folder, tmp_path, steps=0, minutes=2.0), stage)
+    run.seconds = 30.0
+    assert run.progress() == 0.25
+    run.aside = 60.0
+    assert run.progress() == 0.5
+    run.aside = 600.0  # one step is taken all the same, and ends it
+    assert run.progress() > 1
+    run.seconds = 0.0
+    assert run.progress() == 0
 
 
 def test_resume_goes_on(folder, tmp_path):
