@@ -228,8 +228,12 @@ class Codec:
             picture.color, self.gain(quality_step), is_precise(quality_step),
             self.back_projection(quality_step),
         )  # fmt: skip
-        y, side = self.search(picture, y, quality_step, rounds)
-        coded = self.code(picture, y, quality_step, side)
+        searched, side = self.search(picture, y, quality_step, rounds)
+        coded = self.code(picture, searched, quality_step, side)
+        if rounds and self.architecture.is_exact:
+            # A search forecasts what latents cost; here it is known.
+            trials = (coded, self.code(picture, y, quality_step))
+            coded = min(trials, key=lambda coded: self._cost(picture, coded, quality_step))
         return replace(coded.container, chunks=chunks_of(picture))
 
     def encode_within(self, picture: Picture, max_error: int, quality: float | None) -> Container:
@@ -286,15 +290,15 @@ class Codec:
             return coded
         nothing = np.zeros_like(y)
         trials = [coded, *(self._code(picture, nothing, quality_step, None, e) for e in (None, 0))]
+        return min(trials, key=lambda coded: self._cost(picture, coded, quality_step))
+
+    def _cost(self, picture: Picture, coded: Coded, quality_step: int) -> float:
+        """R + λD of an exact architecture's file, in bits per pixel."""
+        assert coded.color is not None
+        height, width = picture.color.shape[:2]
         lmbda = self.weights.lmbda(self.weights.position(quality_step))
-        pixels = picture.color.shape[0] * picture.color.shape[1]
-
-        def cost(coded: Coded) -> float:
-            assert coded.color is not None
-            mse = 255**2 / 10 ** (psnr_db(picture, coded.color) / 10)
-            return 8 * len(coded.container.payload) / pixels + lmbda * mse
-
-        return min(trials, key=cost)
+        mse = 255**2 / 10 ** (psnr_db(picture, coded.color) / 10)
+        return 8 * len(coded.container.payload) / (height * width) + lmbda * mse
 
     def _code(
         self, picture: Picture, y: Latents, quality_step: int, side: Any, max_error: int | None
