@@ -62,3 +62,16 @@ def test_hyperprior_decodes_to_the_same_latents_and_pixels(path):
     with Image.open(path.with_suffix(".png")) as expected:
         difference = np.asarray(decoded).astype(int) - np.asarray(expected).astype(int)
     assert np.abs(difference).max() <= 1
+
+
+EVERYDAY = sorted((GOLDEN / "everyday").glob("*.lic"))
+
+
+@pytest.mark.parametrize("path", EVERYDAY, ids=lambda p: p.stem)
+def test_everyday_decodes_to_the_same_pixels(path):
+    assert len(EVERYDAY) >= 6
+    (weights,) = path.parent.glob("*.safetensors")
+    decoded = licodec.decode(path.read_bytes(), weights=weights)
+    with Image.open(path.with_suffix(".png")) as expected:
+        assert decoded.mode == expected.mode
+        assert np.array_equal(np.asarray(decoded), np.asarray(expected))

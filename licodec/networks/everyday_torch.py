@@ -108,7 +108,7 @@ class Descent:
     """
 
     tile = 64
-    curvature = 60.0
+    curvature = 20.0
 
     def __init__(self, transforms: EverydayTransforms) -> None:
         self.halo = transforms.halo

@@ -1,0 +1,69 @@
+"""Write the golden files of the everyday codec: `python tests/golden/make_everyday.py`, once a format."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from skimage import data
+
+import licodec
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+import small_everyday  # noqa: E402
+
+from licodec.entropy.quadtree import Quadtree, count_classes  # noqa: E402
+from licodec.training.convert.export import write_weights  # noqa: E402
+from licodec.training.convert.quantize_everyday import packed_integers  # noqa: E402
+from licodec.training.fit.class_directions import fit_directions  # noqa: E402
+from licodec.training.graphics import drawn  # noqa: E402
+from licodec.weights.file import ARITHMETIC, STEPS  # noqa: E402
+
+FOLDER = HERE / "everyday"
+
+
+def make_weights() -> Path:
+    tensors = dict(small_everyday.tensors())
+    model = Quadtree(tensors)
+    counts = []
+    for seed in range(12):
+        y = small_everyday.latents(16, 16, seed, largest=20.0 * (1 + seed))
+        side = model.side_information(y, seed % 3 * STEPS)
+        counts.append((seed % 3, count_classes(side.symbols)))
+    tensors |= fit_directions(tensors["class_prior"], counts)
+    tensors["positions"] = np.array([40, 200, 300, 512], np.int32)
+    metadata = {
+        "name": "small", "arch": "everyday", "arithmetic": ARITHMETIC,
+        "lambdas": json.dumps(small_everyday.LAMBDAS),
+    }  # fmt: skip
+    return write_weights(FOLDER, "small", packed_integers(tensors), metadata, {})
+
+
+def main() -> None:
+    FOLDER.mkdir(exist_ok=True)
+    weights = make_weights()
+    weights.with_suffix(".json").unlink()
+    photo = Image.fromarray(data.astronaut()[20:217, 180:371])
+    alpha = photo.convert("RGBA").crop((0, 0, 90, 70))
+    alpha.putalpha(Image.linear_gradient("L").resize(alpha.size).point(lambda v: max(0, v - 60)))
+    cases = {
+        "photo": (photo, {"quality": 60}),
+        "grey": (photo.convert("L"), {"quality": 20}),
+        "alpha": (alpha, {"quality": 75}),
+        "graphics": (Image.fromarray(drawn(np.random.default_rng(5), 150)), {"quality": 95}),
+        "near-lossless": (photo.crop((0, 0, 100, 80)), {"max_error": 2}),
+        "lossless": (Image.fromarray(drawn(np.random.default_rng(7), 100)), {"max_error": 0}),
+    }
+    for name, (image, options) in cases.items():
+        encoded = licodec.encode(image, weights=weights, **options)
+        (FOLDER / f"{name}.lic").write_bytes(encoded)
+        licodec.decode(encoded, weights=weights).save(FOLDER / f"{name}.png")
+
+
+if __name__ == "__main__":
+    main()
