@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from small_checkpoints import with_scale_shifts, with_z_distributions
 
@@ -79,9 +80,44 @@ def test_latents_do_not_depend_on_the_machine(files, environment, threads, onedn
     assert len({crc for crc, _ in expected}) == 6
 
 
+_PIXELS = """
+import sys
+from pathlib import Path
+import licodec
+sys.stdout.buffer.write(b"".join(
+    licodec.decode(Path(path).read_bytes(), precision=sys.argv[1]).tobytes() for path in sys.argv[2:]))
+"""
+
+
+def decoded_elsewhere(environment, precision, paths):
+    """All samples that another process decodes."""
+    done = subprocess.run(
+        [sys.executable, "-c", _PIXELS, precision, *map(str, paths)],
+        env={**os.environ, **environment}, capture_output=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return np.frombuffer(done.stdout, np.uint8).astype(int)
+
+
+@pytest.mark.slow
+def test_pixels_are_those_of_other_processors_within_one_level_in_float32_alone(photo, tmp_path):
+    """As docs/format.md, §8, has it; bf16 is within some levels on a photograph."""
+    paths = []
+    for model in ("adaptive", "hyperprior"):
+        for quality in (10, 70, 95):
+            paths.append(tmp_path / f"{model}-{quality}.lic")
+            effort = 0 if model == "hyperprior" else None
+            paths[-1].write_bytes(licodec.encode(photo, quality, model, effort=effort))
+    here = decoded_elsewhere({}, "float32", paths)
+    simple = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41"}
+    for environment in (simple, {**simple, "OMP_NUM_THREADS": "1"}, {"ONEDNN_MAX_CPU_ISA": "AVX2"}):
+        assert np.abs(decoded_elsewhere(environment, "float32", paths) - here).max() <= 1
+    away = np.abs(decoded_elsewhere({}, "bf16", paths) - here)
+    assert 1 < away.max() <= 16 and away.mean() < 1.5
+
+
 def test_integer_synthesis_is_exact_where_floats_are_not():
     """The sums of h_s in any order, by numpy's int64, are torch's float64 ones."""
-    import numpy as np
     import torch
 
     from licodec.entropy.tabled import Adaptive

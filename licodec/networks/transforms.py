@@ -5,7 +5,7 @@
 
 Ballé et al. 2018, "Variational image compression with a scale hyperprior" (its factorized
 baseline). Parameter names and the GDN parametrization are CompressAI's, so that state dicts pass
-between the two. Nothing here decides a probability: a different rounding moves a pixel by a level.
+between the two. Nothing here decides a probability: another rounding moves a pixel by a level.
 """
 
 from __future__ import annotations
