@@ -785,3 +785,29 @@ def test_odd_names_are_escaped_and_end_nothing(tmp_path, encoded):
         Path(torn).write_bytes(encoded[:-1])
     done = licodec_process("verify", "-r", tmp_path / "in")
     assert done.returncode == 3 and done.stderr.count(b"\n") == len(ODD_NAMES)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a terminal of its own")
+@pytest.mark.slow
+def test_ctrl_c_on_a_terminal_gives_the_cursor_back(tmp_path):
+    noise(1500, 1000, "RGB").save(tmp_path / "x.png", compress_level=1)
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "licodec", "encode", str(tmp_path / "x.png"), "-m", "hyperprior",
+         "-e", "20"],
+        stderr=theirs, stdin=subprocess.DEVNULL, env={**os.environ, "TERM": "xterm"},
+    )  # fmt: skip
+    os.close(theirs)
+    shown, told = b"", False
+    while True:
+        try:
+            shown += os.read(ours, 2**16)
+        except OSError:  # closed at the other end
+            break
+        if b"\x1b[?25l" in shown and not told:
+            told = True
+            process.send_signal(signal.SIGINT)
+    os.close(ours)
+    assert process.wait(60) == -signal.SIGINT
+    assert shown.rfind(b"\x1b[?25h") > shown.rfind(b"\x1b[?25l")
+    assert shown.endswith(b"licodec: interrupted\r\n")
