@@ -80,6 +80,7 @@ def settings(
         raw["regularizer"] = {"lr": arguments.q_lr}
         if arguments.alpha is not None:
             raw["regularizer"]["alpha"] = arguments.alpha
+        raw["regularizer"]["levels"] = arguments.levels
     return configs.from_dict(raw)
 
 
@@ -240,6 +241,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--bottleneck-lr", type=float, default=1e-3)
     parser.add_argument("--q-lr", type=float, default=1e-3)
     parser.add_argument("--alpha", type=float, help="by default the paper's for each codec")
+    parser.add_argument("--levels", type=int, default=1, choices=(1, 255), help="reading of q")
     parser.add_argument("--init", default="fresh", choices=["fresh", "klt"])
     parser.add_argument("--surrogate", default="noise", choices=["noise", "round"])
     parser.add_argument("--ema", type=float, default=0.999)

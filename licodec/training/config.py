@@ -119,6 +119,8 @@ class RegularizerSettings:
     """Of q's own Adam, the same throughout."""
     width: int = 16
     """Inner channels of q."""
+    levels: int = 1
+    """1: q is integrated over unit bins of images in 0 … 1; 255: over levels of 0 … 255."""
 
 
 @dataclass
@@ -264,6 +266,7 @@ def _hyperprior_rules(config: Config) -> Iterator[tuple[bool, str]]:
         negative = q.alpha < 0 or q.lr <= 0
         yield negative, "regularizer.alpha must not be negative, and lr positive"
         yield q.width < 2, "regularizer.width must be at least 2"
+        yield q.levels not in (1, 255), "regularizer.levels is 1 or 255"
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -5,8 +5,10 @@
 Each step has two updates (algorithm 1): q's, to maximize the likelihood of x with the codec frozen
 (equation 13), then the codec's on L with q frozen.
 
-q has the form of the codec's latent model, one Gaussian for each sample of each pixel, integrated
-over the sample's unit interval. Codec → form (paper, section 9):
+q has the form of the codec's latent model: one Gaussian for each sample of each pixel, integrated over a unit
+interval, with noise of ±½ on x in place of rounding. Images lie in 0 … 1 (levels = 1), as CompressAI has
+them and as the paper most likely computed it. With levels = 255 the unit is a level of 0 … 255, x is not
+noisy, and H_q is the information of the pixels. Codec → form (paper, section 9):
 
     scale-hyperprior    scale from x̂; the mean is x̂
     hyperprior          scale and mean from x̂
@@ -32,8 +34,8 @@ from licodec.networks.hyper import MaskedConv
 from licodec.training import config as configs
 from licodec.training.codecs.compressai_layers import GaussianConditional
 
-_UNIT = 16.0
-"""Levels (of 256) for each 1 that the nets put out: their outputs stay near 1."""
+_UNITS = {1: 0.5, 255: 16.0}
+"""Levels for each 1 that the nets put out: their outputs stay near 1."""
 
 
 class SourceEntropyModel(nn.Module):
@@ -42,11 +44,12 @@ class SourceEntropyModel(nn.Module):
     Args:
         architecture: the codec whose form it takes.
         width: inner channels.
+        levels: 1 or 255, what 0 … 1 is stretched to.
     """
 
-    def __init__(self, architecture: Architecture, width: int) -> None:
+    def __init__(self, architecture: Architecture, width: int, levels: int = 1) -> None:
         super().__init__()
-        self.architecture = architecture
+        self.architecture, self.levels = architecture, levels
         self.h_s = _synthesis(architecture, width)
         last: Any = self.h_s[-1]
         if architecture.has_context:
@@ -56,7 +59,7 @@ class SourceEntropyModel(nn.Module):
                 nn.Conv2d(8, 6, 1),
             )  # fmt: skip
             last = self.entropy_parameters[-1]
-        # Scales, the first three outputs, start at 8 levels; means at x̂.
+        # Scales, the first three outputs, start at 8 levels of 255, or at a quarter of one; means at x̂.
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
         nn.init.constant_(last.bias[:3], 0.5)
@@ -64,22 +67,28 @@ class SourceEntropyModel(nn.Module):
 
     def forward(self, x: Tensor, x_hat: Tensor) -> Tensor:
         """−log2 q(x|x̂) of each image, in bits per pixel: (B,)."""
-        return -torch.log2(self.likelihoods(x, x_hat)).sum(1).mean((1, 2))
+        noise = torch.rand_like(x) - 0.5 if self.levels == 1 else torch.zeros_like(x)
+        return -torch.log2(self.likelihoods(x, x_hat, noise)).sum(1).mean((1, 2))
 
-    def likelihoods(self, x: Tensor, x_hat: Tensor) -> Tensor:
-        """q of each sample given x̂ and, where there is a context, the pixels of x before it."""
+    def likelihoods(self, x: Tensor, x_hat: Tensor, noise: Tensor) -> Tensor:
+        """q of each sample given x̂ and, where there is a context, the pixels of x before it; at least 1e-9.
+
+        Args:
+            noise: added to x, in levels.
+        """
         x_hat = x_hat.contiguous(memory_format=torch.channels_last)
         params = self.h_s(x_hat - 0.5)
         if self.architecture.has_context:
             context = self.context_prediction(x - 0.5)
             params = self.entropy_parameters(torch.cat([params, context.to(params.dtype)], 1))
-        params = _UNIT * params.float()
+        params = _UNITS[self.levels] * params.float()
         scales, offsets = params[:, :3], params[:, 3:]
-        means = 255 * x_hat.float()
+        means = self.levels * x_hat.float()
         if self.architecture.has_means:
             means = means + offsets
         with torch.autocast(x.device.type, enabled=False):
-            likelihoods: Tensor = self.conditional._likelihood((255 * x).round(), scales, means)
+            value = (255 * x).round() if self.levels == 255 else x
+            likelihoods: Tensor = self.conditional._likelihood(value + noise, scales, means)
             return self.conditional.likelihood_lower_bound(likelihoods)  # type: ignore[no-any-return]
 
 
@@ -118,7 +127,7 @@ class Regularizer:
         device: torch.device,
     ) -> None:
         self.alpha = settings.alpha
-        self.q = SourceEntropyModel(architecture, settings.width).to(device)
+        self.q = SourceEntropyModel(architecture, settings.width, settings.levels).to(device)
         self.optimizer = torch.optim.Adam(self.q.parameters(), lr=settings.lr)
         self._network: nn.Module = self.q
         if dist.is_initialized():
