@@ -13,6 +13,7 @@ from licodec.entropy.hyperprior import Hyperprior
 from licodec.entropy.scale_shifts import starts
 from licodec.entropy.tables import BINS, count_values
 from licodec.training.codecs.factorized import DistributionNets
+from licodec.training.config import Model
 from licodec.training.convert.export import write_weights, z_tensors
 from licodec.training.convert.import_checkpoint import SCALES
 from licodec.training.fit import scale_shifts
@@ -82,7 +83,8 @@ def with_z_distributions(path: Path, photo: Image.Image) -> Path:
             channels = np.repeat(np.arange(model.N), len(z) // model.N)
             counts.append(count_values(z, channels, model.N, BINS))
     torch.manual_seed(0)
-    nets = DistributionNets(model.N, tuple(rates.tolist()), 16, 2, 4, 5, classes=1)
+    sizes = Model(lambdas=tuple(rates.tolist()), width=16, z_channels=2, groups=4, kernel_size=5)
+    nets = DistributionNets(model.N, sizes, classes=1)
     nets.z_prior.copy_(-(torch.arange(33) - 16).abs().expand_as(nets.z_prior))
     seen = torch.from_numpy(np.array(counts))[:, :, None].float()
     optimizer = torch.optim.Adam(nets.parameters(), lr=1e-2)

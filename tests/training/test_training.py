@@ -46,6 +46,11 @@ def settings(folder, out, classes=4, **changes):
     return configs.from_dict(raw)
 
 
+def small_model(classes):
+    sizes = {"width": 16, "z_channels": 4, "groups": 4, "kernel_size": 5}
+    return configs.Model(N=8, M=16, lambdas=(0.01, 0.1), classes=classes, **sizes)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def quick():
     """Classes are fitted in few steps, on few samples."""
@@ -334,7 +339,7 @@ def test_transforms_are_trained_with_the_echo_that_is_coded():
 
 
 def test_stage_b_loss_reaches_both_nets_and_nothing_else():
-    model = AdaptiveNetwork(8, 16, (0.01, 0.1), 16, 4, 4, 5, classes=2)
+    model = AdaptiveNetwork(small_model(classes=2))
     torch.nn.init.normal_(model.h_s.layers[-1].weight, std=0.1)
     counts = torch.zeros(2, 16, 2, 257)
     counts[..., 120:136] = torch.rand(2, 16, 2, 16) * 50
@@ -431,7 +436,7 @@ def test_checkpoints_cannot_run_code(tmp_path):
 
 def test_bits_are_those_of_the_distributions_written_down():
     torch.manual_seed(0)
-    model = AdaptiveNetwork(8, 16, (0.01, 0.1), 16, 4, 4, 5, classes=3)
+    model = AdaptiveNetwork(small_model(classes=3))
     torch.nn.init.normal_(model.h_s.layers[-1].weight, std=0.5)
     model.class_prior.copy_(torch.randn_like(model.class_prior))
     counts = torch.randint(0, 9, (2, 16, 3, BINS + 1)).float()

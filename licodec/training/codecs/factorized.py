@@ -16,7 +16,7 @@ with one prior, and so one p̂, for each channel and class (licodec/entropy/clas
 from __future__ import annotations
 
 import math
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -125,21 +125,23 @@ class DistributionNets(nn.Module):
     `prior` (K, M, BINS + 1), `class_prior` (K, M, C, BINS + 1) and `z_prior` (K, Z·32, Z_BINS + 1)
     hold log2 probabilities, the last entry of each being the escape's. The stage sets these buffers from
     data.
+
+    Args:
+        M: channels whose distributions these are.
+        settings: a config's [model]: lambdas, and the sizes of h_a and h_s.
+        classes: C, of each channel.
     """
 
     prior: Tensor
     class_prior: Tensor
     z_prior: Tensor
 
-    def __init__(
-        self, M: int, lambdas: tuple[float, ...],
-        width: int, Z: int, groups: int, kernel_size: int, classes: int,
-    ) -> None:  # fmt: skip
+    def __init__(self, M: int, settings: Model, classes: int) -> None:
         super().__init__()
-        K = len(lambdas)
-        self.lambdas, self.M = lambdas, M
-        self.h_a = PdfAnalysis(M, width, Z, groups, kernel_size)
-        self.h_s = PdfSynthesis(M, width, Z, groups, kernel_size)
+        K, Z = len(settings.lambdas), settings.z_channels
+        self.lambdas, self.M = settings.lambdas, M
+        sizes = M, settings.width, Z, settings.groups, settings.kernel_size
+        self.h_a, self.h_s = PdfAnalysis(*sizes), PdfSynthesis(*sizes)
         self.bottleneck = EntropyBottleneck(Z * SIDE_LENGTH, init_scale=4)
         self.bottleneck.quantiles.requires_grad_(False)
         self.register_buffer("prior", torch.zeros(K, M, BINS + 1))
@@ -213,28 +215,15 @@ class AdaptiveNetwork(DistributionNets):
     context_thresholds: Tensor
     back_projection: Tensor
 
-    def __init__(
-        self, N: int, M: int, lambdas: tuple[float, ...],
-        width: int, Z: int, groups: int, kernel_size: int, classes: int,
-    ) -> None:  # fmt: skip
-        super().__init__(M, lambdas, width, Z, groups, kernel_size, classes)
-        self.g_a = analysis(N, M)
-        self.g_s = synthesis(N, M)
-        self.log_gain = nn.Parameter(torch.zeros(len(lambdas), M))
+    def __init__(self, settings: Model) -> None:
+        N, M, K, C = settings.N, settings.M, len(settings.lambdas), settings.classes
+        super().__init__(M, settings, C)
+        self.g_a, self.g_s = analysis(N, M), synthesis(N, M)
+        self.log_gain = nn.Parameter(torch.zeros(K, M))
         self.register_buffer("context_order", torch.arange(M, dtype=torch.int32))
         self.register_buffer("context_weights", torch.zeros(M, 2 * M, dtype=torch.int32))
-        self.register_buffer(
-            "context_thresholds", torch.zeros(len(lambdas), M, classes - 1, dtype=torch.int32)
-        )
-        self.register_buffer("back_projection", torch.zeros(len(lambdas)))
-
-    @classmethod
-    def of(cls, settings: Model) -> Self:
-        """As a config's [model] describes it."""
-        return cls(
-            settings.N, settings.M, settings.lambdas, settings.width, settings.z_channels,
-            settings.groups, settings.kernel_size, settings.classes,
-        )  # fmt: skip
+        self.register_buffer("context_thresholds", torch.zeros(K, M, C - 1, dtype=torch.int32))
+        self.register_buffer("back_projection", torch.zeros(K))
 
     def forward(self, loss: str, *args: Any) -> tuple[Tensor, Tensor]:
         """DDP's one entrance: `rates` or `joint`, with their arguments."""

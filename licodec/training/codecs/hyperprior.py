@@ -188,10 +188,7 @@ class ZDistributions(HyperpriorNetwork):
         settings = config.model
         super().__init__(settings.architecture, settings.N, settings.M, settings.lambdas)
         self.requires_grad_(False)
-        self.z_distributions = DistributionNets(
-            settings.N, settings.lambdas, settings.width, settings.z_channels, settings.groups,
-            settings.kernel_size, classes=1,
-        )  # fmt: skip
+        self.z_distributions = DistributionNets(settings.N, settings, classes=1)
 
     def forward(self, loss: str, *args: Any) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """DDP's one entrance, as that of AdaptiveNetwork."""

@@ -150,7 +150,7 @@ def trained_prior(config: configs.Config, ema: dict[str, Tensor]) -> Tensor:
 
 
 def _adaptive(config: configs.Config, ema: dict[str, Tensor]) -> dict[str, NDArray[Any]]:
-    model = AdaptiveNetwork.of(config.model)
+    model = AdaptiveNetwork(config.model)
     model.load_state_dict(ema)
     context_weights = ema["context_weights"].numpy().astype(np.int16)
     check_exact(context_weights)

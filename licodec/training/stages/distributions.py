@@ -47,7 +47,7 @@ class DistributionsStage:
 
     def __init__(self, config: Config, images: Images, device: torch.device) -> None:
         self.config, self.device = config, device
-        model = AdaptiveNetwork.of(config.model)
+        model = AdaptiveNetwork(config.model)
         klt.initialize(model, config, images)
         model = model.to(device)
         for frozen in (*model.g_a.parameters(), *model.g_s.parameters(), model.log_gain):
