@@ -14,11 +14,7 @@ from PIL import Image
 
 from licodec.container import MAX_PIXELS
 from licodec.errors import LicodecError, UsageError
-from licodec.io.files import FORMATS, open_image
-
-SUFFIXES = frozenset(
-    ".avif .bmp .gif .j2k .jp2 .jpeg .jpg .jxl .pgm .png .pnm .ppm .tga .tif .tiff .webp".split()
-)
+from licodec.io.files import FORMATS, has_image_suffix, open_image
 
 
 class UnreadableImageError(LicodecError):
@@ -54,7 +50,8 @@ def collect(paths: Iterable[Path]) -> list[Path]:
 
 
 def _looks_like_image(path: Path) -> bool:
-    return path.is_file() and path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    is_named_so = has_image_suffix(path) or path.suffix.lower() == ".jxl"
+    return path.is_file() and is_named_so and not path.name.startswith(".")
 
 
 def examine(path: Path) -> SourceImage:

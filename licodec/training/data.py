@@ -14,11 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 from licodec.errors import UsageError
-from licodec.io.files import image_of
+from licodec.io.files import has_image_suffix, image_of
 from licodec.progress import track
 from licodec.training.graphics import drawn
-
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm"}
 
 
 def _files(root: Path) -> dict[str, bytes]:
@@ -39,9 +37,9 @@ def _all_files(root: Path) -> Iterator[tuple[str, bytes]]:
                 members = sorted((m for m in tar if m.isfile()), key=lambda m: m.name)
                 for member in members:
                     stream = tar.extractfile(member)
-                    if stream and Path(member.name).suffix.lower() in _SUFFIXES:
+                    if stream and has_image_suffix(Path(member.name)):
                         yield member.name, stream.read()
-        elif path.suffix.lower() in _SUFFIXES:
+        elif has_image_suffix(path):
             yield str(path.relative_to(root)), path.read_bytes()
 
 
