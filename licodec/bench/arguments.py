@@ -10,6 +10,7 @@ from licodec.bench import datasets, peers
 from licodec.bench.datasets import SourceImage
 from licodec.bench.interface import Settings
 from licodec.bench.results import Curve, load_curves
+from licodec.progress import say
 
 
 def is_curve(path: Path) -> bool:
@@ -89,4 +90,4 @@ def examine(sources: list[Path]) -> tuple[list[SourceImage], list[str]]:
 
 
 def note(text: str) -> None:
-    click.echo(f"licodec: {text}", err=True)
+    say(f"licodec: {text}")

@@ -8,9 +8,11 @@ from typing import Any
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from licodec.bench.bdrate import CurveError, bd_rate
 from licodec.bench.results import AXES, Curve
+from licodec.progress import plain
 
 NO_OVERLAP = "no overlap"
 
@@ -118,14 +120,14 @@ def table(title: str, content: Content, rules: bool = False) -> Table:
 
     Readable at 80 characters: a column is as wide as its longest word, and titles wrap between words.
     """
-    titles, lines = content
+    titles, lines = content[0], [[plain(cell) for cell in line] for line in content[1]]
     widths = [
         max(*map(len, name.split()), *(len(line[i]) for line in lines))
         for i, name in enumerate(titles)
     ]
     roomy = sum(widths) + 2 * (len(widths) - 1) <= 80
     out = Table(
-        title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False,
+        title=Text(plain(title)), title_justify="left", box=box.SIMPLE_HEAD, show_edge=False,
         padding=(0, 0, 0, int(roomy)), pad_edge=False,
     )  # fmt: skip
     for i, (name, width) in enumerate(zip(titles, widths, strict=True)):
@@ -135,7 +137,7 @@ def table(title: str, content: Content, rules: bool = False) -> Table:
         )  # fmt: skip
     for i, line in enumerate(lines):
         last = i + 1 == len(lines) or lines[i + 1][0] != line[0]
-        out.add_row(*line, end_section=rules and last)
+        out.add_row(*map(Text, line), end_section=rules and last)
     return out
 
 

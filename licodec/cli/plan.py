@@ -282,4 +282,5 @@ def read_list(name: str) -> list[str]:
     Raises:
         FileAccessError: it cannot be read.
     """
-    return [line for line in os.fsdecode(files.read_all(name)).split("\n") if line]
+    lines = os.fsdecode(files.read_all(name)).replace("\r\n", "\n").split("\n")
+    return [line for line in lines if line]

@@ -142,3 +142,14 @@ def test_plots_are_the_same_bytes_each_time(tmp_path):
         assert image.width > 1000
     with pytest.raises(LicodecError, match="choose .svg"):
         save_plot(tmp_path / "d.xyz", curves, "title")
+
+
+def test_odd_names_are_only_shown_in_tables():
+    from rich.console import Console
+
+    console = Console(record=True, width=80)
+    names = ["[/x].png", "\x1b[31mred\n.png", "a\udcff.png"]
+    console.print(report.table("[/t]\x1b[2J", (["image"], [[name] for name in names])))
+    shown = console.export_text()
+    assert "[/x].png" in shown and r"\x1b[31mred\n.png" in shown and r"a\xff.png" in shown
+    assert "\x1b" not in shown and r"[/t]\x1b[2J" in shown

@@ -498,7 +498,7 @@ def test_inputs_can_stand_in_a_file(run, png, tmp_path):
     odd = tmp_path / "a b\u2028c.png"
     odd.write_bytes(png.read_bytes())
     listed = tmp_path / "list"
-    listed.write_text(f"{png}\n\n{odd}\n", encoding="utf-8")
+    listed.write_bytes(f"{png}\r\n\n{odd}\n".encode())
     result = run("encode", "--filelist", listed, "--json", "--quiet")
     assert result.exit_code == 0 and [r["ok"] for r in json.loads(result.stdout)] == [True, True]
     assert run("encode", "--filelist", "-", "-f", stdin=f"{png}\n").exit_code == 0
