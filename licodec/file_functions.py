@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
+
+from PIL import Image, PngImagePlugin
 
 from licodec import codec
 from licodec.errors import FileAccessError, one_family
@@ -36,7 +42,7 @@ def encode_file(
     """
     chosen = EncodeOptions(**options)
     _check(source, target, overwrite)
-    with _opened(source, chosen.max_pixels) as image, one_family():
+    with _pillow(), _opened(source, chosen.max_pixels) as image, one_family():
         picture = from_pillow(image, chosen.strip, chosen.max_error is not None)
     data = codec.encode_picture(picture, chosen)
     _write(target, data, overwrite)
@@ -108,6 +114,31 @@ def _opened(source: File, max_pixels: int) -> Any:
     if _is_path(source):
         return files.open_image(_name(source), max_pixels)
     return files.open_stream(source, max_pixels)  # type: ignore[arg-type]
+
+
+_users = 0
+_before = contextlib.ExitStack()
+_counting = threading.Lock()
+
+
+@contextlib.contextmanager
+def _pillow() -> Iterator[None]:
+    """Pillow's limits are set for a call; they are the program's own again after the last one at a time."""
+    global _users
+    with _counting:
+        if not _users:
+            _before.enter_context(warnings.catch_warnings())
+            _before.callback(setattr, Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+            text = PngImagePlugin.MAX_TEXT_CHUNK
+            _before.callback(setattr, PngImagePlugin, "MAX_TEXT_CHUNK", text)
+        _users += 1
+    try:
+        yield
+    finally:
+        with _counting:
+            _users -= 1
+            if not _users:
+                _before.close()
 
 
 def _write(target: File, data: bytes, overwrite: bool) -> None:

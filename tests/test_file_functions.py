@@ -1,9 +1,11 @@
 import io
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from conftest import noise
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 import licodec
 from licodec.errors import FileAccessError, UnsupportedImageError, UsageError
@@ -94,3 +96,19 @@ def test_arrays_are_images(mode):
 def test_other_arrays_are_none(array):
     with pytest.raises(UsageError, match=r"an array of uint8 \(H, W, 3\) is wanted, not of "):
         licodec.encode(array)
+
+
+def test_the_programs_own_limits_stay(png, tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 12345)
+    monkeypatch.setattr(PngImagePlugin, "MAX_TEXT_CHUNK", 777)
+    filters = [*warnings.filters]
+    with ThreadPoolExecutor(3) as pool:
+        for done in [
+            pool.submit(licodec.encode_file, png, tmp_path / f"{i}.lic", max_pixels=10**6 + i)
+            for i in range(6)
+        ]:
+            done.result()
+    with pytest.raises(UnsupportedImageError):
+        licodec.encode_file(io.BytesIO(b"no image"), io.BytesIO())
+    assert Image.MAX_IMAGE_PIXELS == 12345 and PngImagePlugin.MAX_TEXT_CHUNK == 777
+    assert warnings.filters == filters
