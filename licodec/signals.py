@@ -33,15 +33,16 @@ def guard() -> None:
     handlers. This is called before anything large is imported, which takes longer than most commands, and
     before there are threads: each has the mask of the one that started it.
     """
-    name = os.path.basename(sys.argv[0]) if sys.argv else ""
-    module = name == "-m" and "licodec" in sys.orig_argv
+    program = os.path.basename(sys.argv[0]) if sys.argv else ""
+    module = program == "-m" and "licodec" in sys.orig_argv
     worker = "--multiprocessing-fork" in sys.orig_argv  # its parent says when it ends
-    if worker or (not module and os.path.splitext(name)[0] != "licodec"):
+    if worker or (not module and os.path.splitext(program)[0] != "licodec"):
         return
     sys.excepthook = _last_words
-    _handled.add(signal.SIGTERM)
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else the parent ignores it
-        _handled.add(signal.SIGINT)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number and signal.getsignal(number) is not signal.SIG_IGN:  # as the parent wants it
+            _handled.add(number)
     if not hasattr(signal, "sigwait"):
         for number in _handled:
             signal.signal(number, _interrupt)
@@ -141,8 +142,9 @@ def run(command: Callable[[], None]) -> None:
             except OSError:
                 setattr(sys, name, _nowhere(os.O_WRONLY))
         if _gentle:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # of no use to the interpreter's end
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            for number in _handled:  # ctrl-C is of no use to the interpreter's end
+                default = signal.SIG_IGN if number == signal.SIGINT else signal.SIG_DFL
+                signal.signal(number, default)
         if _received is not None:
             signal.signal(_received, signal.SIG_DFL)
             _die(_received)

@@ -622,7 +622,8 @@ def test_a_signal_is_what_the_process_dies_of(tmp_path, numbers, jobs):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs signals")
-def test_a_file_being_written_is_removed_by_a_signal(tmp_path):
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_file_being_written_is_removed_by_a_signal(tmp_path, name):
     """Here the disk takes for ever."""
     code = (
         "import os, sys, time\n"
@@ -638,23 +639,25 @@ def test_a_file_being_written_is_removed_by_a_signal(tmp_path):
     )
     assert process.stdout.readline() == b"now\n"
     assert len(list(tmp_path.iterdir())) == 1
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(getattr(signal, name))
     process.communicate(timeout=60)
-    assert process.returncode == -signal.SIGTERM
+    assert process.returncode == -getattr(signal, name)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs signals")
-def test_a_signal_that_the_parent_ignores_is_ignored(tmp_path, photo):
-    """As of `licodec … &` in a script."""
+@pytest.mark.parametrize("name", ["SIGINT", "SIGHUP"])
+def test_a_signal_that_the_parent_ignores_is_ignored(tmp_path, photo, name):
+    """As of `licodec … &` in a script, and of nohup."""
+    number = getattr(signal, name)
     photo.save(tmp_path / "x.png")
     process = subprocess.Popen(
         [sys.executable, "-m", "licodec", "encode", str(tmp_path / "x.png")],
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+        preexec_fn=lambda: signal.signal(number, signal.SIG_IGN),
         stderr=subprocess.DEVNULL,
     )
     time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     assert process.wait(120) == 0 and (tmp_path / "x.lic").exists()
 
 

@@ -507,3 +507,18 @@ def test_inputs_can_stand_in_a_file(run, png, tmp_path):
         assert result.exit_code == 1 and result.stderr.count("\n") == 1
     result = run("encode")
     assert result.exit_code == 2 and "name a file, or --filelist FILE" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--target-bpp", "0"], "a target bpp is a number above 0, not 0.0"),
+        (["--target-psnr", "-3"], "a target PSNR is a number above 0, not -3.0"),
+        (
+            ["-e", "3"],
+            "--effort 3 asks for a search, and adaptive has none; --effort 0 goes without",
+        ),
+    ],
+)
+def test_what_makes_no_sense_is_told_in_plain_words(run, png, arguments, said):
+    assert run("encode", png, *arguments).stderr == f"licodec: {said}\n"
