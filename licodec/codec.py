@@ -27,9 +27,11 @@ from licodec.container import (
     MAX_PIXELS,
     QUALITY_STEPS,
     Container,
+    least_payload,
     pack,
     pack_chunks,
     refuse_large,
+    refuse_sparse,
     unpack,
 )
 from licodec.entropy.residual import code_tiles
@@ -149,7 +151,8 @@ def decode(
         device: auto, cpu or cuda, for the transforms.
         precision: auto, float32 or bf16, for the transforms.
         strip: leave ICC, EXIF and XMP out, and turn the pixels as EXIF said.
-        max_pixels: refuse larger images; a side under 16 pixels counts as 16.
+        max_pixels: refuse larger images; a side under 16 pixels counts as 16. Files whose few bytes claim
+            many pixels are refused unless this is set.
 
     Raises:
         UsageError: `data` is no bytes, or an option makes no sense.
@@ -320,7 +323,7 @@ class Codec:
             model_hash=self.weights.hash, quality_step=quality_step,
             side_bytes=math.ceil(self.entropy_model.side_bits(side, position) / 8),
             latents_crc32=latents_crc32(y_hat) if color is None else zlib.crc32(color.data),
-            payload=encoder.finish(y.size // LATENTS_PER_BYTE),
+            payload=encoder.finish(max(y.size // LATENTS_PER_BYTE, least_payload(width, height))),
         )  # fmt: skip
         return Coded(container, color, corrected)
 
@@ -342,6 +345,18 @@ class Codec:
             color = self.synthesize(y_hat, c.height, c.width, c.mode, c.quality_step)
         chunks = {k: v for k, v in c.chunks.items() if k != ALPHA}
         return Picture(c.mode, color, opacity, chunks)
+
+    def refuse_short(self, container: Container) -> None:
+        """Hold a file's payload against its latents.
+
+        Raises:
+            DamagedFileError: it is too short for so many.
+        """
+        h, w = (math.ceil(side / STRIDE) for side in (container.height, container.width))
+        if len(container.payload) < self.transforms.M * h * w // LATENTS_PER_BYTE:
+            raise DamagedFileError(
+                f"{len(container.payload)} bytes cannot hold {container.width}x{container.height} pixels"
+            )
 
     def decode_latents(
         self, container: Container, opacity: NDArray[np.uint8] | None = None, strictly: bool = False
@@ -368,10 +383,7 @@ class Codec:
     ) -> Latents:
         position = self.weights.position(container.quality_step)
         h, w = (math.ceil(side / STRIDE) for side in (container.height, container.width))
-        if len(container.payload) < self.transforms.M * h * w // LATENTS_PER_BYTE:
-            raise DamagedFileError(
-                f"{len(container.payload)} bytes cannot hold {container.width}x{container.height} pixels"
-            )
+        self.refuse_short(container)
         visible = self.visible(opacity_of(container) if opacity is None else opacity)
         return self.entropy_model.code_latents(decoder, position, h, w, None, None, visible)
 
@@ -533,14 +545,18 @@ def codec_of(container: Container, options: DecodeOptions) -> Codec:
 
     Raises:
         ModelMissingError, UsageError
-        DamagedFileError: its weights do not offer what its header says.
+        DamagedFileError: its weights do not offer what its header says, or its payload is too short.
+        TooLargeError: few bytes ask for much work.
     """
     with _LOADING:
         path = weights_file.by_hash(container.model_hash, options.weights_path).path
         name, adaptive_z = catalogue.coded_by(path, container.adaptive)
         if name is None:
             raise DamagedFileError("a flag in the header does not suit the weights")
-        return _codec(path, name, adaptive_z, options.device, options.precision)
+        codec = _codec(path, name, adaptive_z, options.device, options.precision)
+    codec.refuse_short(container)
+    refuse_sparse(container, options.max_pixels)
+    return codec
 
 
 _LOADING = threading.Lock()

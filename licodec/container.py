@@ -6,6 +6,7 @@ the range coder, so that `licodec info` and the Pillow plugin start fast.
 
 from __future__ import annotations
 
+import math
 import struct
 import zlib
 from dataclasses import dataclass, field
@@ -21,6 +22,11 @@ MAX_PIXELS = 2**28
 """Default limit on an image, see `refuse_large`; the work of a decoder follows the declared pixels."""
 _LEAST_SIDE = 16
 """Pixels that a side counts as, at least: a latent position has so many, be they there or not."""
+
+_FREE_PIXELS = 2**20
+_PIXELS_PER_BYTE = 2**12
+_LEAST_COUNTED_SIDE = 64
+"""Of a strip, which takes longer than its pixels do: hyper-latents cover so many a side."""
 
 QUALITY_STEPS = 200
 """Quality travels as an integer 0 … 200, in halves of a point of 0 … 100."""
@@ -172,6 +178,28 @@ def refuse_large(width: int, height: int, max_pixels: int) -> None:
         width * height <= max_pixels
     )
     raise TooLargeError(f"{width}x{height} is more than {max_pixels} pixels (--max-pixels){strip}")
+
+
+def least_payload(width: int, height: int) -> int:
+    """Bytes of payload from which on a decoder asks no questions; an encoder leaves on zeros to have them."""
+    counted = max(width, _LEAST_COUNTED_SIDE) * max(height, _LEAST_COUNTED_SIDE)
+    return max(0, math.ceil((counted - _FREE_PIXELS) / _PIXELS_PER_BYTE))
+
+
+def refuse_sparse(container: Container, max_pixels: int) -> None:
+    """Hold the pixels of a file against its bytes, unless a limit of the caller's own says what it may cost.
+
+    Raises:
+        TooLargeError: few bytes ask for much work.
+    """
+    width, height, payload = container.width, container.height, container.payload
+    if max_pixels != MAX_PIXELS or len(payload) >= least_payload(width, height):
+        return
+    enough = max(width, _LEAST_SIDE) * max(height, _LEAST_SIDE)
+    raise TooLargeError(
+        f"{len(payload)} bytes are few for {width}x{height} pixels, which take long to decode; "
+        f"--max-pixels {enough + (enough == MAX_PIXELS)} does it all the same"
+    )
 
 
 def is_intact(data: bytes) -> bool:
