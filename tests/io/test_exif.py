@@ -162,6 +162,14 @@ def test_a_tiff_of_overlapping_tags_is_refused(tmp_path):
     assert result.exit_code == 1 and "more bytes than the file has" in result.stderr
 
 
+def test_a_little_overlap_keeps_no_photograph_out(tmp_path):
+    (tmp_path / "x.jpg").write_bytes(jpeg(b"Exif\0\0" + overlapping(3)))
+    assert run("encode", tmp_path / "x.jpg").exit_code == 0
+    assert unpack((tmp_path / "x.lic").read_bytes()).chunks == {EXIF: overlapping(3)}
+    result = run("decode", tmp_path / "x.lic", "-o", tmp_path / "x.tiff")
+    assert result.exit_code == 0 and "note: the EXIF was left out" in result.stderr
+
+
 @pytest.mark.parametrize(("kind", "name"), [(EXIF, "exif"), (XMP, "xmp"), (ICC, "icc_profile")])
 def test_more_than_the_most_is_refused_and_one_less_taken(kind, name):
     image = rgb()
