@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -263,7 +263,7 @@ class Codec:
             return y, None
         from licodec.latent_search import search
 
-        model: Any = self.entropy_model
+        model = cast("interface.SearchedModel", self.entropy_model)
         transforms = interface.descent(self.architecture, self.transforms)
         position, unit = self.weights.position(quality_step), self.architecture.latent_unit
         side = model.side_information(y, position)
