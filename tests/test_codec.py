@@ -96,7 +96,7 @@ def test_rate_is_the_information_of_the_tables():
     y = codec.decode_latents(container)
     bits = model.z_bits(z, position)
     assert container.side_bytes == -(-int(np.ceil(bits)) // 8)
-    counts = model.contexts.counts(y, model.contexts.sort(y, position), BINS)
+    counts = model.classifier.counts(y, model.classifier.sort(y, position), BINS)
     used = y.any((1, 2))
     counts[~used] = 0
     tables = model.tables(position, z)

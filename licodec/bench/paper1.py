@@ -165,7 +165,7 @@ def _by_classes(codec: Codec, y: npt.NDArray[np.int32], quality_step: int) -> fl
     tables = interpolate(codec.weights.numpy("class_prior"), position, STEPS)
     model = codec.entropy_model
     assert isinstance(model, Adaptive)
-    counts = model.contexts.counts(y, model.contexts.sort(y, position), BINS)
+    counts = model.classifier.counts(y, model.classifier.sort(y, position), BINS)
     return information(counts, integer_softmax(tables))
 
 

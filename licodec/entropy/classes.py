@@ -70,7 +70,7 @@ class Features:
         pairs[:, 1] += columns[..., 2:]
 
 
-class Contexts:
+class Classifier:
     """The classes of all channels, at any rate.
 
     Args:
@@ -163,10 +163,10 @@ class Contexts:
         out[self.order] = total.reshape(count, C, bins + 1)
         return out
 
-    def among(self, kept: NDArray[np.bool_]) -> Contexts:
+    def among(self, kept: NDArray[np.bool_]) -> Classifier:
         """Of the channels that are kept (M,) alone, where all others are 0 throughout."""
         rows = kept[self.order]
-        return Contexts(
+        return Classifier(
             np.asarray(self.order)[rows], self.weights[rows][:, rows.repeat(2)],
             self.thresholds[:, rows], self.steps,
         )  # fmt: skip

@@ -4,7 +4,7 @@ Here are the models whose tables go by channel and class; `hyperprior` has the o
 
 factorized:  y ────────────────────────────────────── static tables ─► coder      (Ballé 2018)
 adaptive:    y ─┬ counts ─ h_a ─► z ─ coder ─► h_s ─┐
-                └ contexts ─► classes ──────────────┴─ tables ─► coder            (paper 1, by classes)
+                └ forecasts ─► classes ─────────────┴─ tables ─► coder            (paper 1, by classes)
 
 Ahead of y, both tell which channels are silent, 0 throughout, and of these nothing else is coded.
 """
@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from licodec.entropy.classes import Classes, Contexts, Features, bands, magnitudes
+from licodec.entropy.classes import Classes, Classifier, Features, bands, magnitudes
 from licodec.entropy.image_distributions import ImageDistributions
 from licodec.entropy.tables import BINS, PMF_TOTAL, code_values, integer_softmax, interpolate
 from licodec.entropy.threads import one_blas_thread
@@ -47,7 +47,7 @@ class TabledSide(NamedTuple):
 class Tabled(ABC):
     """A model with a table for each channel and class."""
 
-    contexts: Contexts
+    classifier: Classifier
     """Sort the latents of a channel into the classes that `tables` tells apart."""
 
     @abstractmethod
@@ -84,21 +84,21 @@ class Tabled(ABC):
     ) -> Integers:  # fmt: skip
         tables = self.tables(position, self.code_side(coder, position, side and side.z))
         used = code_used(coder, tables, count_visible(visible, h * w), side and side.used)
-        contexts = self.contexts.among(used)
-        thresholds = contexts.at(position)
-        frequencies = tables[contexts.order].astype(np.float64)
+        classifier = self.classifier.among(used)
+        thresholds = classifier.at(position)
+        frequencies = tables[classifier.order].astype(np.float64)
         C, entries = tables.shape[1:]
         out = np.zeros((len(tables), h, w), dtype=np.int32)
         for band in track(bands(h, w), "latents"):
             shape = out[0, band].shape
             size = shape[0] * shape[1]
             shown = None if visible is None else np.flatnonzero(visible[band])
-            features = Features(0 if side else len(contexts.order), *shape)
-            for group in _groups(contexts.order, y, band):
-                channels = contexts.order[group]
+            features = Features(0 if side else len(classifier.order), *shape)
+            for group in _groups(classifier.order, y, band):
+                channels = classifier.order[group]
                 rows = np.arange(len(channels))[:, None]
                 if side is None:
-                    classes = contexts.classes(group.start, features, thresholds)[None]
+                    classes = classifier.classes(group.start, features, thresholds)[None]
                 else:
                     classes = side.classes[group, band].reshape(len(rows), size)
                 if shown is not None:
@@ -177,7 +177,7 @@ class Factorized(Tabled):
     def __init__(self, weights: Weights) -> None:
         self.prior = weights.numpy("prior")
         K, M, _ = self.prior.shape
-        self.contexts = Contexts(
+        self.classifier = Classifier(
             np.arange(M, dtype=np.int16), np.zeros((M, 2 * M), dtype=np.int16),
             np.zeros((K, M, 0), dtype=np.int32), STEPS,
         )  # fmt: skip
@@ -203,7 +203,7 @@ class Adaptive(ImageDistributions, Tabled):
 
     def __init__(self, weights: Weights) -> None:
         super().__init__(weights)
-        self.contexts = Contexts(
+        self.classifier = Classifier(
             weights.numpy("context.order"), weights.numpy("context.weights"),
             weights.numpy("context.thresholds"), STEPS,
         )  # fmt: skip
@@ -213,10 +213,10 @@ class Adaptive(ImageDistributions, Tabled):
     ) -> TabledSide:
         """ẑ (Z, 32) of the encoding distributions, and the classes that they are told by."""
         used = find_used(y, visible)
-        contexts = self.contexts.among(used)
+        classifier = self.classifier.among(used)
         with one_blas_thread():
-            classes = contexts.sort(y, position, visible)
-        counts = contexts.counts(y, classes, BINS, visible)
+            classes = classifier.sort(y, position, visible)
+        counts = classifier.counts(y, classes, BINS, visible)
         counts[~used, 0, BINS // 2] = count_visible(visible, y[0].size)
         return TabledSide(self.choose(counts, position), used, classes)
 

@@ -5,7 +5,7 @@ from opened import opened
 
 from licodec.entropy.classes import (
     MAGNITUDE_LIMIT,
-    Contexts,
+    Classifier,
     Features,
     bands,
     check_exact,
@@ -16,13 +16,13 @@ from licodec.rangecoder import Decoder, Encoder
 from licodec.training.fit import classes as learning
 
 
-def random_contexts(M: int, C: int = 4, seed: int = 0) -> Contexts:
+def random_contexts(M: int, C: int = 4, seed: int = 0) -> Classifier:
     rng = np.random.default_rng(seed)
     weights = rng.integers(-60, 60, (M, 2 * M)).astype(np.int16)
     weights[np.arange(2 * M)[None] // 2 >= np.arange(M)[:, None]] = 0
     check_exact(weights)
     thresholds = np.sort(rng.integers(-8000, 8000, (3, M, C - 1)).astype(np.int32), axis=2)
-    return Contexts(rng.permutation(M).astype(np.int16), weights, thresholds, 256)
+    return Classifier(rng.permutation(M).astype(np.int16), weights, thresholds, 256)
 
 
 def test_bands_cover_every_row_once_and_stay_small():
@@ -47,29 +47,29 @@ def test_features_are_magnitudes_and_their_sums_around():
 
 def test_classes_are_those_of_integer_arithmetic():
     """float32 carries the sums; int64 says what they must be."""
-    contexts = random_contexts(24)
+    classifier = random_contexts(24)
     y = np.random.default_rng(1).integers(-90, 90, (24, 6, 7)).astype(np.int32)
     features = Features(24, 6, 7)
-    thresholds = contexts.at(200)
+    thresholds = classifier.at(200)
     seen = set()
-    for i, c in enumerate(contexts.order):
-        forecast = contexts.weights[i].astype(np.int64)[: 2 * i] @ features.rows[: 2 * i].astype(
+    for i, c in enumerate(classifier.order):
+        forecast = classifier.weights[i].astype(np.int64)[: 2 * i] @ features.rows[: 2 * i].astype(
             np.int64
         )
         expected = (forecast[:, None] >= thresholds[i].astype(np.int64)).sum(1)
-        got = contexts.classes(i, features, thresholds)
+        got = classifier.classes(i, features, thresholds)
         assert (got == expected).all()
-        assert (contexts.all_classes(y, thresholds)[i] == expected).all()
+        assert (classifier.all_classes(y, thresholds)[i] == expected).all()
         seen |= set(got.tolist())
         features.add(i, magnitudes(y[c][None]))
     assert seen == {0, 1, 2, 3}
 
 
 def test_counts_are_of_what_the_traversal_codes():
-    contexts = random_contexts(6)
+    classifier = random_contexts(6)
     y = np.random.default_rng(2).integers(-4, 5, (6, 5, 4)).astype(np.int32)
     y[3, 0, 0] = 500
-    counts = contexts.counts(y, contexts.sort(y, 100), BINS)
+    counts = classifier.counts(y, classifier.sort(y, 100), BINS)
     assert counts.shape == (6, 4, BINS + 1)
     assert (counts.sum((1, 2)) == 20).all()
     assert counts[3, :, BINS].sum() == 1
@@ -79,28 +79,28 @@ def test_counts_are_of_what_the_traversal_codes():
 
 
 def test_channels_that_are_0_throughout_can_be_left_out():
-    contexts = random_contexts(40)
+    classifier = random_contexts(40)
     y = np.random.default_rng(6).integers(-9, 10, (40, 5, 6)).astype(np.int32)
     kept = np.arange(40) % 3 > 0
     y[~kept] = 0
-    some = contexts.among(kept)
-    assert (some.sort(y, 200) == contexts.sort(y, 200)[kept[contexts.order]]).all()
+    some = classifier.among(kept)
+    assert (some.sort(y, 200) == classifier.sort(y, 200)[kept[classifier.order]]).all()
     counts = some.counts(y, some.sort(y, 200), BINS)
-    assert (counts[kept] == contexts.counts(y, contexts.sort(y, 200), BINS)[kept]).all()
+    assert (counts[kept] == classifier.counts(y, classifier.sort(y, 200), BINS)[kept]).all()
     assert not counts[~kept].any()
 
 
 def test_a_class_depends_on_earlier_channels_alone():
-    contexts = random_contexts(12)
+    classifier = random_contexts(12)
     rng = np.random.default_rng(3)
     y = rng.integers(-9, 10, (12, 3, 4)).astype(np.int32)
     changed = y.copy()
-    changed[contexts.order[7]] += 5
+    changed[classifier.order[7]] += 5
     results = []
     for latents in (y, changed):
         features, rows = Features(12, 3, 4), []
-        for i, c in enumerate(contexts.order):
-            rows.append(contexts.classes(i, features, contexts.at(300)))
+        for i, c in enumerate(classifier.order):
+            rows.append(classifier.classes(i, features, classifier.at(300)))
             features.add(i, magnitudes(latents[c][None]))
         results.append(np.stack(rows))
     assert (results[0][:8] == results[1][:8]).all()
@@ -146,9 +146,9 @@ def test_learning_finds_what_tells_calm_from_busy():
     weights = learning.fit(features, rates, 2, rng)
     thresholds = learning.thresholds(weights, features, rates, 2, 3)
     assert thresholds.shape == (2, 3, 2) and (np.diff(thresholds, axis=2) >= 0).all()
-    contexts = Contexts(order, weights, thresholds, 256)
+    classifier = Classifier(order, weights, thresholds, 256)
     whole = [v.astype(np.int32) for v in y]
-    counts = sum(contexts.counts(v, contexts.sort(v, 0), BINS) for v in whole)[:, :, :-1]
+    counts = sum(classifier.counts(v, classifier.sort(v, 0), BINS) for v in whole)[:, :, :-1]
     last = counts[order[2]].astype(float)
     spread = (last * np.abs(np.arange(BINS) - BINS // 2)).sum(1) / last.sum(1)
     assert spread[2] > 3 * spread[0]

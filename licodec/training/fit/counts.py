@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from licodec.entropy.classes import Contexts
+from licodec.entropy.classes import Classifier
 from licodec.entropy.tables import BINS, count_channels
 from licodec.progress import track
 from licodec.training.codecs.factorized import AdaptiveNetwork, between
@@ -53,7 +53,7 @@ def latents(
 
 def collect(model: AdaptiveNetwork, latents: list[Tensor], rates: list[list[float]]) -> Counts:
     """Counts of each image's latents at each of its rates, 0 … K-1."""
-    contexts = Contexts(
+    classifier = Classifier(
         model.context_order.cpu().numpy().astype(np.int16),
         model.context_weights.cpu().numpy().astype(np.int16),
         model.context_thresholds.cpu().numpy(),
@@ -66,8 +66,8 @@ def collect(model: AdaptiveNetwork, latents: list[Tensor], rates: list[list[floa
         if len(y) > 1:
             u = u + between(share, rate) * y[1]
         symbols = (u * gain.cpu()).round().to(torch.int32).numpy()
-        classes = contexts.sort(symbols, round(float(rate) * STEPS))
-        return contexts.counts(symbols, classes, BINS)
+        classes = classifier.sort(symbols, round(float(rate) * STEPS))
+        return classifier.counts(symbols, classes, BINS)
 
     return _over_rates(model.log_gain, latents, rates, count)
 
@@ -89,7 +89,7 @@ def _over_rates(
 ) -> Counts:  # fmt: skip
     """What count(y, gain (M, 1, 1), rate (1,)) finds of each image at each of its rates."""
     values, kept = [], []
-    for y, wanted in zip(latents, rates, strict=True):
+    for y, wanted in track(list(zip(latents, rates, strict=True)), "counting latents"):
         for rate in wanted:
             known = torch.tensor([round(rate * STEPS) / STEPS])
             gain = between(log_gain, known.to(log_gain.device))[0].exp()[:, None, None]

@@ -55,7 +55,7 @@ class Samples(NamedTuple):
     scale: NDArray[np.uint8]
     """(M, n) indices."""
     features: NDArray[np.int16]
-    """(M, 2, n) what each channel shows, as `contexts.Features` has it."""
+    """(M, 2, n) what each channel shows, as `classes.Features` has it."""
     near: NDArray[np.int16]
     """(M, 2, n) sums of the scores of its four neighbours and of their values, where it is of a
     chessboard's second half; else 0."""

@@ -59,7 +59,7 @@ class DistributionsStage:
             self._choose_back_projection(model, images)
         train, held_out = self._latents(model, images)
         if not model.prior.any():
-            self._fit_contexts(model, train, rng)
+            self._fit_classes(model, train, rng)
         self._count(lambda y, rates: collect(model, y, rates), train, held_out, rng)
         if not model.prior.any():
             tables = [best_average(self.counts, k) for k in range(len(config.model.lambdas))]
@@ -102,7 +102,7 @@ class DistributionsStage:
         self.counts = count(train, rates)
         self.held_out = count(held_out, [anchors] * len(held_out))
 
-    def _fit_contexts(
+    def _fit_classes(
         self, model: AdaptiveNetwork, train: list[Tensor], rng: np.random.Generator
     ) -> None:
         K, C = len(self.config.model.lambdas), self.config.model.classes
