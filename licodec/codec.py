@@ -47,8 +47,9 @@ from licodec.progress import trials
 from licodec.quantize import quantize
 from licodec.rangecoder import LATENTS_PER_BYTE, Decoder, Encoder
 from licodec.rate_control import DEFAULT_QUALITY, Target, highest_within_size, lowest_with_psnr
+from licodec.shortfall import far_below, promised_psnr, smaller_lossless
 from licodec.tile_plan import plan_tiles
-from licodec.tiles import STRIDE
+from licodec.tiles import STRIDE, Box
 from licodec.weights import catalogue
 from licodec.weights import file as weights_file
 from licodec.weights.file import Weights
@@ -124,14 +125,34 @@ def encode(
 def encode_picture(picture: Picture, options: EncodeOptions) -> bytes:
     """`encode` for a picture already read."""
     with one_family(), coding():
-        codec, rounds = open_codec(options)
-        if options.max_error is not None:
-            container = codec.encode_within(picture, options.max_error, options.quality)
-        elif isinstance(options.rate, Target):
-            container = Trials(codec, picture, rounds).best(options.rate)
-        else:
-            container = codec.encode(picture, quality_step(options.rate), rounds)
-        return pack(container)
+        return pack(_coded(picture, options)[1].container)
+
+
+def encode_checked(picture: Picture, options: EncodeOptions) -> tuple[bytes, list[str]]:
+    """The same, and notes for a person: that the file is far worse than its quality promises, or that a
+    lossless one is smaller."""
+    with one_family(), coding():
+        codec, coded = _coded(picture, options)
+        return pack(coded.container), [
+            *([] if options.target_psnr else codec.shortfall(picture, coded)),
+            *([] if options.max_error == 0 else _lossless(picture, coded.container)),
+        ]
+
+
+def _coded(picture: Picture, options: EncodeOptions) -> tuple[Codec, Coded]:
+    codec, rounds = open_codec(options)
+    if options.max_error is not None:
+        container = codec.encode_within(picture, options.max_error, options.quality)
+        return codec, Coded(container, None, 0.0, None)
+    if isinstance(options.rate, Target):
+        return codec, Trials(codec, picture, rounds).best(options.rate)
+    return codec, codec.coded(picture, quality_step(options.rate), rounds)
+
+
+def _lossless(picture: Picture, container: Container) -> list[str]:
+    size = len(container.payload) + len(container.chunks.get(ALPHA, b""))
+    found = smaller_lossless(picture, size)
+    return [] if found is None else [f"a lossless {found[0]} of it takes {found[1]:,} bytes only"]
 
 
 def decode(
@@ -204,15 +225,21 @@ def is_precise(quality_step: int) -> bool:
 
 
 class Coded(NamedTuple):
-    """A picture's file and, where they are exact, the pixels that it decodes to.
+    """A picture's file and what it decodes to.
 
     Attributes:
+        color: the pixels, where they are exact.
         corrected: share of the tiles that have a residual.
+        y_hat: the latents (M, h, w), where pixels are not exact.
     """
 
     container: Container
     color: NDArray[np.uint8] | None
     corrected: float
+    y_hat: Latents | None
+
+    def with_chunks(self, chunks: dict[bytes, bytes]) -> Coded:
+        return self._replace(container=replace(self.container, chunks=chunks))
 
 
 @dataclass(frozen=True)
@@ -227,6 +254,10 @@ class Codec:
 
     def encode(self, picture: Picture, quality_step: int, rounds: int = 0) -> Container:
         """A picture to its file, after so many rounds of search."""
+        return self.coded(picture, quality_step, rounds).container
+
+    def coded(self, picture: Picture, quality_step: int, rounds: int = 0) -> Coded:
+        """The same, with what the file decodes to."""
         y = self.transforms.analyze(
             picture.color, self.gain(quality_step), is_precise(quality_step),
             self.back_projection(quality_step),
@@ -237,7 +268,30 @@ class Codec:
             # A search forecasts what latents cost; here it is known.
             trials = (coded, self.code(picture, y, quality_step))
             coded = min(trials, key=lambda coded: self._cost(picture, coded, quality_step))
-        return replace(coded.container, chunks=chunks_of(picture))
+        return coded.with_chunks(chunks_of(picture))
+
+    def shortfall(self, picture: Picture, coded: Coded) -> list[str]:
+        """A note where a picture is far worse than its quality promises."""
+        c, y_hat = coded.container, coded.y_hat
+        lmbda = self.weights.lmbda(self.weights.position(c.quality_step))
+        if y_hat is None or not lmbda:
+            return []
+
+        def decoded(box: Box) -> NDArray[np.uint8]:
+            top, bottom, left, right = box
+            part = y_hat[:, top:bottom, left:right]
+            height, width = (STRIDE * side for side in part.shape[1:])
+            return self.synthesize(part, height, width, c.mode, c.quality_step)
+
+        _, h, w = y_hat.shape
+        found = far_below(picture, lmbda, h, w, self.transforms.halo, decoded)
+        if found is None:
+            return []
+        quality, promised = c.quality_step * 100 / QUALITY_STEPS, promised_psnr(lmbda)
+        return [
+            f"{found:.1f} dB is far below the {promised:.0f} dB that quality {quality:g} promises: "
+            f"{self.architecture.name} is made for photographs"
+        ]
 
     def encode_within(self, picture: Picture, max_error: int, quality: float | None) -> Container:
         """A picture to a file whose samples are off by max_error at most: its latents with what they miss or,
@@ -325,7 +379,7 @@ class Codec:
             latents_crc32=latents_crc32(y_hat) if color is None else zlib.crc32(color.data),
             payload=encoder.finish(max(y.size // LATENTS_PER_BYTE, least_payload(width, height))),
         )  # fmt: skip
-        return Coded(container, color, corrected)
+        return Coded(container, color, corrected, y_hat if color is None else None)
 
     def decode(self, container: Container, strictly: bool = False) -> Picture:
         """A parsed file to its picture.
@@ -476,7 +530,7 @@ class Trials:
         self.chunk_bytes = len(pack_chunks(self.chunks))
         self._begin: Callable[[], None] = lambda: None
 
-    def best(self, target: Target) -> Container:
+    def best(self, target: Target) -> Coded:
         """The file that serves the target best.
 
         Raises:
@@ -490,7 +544,7 @@ class Trials:
                 step = lowest_with_psnr(self.psnr, target.psnr)
             else:
                 step = highest_within_size(self.size, wanted)
-        return replace(self._container(step), chunks=self.chunks)
+        return self._coded(step).with_chunks(self.chunks)
 
     def _make_features(self, reduced: bool, back_projected: bool) -> NDArray[np.float32]:
         return self.codec.transforms.features(self.picture.color, not reduced, back_projected)
@@ -503,15 +557,12 @@ class Trials:
         y = quantize(features, codec.gain(step), share)
         return codec.search(self.picture, y, step, self.rounds)
 
-    def _container(self, step: int) -> Container:
-        return self._coded(step).container
-
     def _code(self, step: int) -> Coded:
         y, side = self._latents(step)
         return self.codec.code(self.picture, y, step, side)
 
     def _size(self, step: int) -> int:
-        return len(pack(self._container(step))) + self.chunk_bytes
+        return len(pack(self._coded(step).container)) + self.chunk_bytes
 
     def _psnr(self, step: int) -> float:
         codec = self.codec

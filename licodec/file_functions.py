@@ -24,7 +24,7 @@ File = str | os.PathLike[str] | IO[bytes]
 
 
 def encode_file(
-    source: File, target: File, *, overwrite: bool = False, **options: Any
+    source: File, target: File, *, overwrite: bool = False, check: bool = True, **options: Any
 ) -> dict[str, Any]:
     """Encode an image file to a .lic file.
 
@@ -32,6 +32,7 @@ def encode_file(
         source: path or binary file of the image.
         target: path or binary file of the .lic file; a path is written whole or not at all.
         overwrite: replace a target that exists.
+        check: note where the file is far worse than its quality promises, or a lossless one is smaller.
         options: as `encode` takes them.
 
     Returns:
@@ -44,9 +45,12 @@ def encode_file(
     _check(source, target, overwrite)
     with _pillow(), _opened(source, chosen.max_pixels) as image, one_family():
         picture = from_pillow(image, chosen.strip, chosen.max_error is not None)
-    data = codec.encode_picture(picture, chosen)
+    if check:
+        data, found = codec.encode_checked(picture, chosen)
+    else:
+        data, found = codec.encode_picture(picture, chosen), []
     _write(target, data, overwrite)
-    return {**describe(data, chosen.max_pixels), "notes": picture.notes}
+    return {**describe(data, chosen.max_pixels), "notes": [*picture.notes, *found]}
 
 
 def decode_file(

@@ -428,7 +428,7 @@ def test_a_file_that_comes_up_meanwhile_is_not_overwritten(tmp_path, photo, monk
         raise PermissionError(1, "Operation not permitted")
 
     target = tmp_path / "x.lic"
-    original = codec.encode_picture
+    original = codec.encode_checked
 
     def meanwhile(*arguments):
         target.write_bytes(b"precious")
@@ -439,7 +439,7 @@ def test_a_file_that_comes_up_meanwhile_is_not_overwritten(tmp_path, photo, monk
     photo.save(tmp_path / "x.png")
     assert run("encode", tmp_path / "x.png").exit_code == 0
     target.unlink()
-    monkeypatch.setattr(codec, "encode_picture", meanwhile)
+    monkeypatch.setattr(codec, "encode_checked", meanwhile)
     result = run("encode", tmp_path / "x.png")
     assert (
         result.exit_code == 1

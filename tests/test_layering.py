@@ -21,7 +21,7 @@ ORDER = [
     "weights/schema", "weights/everyday_schema",
     "entropy/image_distributions", "entropy/wavefronts", "entropy/hyperprior", "entropy/tabled",
     "io/alpha", "io/bitdepth", "io/exif", "io/libtiff", "io/metadata", "io/image", "io/output", "io/files",
-    "codec", "file_functions", "pillow_plugin", "", "training", "bench", "cli", "__main__",
+    "shortfall", "codec", "file_functions", "pillow_plugin", "", "training", "bench", "cli", "__main__",
 ]  # fmt: skip
 WHOLE = {"training", "bench", "cli"}
 

@@ -51,6 +51,10 @@ _QUALITY = help.group(
     click.option(
         "--psnr", "with_psnr", is_flag=True, help="Decode what is written, and tell its PSNR."
     ),
+    click.option(
+        "--no-check", "check", is_flag=True, default=True, flag_value=False,
+        help="Do not look whether the file is far worse than its quality promises.",
+    ),
 )  # fmt: skip
 
 _MODEL = help.group(
@@ -83,7 +87,12 @@ _MODEL = help.group(
 @_MODEL
 @shared_options.coding
 def encode(
-    inputs: tuple[str, ...], target_size: str | None, with_psnr: bool, lossless: bool, **given: Any
+    inputs: tuple[str, ...],
+    target_size: str | None,
+    with_psnr: bool,
+    check: bool,
+    lossless: bool,
+    **given: Any,
 ) -> None:
     """Encode images to .lic files; - is standard input or output."""
     size = None if target_size is None else rate_control.parse_size(target_size)
@@ -96,11 +105,14 @@ def encode(
 
     def work(job: plan.Job) -> batch.Result:
         from licodec import info
-        from licodec.codec import encode_picture
+        from licodec.codec import encode_checked, encode_picture
 
         picture = _picture(job.source, options)
         began = time.perf_counter()
-        data = encode_picture(picture, options)
+        if check:
+            data, found = encode_checked(picture, options)
+        else:
+            data, found = encode_picture(picture, options), []
         seconds = time.perf_counter() - began
         height, width = picture.color.shape[:2]
         row = {**info(data, options.max_pixels), "seconds": round(seconds, 3)}
@@ -115,7 +127,7 @@ def encode(
             f"{len(data):,} bytes, {8 * len(data) / (height * width):.3f} bpp, {psnr}{name} "
             f"q {row['quality']:g}, {width}x{height}, {seconds:.2f} s"
         )
-        notes = [*picture.notes]
+        notes = [*picture.notes, *found]
         if isinstance(options.rate, rate_control.Target):
             notes += options.rate.notes(row["quality"], len(data), height * width)
         return batch.Result(data, line, row, notes)

@@ -1,0 +1,135 @@
+"""Where a file is not what was asked for: far worse than its quality promises, or larger than a lossless one.
+
+A codec that minimizes R + λD codes a Gaussian with D = 3 / (2 ln 2 λ) at most, whatever its variance: as far
+as that, bits are worth spending. So much -q promises. A net that was trained on photographs may be unable to
+keep it for drawings, text and saturated colours.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, features
+
+from licodec.io.image import Picture
+from licodec.tiles import STRIDE
+
+Array = NDArray[Any]
+Box = tuple[int, int, int, int]
+
+_FAR = 5.0
+"""dB. Photographs are up to 4 below the promise at the highest qualities; text is 7 to 20."""
+_CELL = 8
+"""Latent positions a side of what is looked at first."""
+_CELLS = 2
+_BANDS, _BAND = 4, 16
+"""Rows that tell whether a lossless file is worth a trial."""
+_HOPE = 0.2
+"""A lossless file takes no less than this share of what the rows say."""
+_MOST_TRIED = 2**24
+_WEBP_SIDE = 16383
+
+
+def promised_psnr(lmbda: float) -> float:
+    """dB that λ of R + λ·mse comes to at least; R in bits per pixel of three samples, mse on 0 … 255."""
+    return 10 * math.log10(255**2 * 2 * math.log(2) * lmbda / 3)
+
+
+def far_below(
+    picture: Picture, lmbda: float, h: int, w: int, halo: int,
+    decoded: Callable[[Box], NDArray[np.uint8]],
+) -> float | None:  # fmt: skip
+    """The PSNR in dB of a picture that is far below what its λ promises; None of one that is not.
+
+    Parts of the picture are decoded first: those that change most from pixel to pixel, where errors are
+    largest. Only where these are bad is all of it.
+
+    Args:
+        h, w: latent positions.
+        halo: latent positions around one that its pixels depend on.
+        decoded: the pixels (16 · rows, 16 · columns, C) of a box of latent positions alone.
+    """
+    least = promised_psnr(lmbda) - _FAR
+    cells = _busiest(picture.color, h, w)
+    if _psnr(picture, cells, (h, w), halo, decoded) >= least:
+        return None
+    found = _psnr(picture, [(0, h, 0, w)], (h, w), halo, decoded)
+    return found if found < least else None
+
+
+def _busiest(color: NDArray[np.uint8], h: int, w: int) -> list[Box]:
+    side = _CELL * STRIDE
+    rows, columns = -(-h // _CELL), -(-w // _CELL)
+    grey = color[::2, :, color.shape[2] // 2].astype(np.int32)  # every other row does
+    change = np.zeros((rows * side // 2, columns * side), np.int32)
+    change[: len(grey), : grey.shape[1] - 1] = np.diff(grey, axis=1) ** 2
+    change[: len(grey) - 1, : grey.shape[1]] += np.diff(grey, axis=0) ** 2
+    energy = change.reshape(rows, side // 2, columns, side).sum((1, 3), dtype=np.int64)
+    order = np.argsort(-energy, axis=None, kind="stable")[:_CELLS]
+    return [
+        (r * _CELL, min((r + 1) * _CELL, h), c * _CELL, min((c + 1) * _CELL, w))
+        for r, c in (divmod(int(i), columns) for i in order)
+    ]
+
+
+def _psnr(
+    picture: Picture, boxes: list[Box], size: tuple[int, int], halo: int,
+    decoded: Callable[[Box], NDArray[np.uint8]],
+) -> float:  # fmt: skip
+    """Of boxes of latent positions, where alpha does not hide them."""
+    squares = samples = 0
+    for top, bottom, left, right in boxes:
+        outer = (
+            max(0, top - halo), min(size[0], bottom + halo),
+            max(0, left - halo), min(size[1], right + halo),
+        )  # fmt: skip
+        place = np.s_[STRIDE * top : STRIDE * bottom, STRIDE * left : STRIDE * right]
+        wanted = picture.color[place]
+        inner = np.s_[STRIDE * (top - outer[0]) :, STRIDE * (left - outer[2]) :]
+        got = decoded(outer)[inner][: wanted.shape[0], : wanted.shape[1]]
+        error = got.astype(np.int32) - wanted
+        if picture.alpha is not None:
+            error = error[picture.alpha[place] > 0]
+        squares += int((error * error).sum(dtype=np.int64))
+        samples += error.size
+    return 10 * math.log10(255**2 * samples / squares) if squares else math.inf
+
+
+def smaller_lossless(picture: Picture, size: int) -> tuple[str, int] | None:
+    """The format and the bytes of a lossless file of a picture that takes less than `size`, if one does."""
+    samples = picture.color
+    if picture.alpha is not None:
+        samples = np.concatenate([samples, picture.alpha[..., None]], 2)
+    if samples.shape[0] * samples.shape[1] > _MOST_TRIED or _HOPE * _estimate(samples) >= size:
+        return None
+    image = Image.fromarray(samples[..., 0] if samples.shape[2] == 1 else samples)
+    trials = {"PNG": {}, "WebP": {"lossless": True, "method": 1, "exact": False}}
+    if not features.check("webp") or max(image.size) > _WEBP_SIDE:
+        del trials["WebP"]
+    found = {}
+    for name, options in trials.items():
+        buffer = BytesIO()
+        image.save(buffer, name, **options)
+        found[name] = len(buffer.getvalue())
+    best = min(found, key=lambda name: found[name])
+    return (best, found[best]) if found[best] < size else None
+
+
+def _estimate(samples: NDArray[np.uint8]) -> float:
+    """Bytes that zlib makes of changes from pixel to pixel, by some rows."""
+    height = len(samples)
+    tops = range(0, height, _BAND)
+    tops = tops[:: max(1, len(tops) // _BANDS)]
+    packed = rows = 0
+    for top in tops:
+        band = samples[top : top + _BAND]
+        change = np.diff(band, axis=1, prepend=np.zeros_like(band[:, :1]))
+        packed += len(zlib.compress(change.tobytes(), 1))
+        rows += len(band)
+    return packed * height / rows
