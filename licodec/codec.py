@@ -315,7 +315,7 @@ class Codec:
         """
         if not rounds:
             return y, None
-        from licodec.latent_search import search
+        search = interface.named("licodec.latent_search:search")
 
         model = cast("interface.SearchedModel", self.entropy_model)
         transforms = interface.descent(self.architecture, self.transforms)

@@ -12,6 +12,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any, Protocol
 
+from licodec.errors import ModelMissingError
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -131,6 +133,15 @@ def entropy_model(architecture: Architecture, weights: Weights, adaptive_z: bool
 
 
 def named(place: str) -> Any:
-    """What stands at `module:name`."""
+    """What stands at `module:name`.
+
+    Raises:
+        ModelMissingError: it needs PyTorch, and that is not installed.
+    """
     module, _, name = place.partition(":")
-    return getattr(importlib.import_module(module), name)
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise ModelMissingError("this needs PyTorch: pip install torch") from error

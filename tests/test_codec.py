@@ -87,7 +87,7 @@ def test_decoder_returns_the_very_latents(photo, model, quality):
 
 def test_rate_is_the_information_of_the_tables():
     image = noise(512, 384, "RGB", seed=4)
-    container = unpack(licodec.encode(image, quality=100))
+    container = unpack(licodec.encode(image, quality=100, model="adaptive"))
     codec = opened("adaptive")
     model = codec.entropy_model
     position = codec.weights.position(container.quality_step)
@@ -198,9 +198,9 @@ def test_an_echo_is_worth_its_bits(crop, monkeypatch):
         bpp = 8 * len(encoded) / (crop.width * crop.height)
         return bpp + weights.lmbda(weights.position(188)) * float((error**2).mean())
 
-    with_back_projection = cost(licodec.encode(crop, quality=94))
+    with_back_projection = cost(licodec.encode(crop, 94, "adaptive"))
     monkeypatch.setattr(Weights, "back_projection", lambda self, position: 0.0)
-    assert with_back_projection < 0.97 * cost(licodec.encode(crop, quality=94))
+    assert with_back_projection < 0.97 * cost(licodec.encode(crop, 94, "adaptive"))
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA"])
@@ -238,7 +238,7 @@ def test_wrong_latents_are_never_shown(encoded):
 
     container = unpack(encoded)
     altered = dataclasses.replace(container, latents_crc32=container.latents_crc32 ^ 1)
-    with pytest.raises(DamagedFileError, match="latents"):
+    with pytest.raises(DamagedFileError, match="latents|pixels"):
         licodec.decode(pack(altered))
     shuffled = dataclasses.replace(container, payload=container.payload[::-1])
     with pytest.raises(DamagedFileError):

@@ -162,3 +162,26 @@ def test_a_search_costs_no_more(weights):
         error = np.asarray(decoded).astype(float) - np.asarray(image)
         costs.append(8 * len(files[-1]) / 128**2 + small_everyday.LAMBDAS[1] * (error**2).mean())
     assert costs[1] <= costs[0]
+
+
+def test_what_needs_pytorch_says_so_where_there_is_none(weights, tmp_path):
+    """As in an environment of numpy, pillow, constriction, click, rich and safetensors alone."""
+    picture(40, 40).save(tmp_path / "x.png")
+    script = (
+        "import sys\n"
+        "for name in ('torch', 'threadpoolctl', 'compressai', 'scipy'):\n"
+        "    sys.modules[name] = None\n"
+        "from licodec.cli.main import main\n"
+        "main(sys.argv[1:])"
+    )
+    results = []
+    for options in (
+        ["--weights", str(weights)],
+        ["-m", "adaptive"],
+        ["--weights", str(weights), "-e", "2"],
+    ):
+        command = [sys.executable, "-c", script, "encode", "-f", str(tmp_path / "x.png"), *options]
+        results.append(subprocess.run(command, capture_output=True, text=True))
+    assert [r.returncode for r in results] == [0, 4, 4]
+    for failed in results[1:]:
+        assert failed.stderr.count("\n") == 1 and "PyTorch" in failed.stderr

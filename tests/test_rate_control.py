@@ -81,7 +81,7 @@ def test_features_are_made_once(photo, monkeypatch):
     monkeypatch.setattr(
         tiled.TiledTransforms, "features", lambda *a: calls.append(a[-1]) or features(*a)
     )
-    licodec.encode(photo, target_size=2000, device="cpu", precision="float32")
+    licodec.encode(photo, None, "adaptive", target_size=2000, device="cpu", precision="float32")
     assert sorted(calls) == [False, True]  # without a back-projection, and with
 
 

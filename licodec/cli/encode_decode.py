@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from licodec import help, memory, rate_control
-from licodec.architectures import HYPERPRIOR
+from licodec.architectures import HYPERPRIOR, TABLE
 from licodec.cli import batch, plan, shared_options
 from licodec.errors import UsageError
 from licodec.io import files
@@ -61,7 +61,7 @@ _MODEL = help.group(
     "Model",
     click.option(
         "-m", "--model", shell_complete=shared_options.models,
-        help="See `licodec models`.  [default: adaptive, or what --weights offers]",
+        help=f"See `licodec models`.  [default: {TABLE[0].name}, or what --weights offers]",
     ),
     click.option(
         "-e", "--effort", type=click.IntRange(0, MAX_EFFORT), metavar="N",

@@ -16,7 +16,6 @@ from functools import cache
 from itertools import product
 
 import numpy as np
-from threadpoolctl import threadpool_info
 
 from licodec import memory
 
@@ -34,6 +33,8 @@ def _pools() -> list[Pool]:
     Threadpoolctl finds them; it lets only one thread set what it leaves set, and here the last may not be
     the first.
     """
+    from threadpoolctl import threadpool_info  # models without PyTorch do without it, too
+
     found: list[Pool] = []
     for library in threadpool_info():
         if library["internal_api"] == "openblas" and library["threading_layer"] == "pthreads":
