@@ -11,6 +11,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from licodec.interface import named
 from licodec.networks.fixed_point import (
     FINE_LIMIT,
     Block,
@@ -219,17 +220,27 @@ def _grey(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 class EverydayTransforms:
-    """g_a and g_s as the codec runs them. y and ŷ are (M, h, w), in memory (h, w, M)."""
+    """g_a and g_s as the codec runs them. y and ŷ are (M, h, w), in memory (h, w, M).
 
-    def __init__(self, tensors: Tensors) -> None:
-        self.tensors = tensors
+    Args:
+        on_gpu: g_s in PyTorch on a CUDA device, to the same pixels.
+    """
+
+    def __init__(self, tensors: Tensors, on_gpu: bool = False) -> None:
+        self.tensors, self.on_gpu = tensors, on_gpu
         self.M = len(tensors["g_a.cell.bias"])
         self.halo = halo_of(tensors, "g_s")
 
     @classmethod
     def of(cls, weights: Tensors, device: str, precision: str) -> Self:
-        """They run on the processor, whatever the device, in one precision."""
-        return cls(weights)
+        """Those of a weights file. They run on the processor unless device is cuda, and in one precision.
+
+        Raises:
+            UsageError: there is no such device.
+        """
+        if device == "cuda":
+            named("licodec.networks.everyday_torch:check_cuda")()
+        return cls(weights, device == "cuda")
 
     @cached_property
     def g_a(self) -> Analysis:
@@ -237,7 +248,9 @@ class EverydayTransforms:
 
     @cached_property
     def g_s(self) -> Synthesis:
-        return Synthesis(self.tensors)
+        kind = named("licodec.networks.everyday_torch:CudaSynthesis") if self.on_gpu else Synthesis
+        made: Synthesis = kind(self.tensors)
+        return made
 
     def is_reduced(self, precise: bool) -> bool:
         return False

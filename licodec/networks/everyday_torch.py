@@ -5,11 +5,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
-from licodec.networks.everyday import CELL, PATCH, EverydayTransforms, blocks_of
+from licodec.errors import UsageError
+from licodec.networks.everyday import CELL, PATCH, Array, EverydayTransforms, Synthesis, blocks_of
 from licodec.networks.fixed_point import (
     FINE_LIMIT,
     FINE_SHIFT,
@@ -99,6 +102,33 @@ def _shuffle(x: Tensor, r: int) -> Tensor:
     h, w, channels = x.shape
     C = channels // (r * r)
     return x.reshape(h, w, r, r, C).permute(0, 2, 1, 3, 4).reshape(h * r, w * r, C)
+
+
+class CudaSynthesis(Synthesis):
+    """g_s on a CUDA device, tile by tile."""
+
+    device = "cuda"
+
+    def __init__(self, tensors: Tensors) -> None:
+        super().__init__(tensors)
+        self.exact = TorchSynthesis(tensors, torch.device(self.device), rounding=True)
+
+    @torch.inference_mode()
+    def _tile(self, y_hat: Array, multiplier: Array) -> NDArray[np.uint8]:
+        stream = torch.from_numpy(np.rint(y_hat * multiplier))
+        samples = self.exact(stream).clamp(0, 255).to(torch.uint8)
+        pixels: NDArray[np.uint8] = samples.cpu().numpy()
+        return pixels
+
+
+def check_cuda() -> None:
+    """Refuse a device that there is not.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if not torch.cuda.is_available():
+        raise UsageError("no CUDA device is available")
 
 
 class Descent:

@@ -6,7 +6,7 @@ from small_everyday import latents, network, tensors
 from licodec.entropy.tables import EXP2_UNIT, exp2
 from licodec.networks import everyday
 from licodec.networks.everyday import EverydayTransforms, HyperAnalysis
-from licodec.networks.everyday_torch import Descent, TorchSynthesis
+from licodec.networks.everyday_torch import CudaSynthesis, Descent
 
 rng = np.random.default_rng(0)
 STEP = exp2(tensors()["log2_step"][1])
@@ -69,12 +69,20 @@ def test_powers_of_two_are_close_and_exact_integers_times_powers():
     assert found[2] == 1 and found[5] == 2
 
 
-def test_pytorch_computes_the_same_integers():
+def test_pytorch_computes_the_same_integers(monkeypatch):
     y = latents(6, 9)
-    stream = torch.from_numpy(np.rint(y.transpose(1, 2, 0) * STEP))
-    g_s = TorchSynthesis(tensors(), torch.device("cpu"), rounding=True)
-    found = g_s(stream).clamp(0, 255).to(torch.uint8).numpy()
-    assert np.array_equal(found, EverydayTransforms(tensors()).synthesize(y, STEP, 96, 144, 3))
+    monkeypatch.setattr(CudaSynthesis, "device", "cpu")
+    numpys = EverydayTransforms(tensors()).synthesize(y, STEP, 90, 140, 3)
+    pytorchs = EverydayTransforms(tensors(), on_gpu=True).synthesize(y, STEP, 90, 140, 3)
+    assert np.array_equal(numpys, pytorchs)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_computes_the_same_integers():
+    y = latents(40, 30)
+    numpys = EverydayTransforms(tensors()).synthesize(y, STEP, 640, 480, 3)
+    gpus = EverydayTransforms(tensors(), on_gpu=True).synthesize(y, STEP, 640, 480, 3)
+    assert np.array_equal(numpys, gpus)
 
 
 def test_the_search_sees_what_decodes():
