@@ -454,7 +454,7 @@ class Codec:
         lmbda = self.weights.lmbda(self.weights.position(quality_step))
         plan = plan_tiles(x, x_hat, lmbda, quality_step, max_error)
         corrected = 0.0 if plan is None else float(plan.chosen.mean())
-        return code_tiles(encoder, x_hat, plan, x, is_known=True), corrected
+        return code_tiles(encoder, x_hat, plan, x), corrected
 
     def _decode_exactly(
         self, container: Container, opacity: NDArray[np.uint8] | None, strictly: bool

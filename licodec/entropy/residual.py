@@ -62,17 +62,17 @@ class ResidualPlan(NamedTuple):
 
 def code_tiles(
     coder: Coder, x_hat: NDArray[np.uint8], plan: ResidualPlan | None = None,
-    x: NDArray[np.uint8] | None = None, is_known: bool = False,
+    x: NDArray[np.uint8] | None = None,
 ) -> NDArray[np.uint8]:  # fmt: skip
     """Code which tiles there are, and them; return x̂ (H, W, C) with these in place.
 
     Args:
-        plan, x: the encoder's; no plan for no tiles.
-        is_known: whether this is an encoder.
+        plan: the encoder's, None for no tiles.
+        x: the encoder's; a decoder passes neither.
     """
     height, width, _ = x_hat.shape
     shape = -(-height // TILE), -(-width // TILE)
-    plan = _code_plan(coder, shape, plan, is_known)
+    plan = _code_plan(coder, shape, plan, x is not None)
     if plan is None:
         return x_hat
     out = x_hat.copy()

@@ -25,7 +25,7 @@ def smooth(height, width, C):
 
 def round_trip(x, x_hat, plan):
     encoder = Encoder()
-    coded = code_tiles(encoder, x_hat, plan, x, is_known=True)
+    coded = code_tiles(encoder, x_hat, plan, x)
     data = encoder.finish()
     assert np.array_equal(code_tiles(Decoder(data), x_hat), coded)
     return coded, len(data)
