@@ -11,14 +11,18 @@ from numpy.typing import NDArray
 from licodec.entropy.residual import LARGEST_STEP, TILE, ResidualPlan
 
 Array = NDArray[Any]
+Mask = NDArray[np.bool_]
 
 LEAST_PSNR = 36.0
 """In dB, of every tile from quality 90 on."""
+_FLOOR = 255**2 / 10 ** (LEAST_PSNR / 10)
 LEAST_FROM = 180
 """The header's quality from which that holds."""
 _MARGIN = 1.5
 """A residual has to win so many times its estimated bits: estimates err, and little is not worth a tile."""
-_FEWEST_BITS = 0.15
+_BITS = np.where(np.arange(256), 1 + 2 * np.log2(1.0 + np.arange(256)), 0.15)
+"""About what a residual of so many steps costs: what x̂ misses, or how x changes from pixel to pixel,
+whichever is less in a tile."""
 _COARSEST = 63
 
 
@@ -32,23 +36,51 @@ def plan_tiles(
         lmbda: weight of the mean squared error on 0 … 255 against bits per pixel.
         max_error: what no sample may be off by more; None to weigh cost and gain.
     """
-    error = np.abs(x.astype(np.int16) - x_hat)
+    strips = [slice(top, top + TILE) for top in range(0, len(x), TILE)]
     if max_error is not None:
-        chosen = _tiled(error).max((1, 3, 4)) > max_error
-        return ResidualPlan(2 * max_error + 1, chosen) if chosen.any() else None
-    step = _step(lmbda)
-    before = _tiled(error.astype(np.int64) ** 2).sum((1, 3, 4))
-    sides = (np.clip(side - np.arange(0, side, TILE), 0, TILE) for side in x.shape[:2])
-    rows, columns = sides
-    samples = x.shape[2] * rows[:, None] * columns
-    floor = 255**2 / 10 ** (LEAST_PSNR / 10)
-    if quality_step >= LEAST_FROM:
-        step = min(step, 2 * math.floor(math.sqrt(3 * floor)) - 1)
+        step = 2 * max_error + 1
+        chosen = np.stack([_largest(x[rows], x_hat[rows]) > max_error for rows in strips])
+    else:
+        step = _step(lmbda)
+        if quality_step >= LEAST_FROM:
+            step = min(step, 2 * math.floor(math.sqrt(3 * _FLOOR)) - 1)
+        least = _FLOOR if quality_step >= LEAST_FROM else math.inf
+        chosen = np.stack([_wins(x[rows], x_hat[rows], lmbda, step, least) for rows in strips])
+    return ResidualPlan(step, chosen) if chosen.any() else None
+
+
+def _wins(x: Array, x_hat: Array, lmbda: float, step: int, least: float) -> Mask:
+    """Which tiles of a strip a residual serves: it is cheaper than the error, or that is above least."""
+    error = _difference(x, x_hat)
+    height, width, C = x.shape
+    samples = C * height * np.minimum(TILE, width - np.arange(0, width, TILE))
+    before = _by_tile(np.square(error, dtype=np.int64))
     after = np.minimum(before, samples * (step**2 - 1) / 12)
-    wins = lmbda / x.shape[2] * (before - after) > _MARGIN * _bits(x, error, step)
-    if quality_step >= LEAST_FROM:
-        wins |= before > floor * samples
-    return ResidualPlan(step, wins) if wins.any() else None
+    change = np.zeros_like(x)
+    change[:, 1:] = _difference(x[:, 1:], x[:, :-1])
+    own, steps = (_by_tile(_BITS[values // step]) for values in (error, change))
+    wins: Mask = lmbda / C * (before - after) > _MARGIN * np.minimum(own, steps)
+    return wins | (before > least * samples)
+
+
+def _largest(x: Array, x_hat: Array) -> Array:
+    """The largest error of each tile of a strip."""
+    largest = _difference(x, x_hat).max((0, 2))
+    found: Array = np.maximum.reduceat(largest, np.arange(0, len(largest), TILE))
+    return found
+
+
+def _difference(a: Array, b: Array) -> Array:
+    """|a - b| of samples, which stay bytes."""
+    difference: Array = np.maximum(a, b) - np.minimum(a, b)
+    return difference
+
+
+def _by_tile(values: Array) -> Array:
+    """Sums over the tiles of a strip (height, width, C)."""
+    columns = values.sum((0, 2))
+    sums: Array = np.add.reduceat(columns, np.arange(0, len(columns), TILE))
+    return sums
 
 
 def _step(lmbda: float) -> int:
@@ -56,23 +88,3 @@ def _step(lmbda: float) -> int:
     6 dB a bit."""
     ideal = math.sqrt(26 / max(lmbda, 1e-9))
     return max(3, min(_COARSEST, LARGEST_STEP, 2 * int(ideal / 2) + 1))
-
-
-def _bits(x: Array, error: Array, step: int) -> Array:
-    """About what the residuals of tiles (rows, columns) cost: what x̂ misses, or how x changes from pixel to
-    pixel, whichever is less."""
-    change = np.abs(np.diff(x.astype(np.int16), axis=1, prepend=x[:, :1].astype(np.int16)))
-    own, steps = (_tiled(_bits_of(v // step)).sum((1, 3, 4)) for v in (error, change))
-    bits: Array = np.minimum(own, steps)
-    return bits
-
-
-def _bits_of(values: Array) -> Array:
-    return np.where(values, 1 + 2 * np.log2(1.0 + values), _FEWEST_BITS)
-
-
-def _tiled(samples: Array) -> Array:
-    """(rows, 64, columns, 64, C) of samples (H, W, C), with 0 where the image ends."""
-    height, width, C = samples.shape
-    padded = np.pad(samples, ((0, -height % TILE), (0, -width % TILE), (0, 0)))
-    return padded.reshape(padded.shape[0] // TILE, TILE, padded.shape[1] // TILE, TILE, C)

@@ -5,6 +5,7 @@ The networks are those of `licodec.training.codecs.everyday`. Arrays are (h, w, 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any, Self
 
@@ -23,7 +24,7 @@ from licodec.networks.fixed_point import (
     unshuffle,
 )
 from licodec.progress import track
-from licodec.tiles import STRIDE, cut, tiles
+from licodec.tiles import STRIDE, Box, cut, tiles
 
 Array = NDArray[Any]
 
@@ -110,18 +111,13 @@ class Analysis:
         self.halo = halo_of(tensors, "g_a")
         self.M = len(self.cell.bias)
 
-    def __call__(self, color: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """y (h, w, M) before the gain, of pixels (H, W, 1 or 3); beyond the edges they are repeated."""
+    def __call__(self, color: NDArray[np.uint8]) -> Iterator[tuple[Box, NDArray[np.float32]]]:
+        """(box of latent positions, y there before the gain) of pixels (H, W, 1 or 3), tile by tile; y is
+        (h, w, M). Beyond the edges pixels are repeated."""
         h, w = (-(-side // STRIDE) for side in color.shape[:2])
-        y = np.empty((h, w, self.M), np.float32)
         for inner, outer in track(tiles(h, w, _TILE, self.halo), "analysis"):
-            part = self._tile(_pixels(color, outer))
-            top, left = inner[0] - outer[0], inner[2] - outer[2]
-            size = inner[1] - inner[0], inner[3] - inner[2]
-            y[inner[0] : inner[1], inner[2] : inner[3]] = part[
-                top : top + size[0], left : left + size[1]
-            ]
-        return y
+            part = self._tile(_pixels(color, outer)).transpose(2, 0, 1)
+            yield inner, cut(part, inner, outer, 1).transpose(1, 2, 0)
 
     def _tile(self, x: Array) -> Array:
         x = self.patch(unshuffle(x, PATCH))
@@ -133,7 +129,7 @@ class Analysis:
         return x
 
 
-def _pixels(color: NDArray[np.uint8], box: tuple[int, int, int, int]) -> Array:
+def _pixels(color: NDArray[np.uint8], box: Box) -> Array:
     """-½ … ½ (H, W, 3) of a box of latent positions."""
     top, bottom, left, right = (STRIDE * side for side in box)
     part = color[top:bottom, left:right]
@@ -259,18 +255,22 @@ class EverydayTransforms:
         self, color: NDArray[np.uint8], precise: bool = True, back_projection: bool = False
     ) -> NDArray[np.float32]:
         """y (1, M, h, w) before the gain."""
-        return self.g_a(color).transpose(2, 0, 1)[None]
+        h, w = (-(-side // STRIDE) for side in color.shape[:2])
+        y = np.empty((h, w, self.M), np.float32)
+        for (top, bottom, left, right), part in self.g_a(color):
+            y[top:bottom, left:right] = part
+        return y.transpose(2, 0, 1)[None]
 
     def analyze(
         self, color: NDArray[np.uint8], gain: NDArray[np.float32], precise: bool = True,
         back_projection: float = 0.0,
     ) -> Array:  # fmt: skip
         """y (M, h, w) times gain, rounded, in int16."""
-        y = self.g_a(color)
-        y *= gain
-        np.rint(y, out=y)
-        np.clip(y, -LATENT_LIMIT, LATENT_LIMIT, out=y)
-        return y.astype(np.int16).transpose(2, 0, 1)
+        h, w = (-(-side // STRIDE) for side in color.shape[:2])
+        y = np.empty((h, w, self.M), np.int16)
+        for (top, bottom, left, right), part in self.g_a(color):
+            y[top:bottom, left:right] = np.rint(part * gain).clip(-LATENT_LIMIT, LATENT_LIMIT)
+        return y.transpose(2, 0, 1)
 
     def synthesize(
         self, y: Array, gain: NDArray[Any], height: int, width: int, channels: int,
