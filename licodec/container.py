@@ -174,9 +174,8 @@ def refuse_large(width: int, height: int, max_pixels: int) -> None:
         raise UsageError(f"max_pixels is a number of pixels, not {max_pixels!r}")
     if max(width, _LEAST_SIDE) * max(height, _LEAST_SIDE) <= max_pixels:
         return
-    strip = f" (a side under {_LEAST_SIDE} counts as {_LEAST_SIDE})" * (
-        width * height <= max_pixels
-    )
+    is_strip = width * height <= max_pixels
+    strip = f" (a side under {_LEAST_SIDE} counts as {_LEAST_SIDE})" if is_strip else ""
     raise TooLargeError(f"{width}x{height} is more than {max_pixels} pixels (--max-pixels){strip}")
 
 

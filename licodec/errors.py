@@ -11,6 +11,9 @@ class LicodecError(Exception):
 
     exit_code = 1
 
+    def __str__(self) -> str:
+        return " ".join(super().__str__().split())
+
 
 class UsageError(LicodecError):
     """Arguments or a config that make no sense together."""

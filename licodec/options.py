@@ -44,6 +44,8 @@ class DecodeOptions:
         _check_one_of(self.precision, "precision", PRECISIONS)
         if not isinstance(self.max_pixels, Real):
             raise UsageError(f"max_pixels is a number of pixels, not {self.max_pixels!r}")
+        if not isinstance(self.strip, int):
+            raise UsageError(f"strip is true or false, not {self.strip!r}")
         if self.weights is None:
             return
         if not isinstance(self.weights, (str, os.PathLike)) or not str(self.weights):
@@ -103,6 +105,6 @@ class EncodeOptions(DecodeOptions):
 
 
 def _check_one_of(value: object, name: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         there = f"{', '.join(choices[:-1])} and {choices[-1]}"
         raise UsageError(f"no {name} {value!r}; there are {there}")

@@ -7,6 +7,7 @@ Coverage-guided (atheris, libFuzzer), seeded with the golden files, whose pictur
 with small weights, so that an input takes milliseconds. A checksum would end nearly every mutant at once,
 so each input is parsed as it is, decoded with its CRC-32 made right, and one in four with the latents'
 CRC-32 made right, too, so that pixels are synthesized, metadata is written, and an image file comes out.
+Each is read as EXIF, XMP and a file's name as well, and some choose arguments of the Python API.
 Anything but a decoded image or a LicodecError is a find, and so is running out of memory or of time. Finds
 are left as crash-* files; each deserves a test of its own.
 """
@@ -41,6 +42,7 @@ with atheris.instrument_imports(include=["licodec"]):
     from licodec.weights import catalogue
 
 import torch
+from odd_arguments import call
 from PIL import Image
 from small_weights import small_weights
 
@@ -51,6 +53,11 @@ MAX_PIXELS = 2**12
 CAP_BYTES = 2**30
 """Address space beyond what a warm process has."""
 SECONDS = 20
+CALLED = 8
+"""Of so many inputs one is taken for arguments of the Python API as well, by its first CHOICES bytes."""
+CHOICES = 16
+WHOLE: list[Path] = []
+"""A .lic file and its weights, for that."""
 SIDE = 47
 """Pixels of a seed, at most."""
 FORMATS = ("png", "jpeg", "webp", "ppm", "tiff")
@@ -109,6 +116,8 @@ def as_metadata(data: bytes) -> None:
 def one_input(data: bytes) -> None:
     as_metadata(data)
     chosen = zlib.crc32(data)
+    if chosen % CALLED == 0 and WHOLE:
+        call(data[:CHOICES], WHOLE[0].read_bytes(), weights=WHOLE[1])
     sealed = resealed(data)
     try:
         unpack(data)
@@ -156,7 +165,10 @@ def main() -> None:
         os.environ["LICODEC_WEIGHTS"] = str(shutil.copytree(GOLDEN / "hyperprior", folder))
         corpus = Path(arguments.corpus or Path(temporary) / "corpus")
         corpus.mkdir(exist_ok=True)
-        for name, seed in seeds(small_weights(folder)).items():
+        small = small_weights(folder)
+        WHOLE[:] = Path(temporary) / "whole.lic", small
+        WHOLE[0].write_bytes(licodec.encode(Image.new("RGB", (6, 5)), weights=small))
+        for name, seed in seeds(small).items():
             (corpus / name).write_bytes(seed)
             one_input(seed)  # loads weights and libraries, before the cap is set
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
