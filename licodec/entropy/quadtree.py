@@ -81,8 +81,8 @@ _Z_TILE = 24
 _POSITIONS = 8192
 """That a step computes at once, more or less: part of the order in which latents are coded."""
 
-Symbols = tuple["Integers | None", NDArray[np.uint8]]
-"""Values (n,) of latents in steps, None when decoding, and their classes (n,)."""
+Symbols = tuple["Integers | NDArray[np.int16]", NDArray[np.uint8]]
+"""Values (n,) of latents in steps and their classes (n,)."""
 
 
 class Side(NamedTuple):
@@ -153,7 +153,7 @@ class Quadtree:
         """ẑ, ŷ and all symbols, of y (M, h, w) in 1/LATENT_UNIT."""
         y = y.transpose(1, 2, 0)
         h, w, _ = y.shape
-        padded = np.pad(y, ((0, -h % Z_STRIDE), (0, -w % Z_STRIDE), (0, 0)), mode="edge")
+        padded = _padded(y)
         z = self._analyze(padded)
         features = self._features(z, position)
         symbols: list[Symbols] = []
@@ -165,7 +165,7 @@ class Quadtree:
                 residual, classes = part
                 assert residual is not None
                 values = _cheapest(residual, classes, bits)
-                symbols.append((values, classes))
+                symbols.append((values.astype(np.int16), classes))
                 part = traversal.send(values)
         except StopIteration as end:
             class_z = self.distributions.choose(count_classes(symbols), position)
@@ -192,7 +192,7 @@ class Quadtree:
 
         y = y.transpose(1, 2, 0)
         h, w, _ = y.shape
-        padded = np.pad(y, ((0, -h % Z_STRIDE), (0, -w % Z_STRIDE), (0, 0)), mode="edge")
+        padded = _padded(y)
         found = Forecast(
             np.zeros(padded.shape, np.uint8), np.zeros(padded.shape, np.int32), _SCALES
         )
@@ -236,7 +236,7 @@ class Quadtree:
         coded: Mask | None,
         y: Array | None,
         told: Forecast | None = None,
-    ) -> Generator[Symbols, Integers, Array]:
+    ) -> Generator[tuple[Integers | None, NDArray[np.uint8]], Integers, Array]:
         """The order of latents: yields y - μ in 1/LATENT_UNIT (None when decoding) and classes of each part,
         takes its values in steps, and returns ŷ (h, w, M), sides multiples of 4.
 
@@ -351,11 +351,15 @@ def _cheapest(
         found: NDArray[np.float64] = _STEP_BITS * loss + bits[classes, symbols]
         return found
 
-    return np.where(cost(lower) < cost(near), lower, near).astype(np.int32)
+    found = np.where(cost(lower) < cost(near), lower, near)
+    return np.clip(found, -LATENT_LIMIT, LATENT_LIMIT).astype(np.int32)
 
 
 def code_classes(
-    coder: Coder, values: Integers | None, classes: NDArray[np.uint8], tables: Pmf
+    coder: Coder,
+    values: Integers | NDArray[np.int16] | None,
+    classes: NDArray[np.uint8],
+    tables: Pmf,
 ) -> Integers:
     """Code values (n,) by rising class, those of a class in the order given; then the low bits of wide ones.
 
@@ -388,7 +392,6 @@ def count_classes(symbols: list[Symbols]) -> NDArray[np.int64]:
     """How often each class has each bin: (CLASSES, BINS + 1), the escapes last."""
     counts = np.zeros((CLASSES, BINS + 1), np.int64)
     for values, classes in symbols:
-        assert values is not None
         folded = (values >> LOW_BITS[classes]).astype(np.int32)
         counts += count_values(folded, classes.astype(np.int64), CLASSES, BINS)
     return counts
@@ -413,6 +416,14 @@ def _seen(thresholds: Array) -> NDArray[np.float32]:
 def _planes(y_hat: Array, h: int, w: int) -> Array:
     """(M, h, w), without copying, of the first rows and columns of ŷ (…, …, M)."""
     return y_hat[:h, :w].transpose(2, 0, 1)
+
+
+def _padded(y: Array) -> Array:
+    """y (h, w, M) with its edges repeated up to multiples of 4; y itself where they are."""
+    h, w, _ = y.shape
+    if h % Z_STRIDE == w % Z_STRIDE == 0:
+        return y
+    return np.pad(y, ((0, -h % Z_STRIDE), (0, -w % Z_STRIDE), (0, 0)), mode="edge")
 
 
 def _coded(h: int, w: int, visible: Mask | None) -> Mask | None:

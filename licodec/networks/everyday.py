@@ -5,7 +5,7 @@ The networks are those of `licodec.training.codecs.everyday`. Arrays are (h, w, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any, Self
 
@@ -18,6 +18,7 @@ from licodec.networks.fixed_point import (
     Block,
     Dense,
     Tensors,
+    chunks,
     enter_finely,
     shuffle,
     to_stream,
@@ -193,18 +194,31 @@ class Synthesis:
         return pixels
 
     def _tile(self, y_hat: Array, multiplier: NDArray[np.float64]) -> NDArray[np.uint8]:
-        h, w, M = y_hat.shape
-        stream = to_stream(y_hat * multiplier)
+        h, w, _ = y_hat.shape
+        coarse = np.empty(y_hat.shape, np.float32)
+        for rows in chunks(h, w):
+            coarse[rows] = to_stream(y_hat[rows] * multiplier)
         for block in self.coarse:
-            block(stream)
-        cells = to_stream(self.cell(enter_finely(stream).reshape(-1, M))).reshape(h, w, -1)
-        stream = np.ascontiguousarray(shuffle(cells, CELL))
+            block(coarse)
+        fine = _grown(coarse, lambda x: to_stream(self.cell(x)), CELL)
         for block in self.fine:
-            block(stream)
-        samples = self.patch(enter_finely(stream).reshape(-1, stream.shape[2]))
-        np.rint(samples, out=samples)
-        np.clip(samples, 0, 255, out=samples)
-        return shuffle(samples.astype(np.uint8).reshape(CELL * h, CELL * w, -1), PATCH)
+            block(fine)
+        return _grown(fine, lambda x: _samples(self.patch(x)), PATCH)
+
+
+def _grown(stream: Array, layer: Callable[[Array], Array], r: int) -> Array:
+    """A layer of a stream (h, w, C), then `shuffle` by r; some rows at once, for the sake of memory."""
+    parts = []
+    for rows in chunks(*stream.shape[:2]):
+        part = stream[rows]
+        found = layer(enter_finely(part).reshape(-1, part.shape[2]))
+        parts.append(shuffle(found.reshape(*part.shape[:2], -1), r))
+    return np.concatenate(parts)
+
+
+def _samples(x: Array) -> NDArray[np.uint8]:
+    np.rint(x, out=x)
+    return np.clip(x, 0, 255, out=x).astype(np.uint8)
 
 
 def _grey(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -125,10 +125,10 @@ class Block:
         """stream (h, w, C) float32, within ±STREAM_LIMIT before and after."""
         h, w, C = stream.shape
         inner = np.zeros((h + 2, w + 2, C), np.float32)
-        for rows in _chunks(h, w):
+        for rows in chunks(h, w):
             mixed = leaky(self.mix(enter(stream[rows]).reshape(-1, C)))
             inner[rows.start + 1 : rows.stop + 1, 1:-1] = mixed.reshape(-1, w, C)
-        for rows in _chunks(h, w):
+        for rows in chunks(h, w):
             part = stream[rows]
             joined = clipped(self.depthwise(inner[rows.start : rows.stop + 2])).reshape(-1, C)
             _add(part, self.join(joined))
@@ -192,7 +192,8 @@ def _powers(shift: Array) -> Array:
     return np.ldexp(1.0, -shift.astype(np.int64))
 
 
-def _chunks(h: int, w: int) -> Iterator[slice]:
+def chunks(h: int, w: int) -> Iterator[slice]:
+    """The rows of a plane that layers take at once."""
     rows = max(1, _CHUNK // w)
     for top in range(0, h, rows):
         yield slice(top, min(top + rows, h))
