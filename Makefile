@@ -48,7 +48,7 @@ $(VENV)/.installed: pyproject.toml
 	@echo "installing into $(VENV), once; this takes some minutes"
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	@$(PIP) "$(TORCH)"
-	@$(PIP) --editable ".[bench,dev,docs,train]"
+	@$(PIP) --editable ".[bench,dev,docs,ray,train]"
 	@touch $@
 
 clean:

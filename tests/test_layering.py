@@ -21,9 +21,10 @@ ORDER = [
     "weights/schema", "weights/everyday_schema",
     "entropy/image_distributions", "entropy/wavefronts", "entropy/hyperprior", "entropy/tabled",
     "io/alpha", "io/bitdepth", "io/exif", "io/libtiff", "io/metadata", "io/image", "io/output", "io/files",
-    "shortfall", "codec", "file_functions", "pillow_plugin", "", "training", "bench", "cli", "__main__",
+    "shortfall", "codec", "file_functions", "pillow_plugin", "", "training", "bench", "ray",
+    "cli", "__main__",
 ]  # fmt: skip
-WHOLE = {"training", "bench", "cli"}
+WHOLE = {"training", "bench", "ray", "cli"}
 
 
 def place(parts: list[str]) -> str:

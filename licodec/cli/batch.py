@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +43,7 @@ class Result:
 
 
 Work = Callable[[Job], Result]
+Line = Callable[[dict[str, Any]], str]
 
 
 @dataclass(frozen=True)
@@ -73,14 +75,10 @@ class Batch:
 
     Args:
         verb: encode or decode, for the bar.
-        check: raises where a source is plainly none; called before its output is looked at.
-        work: called with a job; may run on several threads at once.
     """
 
-    def __init__(
-        self, verb: str, plan: Plan, check: Callable[[str], None], work: Work, telling: Telling
-    ) -> None:
-        self.plan, self.check, self.work, self.telling = plan, check, work, telling
+    def __init__(self, verb: str, plan: Plan, telling: Telling) -> None:
+        self.plan, self.telling = plan, telling
         self.bar = Bar(verb, quiet=not telling.lines)
         self.counts = dict.fromkeys(("done", "skipped", "failed"), 0)
         self._notes: Counter[str] = Counter()
@@ -88,25 +86,47 @@ class Batch:
         self._lock = threading.Lock()
         self._stop = threading.Event()
 
-    def run(self, workers: int) -> None:
+    def run(self, check: Callable[[str], None], work: Work, workers: int) -> None:
         """Do every job.
+
+        Args:
+            check: raises where a source is plainly none; called before its output is looked at.
+            work: called with a job; may run on several threads at once.
 
         Raises:
             LicodecError: the lone file failed, or some of several did.
         """
+        self.check, self.work = check, work
+        numbers = range(len(self.plan.jobs))
+        with self._conducted():
+            if workers == 1 or len(numbers) < 2:
+                for number in numbers:
+                    self._one(number)
+            else:
+                self._threads(workers)
+
+    def gather(self, rows: Iterable[tuple[int, dict[str, Any]]], line: Line) -> None:
+        """The same where the work is done elsewhere: jobs' numbers and rows as they come.
+
+        Args:
+            rows: with `ok`, and `skipped` or `error`.
+            line: on a row, for a person.
+        """
+        with self._conducted():
+            for number, row in rows:
+                self._take(number, row, line)
+
+    @contextlib.contextmanager
+    def _conducted(self) -> Iterator[None]:
+        """The bar while the work is done, and afterwards what came of it."""
         if self.telling.as_json and any(job.target == STANDARD for job in self.plan.jobs):
             raise UsageError("--json and the output itself cannot both go to standard output")
-        numbers = range(len(self.plan.jobs))
         try:
             with self.bar:
-                if workers == 1 or len(numbers) < 2:
-                    for number in numbers:
-                        self._one(number)
-                else:
-                    self._threads(workers)
+                yield
         finally:
-            if self.telling.as_json and len(self._rows) == len(numbers):
-                rows = [self._rows[number] for number in numbers]
+            if self.telling.as_json and len(self._rows) == len(self.plan.jobs):
+                rows = [self._rows[number] for number in range(len(self.plan.jobs))]
                 click.echo(json.dumps(rows[0] if len(rows) == 1 else rows))
         if self.plan.lone:
             return
@@ -155,11 +175,38 @@ class Batch:
             self._rows[number] = row
         finally:
             _current.warnings = None
+        self._count(outcome)
+
+    def _count(self, outcome: str) -> None:
         with self._lock:
             self.counts[outcome] += 1
             finished = sum(self.counts.values())
         if not self.plan.lone:
             self.bar.update(f"{finished} of {len(self.plan.jobs)}", finished / len(self.plan.jobs))
+
+    def _take(self, number: int, row: dict[str, Any], line: Line) -> None:
+        job = self.plan.jobs[number]
+        source = plain(job.source) or "''"
+        self._rows[number] = {"file": job.source, "output": job.target, **row}
+        if not row["ok"]:
+            outcome = "failed"
+            self._print(f"{source}: {row['error']}")
+        elif row["skipped"]:
+            outcome = "skipped"
+            self._tell_skipped(source, job.target)
+        else:
+            outcome = "done"
+            self._tell_done(source, job.target, line(row), row.get("notes", []))
+        self._count(outcome)
+
+    def _tell_skipped(self, source: str, target: str) -> None:
+        if self.telling.verbose:
+            self._print(f"{source}: skipped, {target} exists")
+
+    def _tell_done(self, source: str, target: str, line: str, notes: list[str]) -> None:
+        self._note(source, notes)
+        if self.telling.lines and target != STANDARD:
+            self.bar.print(f"{source} -> {plain(target)}: {line}")
 
     def _do(self, job: Job, source: str, row: dict[str, Any]) -> str:
         """The outcome, done or skipped, whose row is filled."""
@@ -171,8 +218,7 @@ class Batch:
         if job.target != STANDARD and not job.replace and os.path.isfile(target):
             if self.plan.lone:
                 raise FileAccessError(f"{target} exists; {job.way_out}")
-            if self.telling.verbose:
-                self._print(f"{source}: skipped, {target} exists")
+            self._tell_skipped(source, job.target)
             row |= {"ok": True, "skipped": True}
             return "skipped"
         if not self.plan.lone:
@@ -183,9 +229,7 @@ class Batch:
         files.write(job.target, result.data, job.replace)
         notes = [*result.notes, *_current.warnings]
         row |= {"ok": True, "skipped": False, **result.row, "notes": notes}
-        self._note(source, notes)
-        if self.telling.lines and job.target != STANDARD:
-            self.bar.print(f"{source} -> {plain(job.target)}: {result.line}")
+        self._tell_done(source, job.target, result.line, notes)
         return "done"
 
     def _note(self, source: str, notes: list[str]) -> None:

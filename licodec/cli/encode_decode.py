@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -102,6 +103,10 @@ def encode(
         given["max_error"] = 0
     options = _taken(EncodeOptions, {**given, "target_size": size})
     name = catalogue.choose(options).name
+    if given["ray"]:
+        if with_psnr:
+            raise UsageError("--psnr and --ray exclude each other")
+        return _on_ray("encode", inputs, options, files.has_image_suffix, given, check=check)
 
     def work(job: plan.Job) -> batch.Result:
         from licodec import info
@@ -201,6 +206,9 @@ def decode(
     if format_ and output and made.contradicts(Path(output).suffix, format_):
         raise UsageError(f"--format {format_} and the name {output} contradict each other")
     made.check_quality(format_ or Path(output or "").suffix, format_quality)
+    if given["ray"]:
+        chosen = {"format": format_ or "png", "format_quality": format_quality}
+        return _on_ray("decode", inputs, options, files.is_lic, given, **chosen)
 
     def work(job: plan.Job) -> batch.Result:
         from licodec.codec import decode_file
@@ -234,6 +242,22 @@ def _taken(kind: type[Options], given: dict[str, Any]) -> Options:
     return kind(**{field.name: given[field.name] for field in fields(kind)})
 
 
+def _on_ray(
+    verb: str, inputs: tuple[str, ...], options: DecodeOptions, takes: Callable[[Path], bool],
+    given: dict[str, Any], **more: Any,
+) -> None:  # fmt: skip
+    """Either command on a cluster, whose machines look for weights as this one names them."""
+    from licodec.cli import ray_batch
+    from licodec.ray.coding import Coding
+
+    chosen = asdict(options)
+    for name in ("weights", "model"):
+        if os.path.isfile(chosen.get(name) or ""):
+            chosen[name] = os.path.abspath(chosen[name])
+    coding = Coding(verb == "encode", chosen, **more)
+    ray_batch.code(verb, inputs, _listed(given["filelist"]), coding, takes, given)
+
+
 def _outputs(
     given: dict[str, Any], suffix: str, is_made: Callable[[Path], bool], spares: bool = False
 ) -> plan.Outputs:
@@ -259,7 +283,7 @@ def _run(
         verb, check, work: as `batch.Batch` has them.
         given: the options that `shared_options.coding` declares.
     """
-    quiet, jobs = given["quiet"], given["jobs"]
+    quiet, jobs = given["quiet"], given["jobs"] or 1
     if quiet:
         warnings.simplefilter("ignore")
     for note in [] if quiet else todo.notes:
@@ -270,4 +294,4 @@ def _run(
 
         torch.set_num_threads(max(1, torch.get_num_threads() // jobs))
     telling = batch.Telling(not quiet, given["verbose"], given["as_json"])
-    batch.Batch(verb, todo, check, work, telling).run(jobs)
+    batch.Batch(verb, todo, telling).run(check, work, jobs)

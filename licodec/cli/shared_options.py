@@ -83,8 +83,12 @@ _FILES = help.group(
 _WORK = help.group(
     "Work",
     click.option(
-        "-j", "--jobs", type=click.IntRange(1), default=1, show_default=True, metavar="N",
-        help="Files at once; memory grows with it.",
+        "-j", "--jobs", type=click.IntRange(1), metavar="N",
+        help="Files at once; memory grows with it.  [default: 1, and all processors with --ray]",
+    ),
+    click.option(
+        "--ray", is_flag=False, flag_value="local", metavar="[ADDRESS]",
+        help="Work on a Ray cluster, or on one of this machine; tar and Parquet files are shards of images.",
     ),
     click.option(
         "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto",

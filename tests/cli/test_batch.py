@@ -293,7 +293,7 @@ def test_whatever_goes_wrong_with_a_file_the_rest_goes_on(tmp_path, capsys, erro
     jobs = [plan.Job(name, str(tmp_path / name)) for name in ("bad", "good")]
     with pytest.raises(LicodecError, match="1 done, 0 skipped, 1 failed"):
         todo = plan.Plan(jobs, [], False)
-        batch.Batch("encode", todo, lambda source: None, work, batch.Telling(lines=False)).run(1)
+        batch.Batch("encode", todo, batch.Telling(lines=False)).run(lambda source: None, work, 1)
     assert (tmp_path / "good").read_bytes() == b"data"
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and said.startswith("licodec: bad: ")
