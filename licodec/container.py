@@ -170,7 +170,7 @@ def refuse_large(width: int, height: int, max_pixels: int) -> None:
         TooLargeError: it is more than max_pixels.
         UsageError: max_pixels is no number.
     """
-    if not isinstance(max_pixels, Real):
+    if not isinstance(max_pixels, Real) or math.isnan(max_pixels):
         raise UsageError(f"max_pixels is a number of pixels, not {max_pixels!r}")
     if max(width, _LEAST_SIDE) * max(height, _LEAST_SIDE) <= max_pixels:
         return

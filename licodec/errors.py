@@ -59,6 +59,12 @@ class OutOfMemoryError(LicodecError):
     """The machine has too little memory for this image."""
 
 
+def said(error: BaseException) -> str:
+    """What a foreign error says, in parentheses; nothing where it says nothing."""
+    text = getattr(error, "strerror", None) or str(error)
+    return f" ({text})" if text else ""
+
+
 class InternalError(LicodecError):
     """A defect of licodec itself, shown as one line; LICODEC_DEBUG=1 shows where."""
 

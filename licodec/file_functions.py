@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import threading
 import warnings
@@ -13,12 +14,13 @@ from typing import IO, Any
 from PIL import Image, PngImagePlugin
 
 from licodec import codec
-from licodec.errors import FileAccessError, one_family
+from licodec.errors import FileAccessError, UsageError, one_family
 from licodec.info import describe
 from licodec.io import files
 from licodec.io.image import from_pillow
-from licodec.io.output import output_format, to_file
+from licodec.io.output import check_quality, contradicts, output_format, to_file
 from licodec.options import DecodeOptions, EncodeOptions
+from licodec.weights import catalogue
 
 File = str | os.PathLike[str] | IO[bytes]
 
@@ -42,6 +44,7 @@ def encode_file(
         LicodecError: as `encode`, or a file cannot be read or written.
     """
     chosen = EncodeOptions(**options)
+    model = catalogue.choose(chosen).name
     _check(source, target, overwrite)
     with _pillow(), _opened(source, chosen.max_pixels) as image, one_family():
         picture = from_pillow(image, chosen.strip, chosen.max_error is not None)
@@ -50,7 +53,8 @@ def encode_file(
     else:
         data, found = codec.encode_picture(picture, chosen), []
     _write(target, data, overwrite)
-    return {**describe(data, chosen.max_pixels), "notes": [*picture.notes, *found]}
+    row = {**describe(data, chosen.max_pixels), "model": model}
+    return {**row, "notes": [*picture.notes, *found]}
 
 
 def decode_file(
@@ -79,9 +83,13 @@ def decode_file(
         LicodecError: as `decode`, or a file cannot be read or written.
     """
     chosen = DecodeOptions(**options)
-    name = format or (Path(_name(target)).suffix if _is_path(target) else "png")
-    output_format(name)  # an unknown one is refused before the work
     _check(source, target, overwrite)
+    suffix = Path(_name(target)).suffix if _is_path(target) else ""
+    name = suffix if format is None else format
+    output_format(name)  # an unknown one is refused before the work
+    check_quality(name, format_quality)
+    if contradicts(suffix, name):
+        raise UsageError(f"the format {name} and the name {target} contradict each other")
     if _is_path(source):
         data = files.read(_name(source), chosen.max_pixels)
     else:
@@ -101,17 +109,41 @@ def _is_path(file: File) -> bool:
 
 def _name(path: File) -> str:
     """A path as `files` takes it, for which - is no file."""
-    name = os.fspath(path)  # type: ignore[arg-type]
+    name = os.fsdecode(path)  # type: ignore[arg-type]
     return os.path.join(os.curdir, name) if name == files.STANDARD else name
 
 
 def _check(source: File, target: File, overwrite: bool) -> None:
+    if not _is_path(source):
+        _check_open(source, "read", "readable")
     if not _is_path(target):
+        _check_open(target, "write", "writable")
         return
     name = _name(target)
     files.check_output(name, _name(source) if _is_path(source) else None)
     if not overwrite and os.path.lexists(name):
         raise FileAccessError(f"{name} exists; overwrite=True replaces it")
+
+
+def _check_open(file: object, does: str, able: str) -> None:
+    """Hold an argument that is no path against a binary file that is open."""
+    if not callable(getattr(file, does, None)):
+        hint = _INSTEAD.get(type(file).__name__, "")
+        hint = _INSTEAD["Image"] if isinstance(file, Image.Image) else hint
+        raise UsageError(f"a path or a binary file is wanted, not {type(file).__name__}{hint}")
+    if isinstance(file, io.TextIOBase):
+        raise UsageError("a binary file is wanted, not one of text; open it with 'b' in its mode")
+    if getattr(file, "closed", False):
+        raise UsageError("the file is closed")
+    if isinstance(file, io.IOBase) and not getattr(file, able)():
+        raise UsageError(f"the file is not {able}; open it in another mode")
+
+
+_INSTEAD = {
+    "bytes": "; io.BytesIO makes one of bytes",
+    "Image": "; licodec.encode takes images",
+    "ndarray": "; licodec.encode takes arrays",
+}
 
 
 def _opened(source: File, max_pixels: int) -> Any:
@@ -149,4 +181,7 @@ def _write(target: File, data: bytes, overwrite: bool) -> None:
     if _is_path(target):
         files.write(_name(target), data, overwrite)
     else:
-        target.write(data)  # type: ignore[union-attr]
+        try:
+            files.write_all(target, data)  # type: ignore[arg-type]
+        except OSError as error:
+            raise FileAccessError(f"cannot write: {error.strerror or error}") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
 
 from licodec.container import MAX_PIXELS
@@ -86,16 +86,18 @@ class EncodeOptions(DecodeOptions):
         if not isinstance(self.model, (str, type(None))):
             raise UsageError(f"a model is named by a string, not {self.model!r}")
         _check_one_of(self.z_distributions, "z-distributions", Z_TABLES)
-        effort = self.effort
-        if effort is not None and not (type(effort) is int and 0 <= effort <= MAX_EFFORT):
-            raise UsageError(f"effort is a whole number of 0 … {MAX_EFFORT}, not {effort!r}")
-
-        error = self.max_error
-        if error is None:
-            return
-        if not (type(error) is int and 0 <= error <= MAX_ERROR):
-            raise UsageError(f"a largest error is a whole number of 0 … {MAX_ERROR}, not {error!r}")
-        if isinstance(self.rate, Target):
+        if self.model == "":
+            raise UsageError("a model needs a name")
+        for name, value, most in (
+            ("effort", self.effort, MAX_EFFORT),
+            ("max_error", self.max_error, MAX_ERROR),
+        ):
+            if value is None:
+                continue
+            if not isinstance(value, Integral) or isinstance(value, bool) or not 0 <= value <= most:
+                raise UsageError(f"{name} is a whole number of 0 … {most}, not {value!r}")
+            object.__setattr__(self, name, int(value))  # NumPy's own, too, which can overflow
+        if self.max_error is not None and isinstance(self.rate, Target):
             raise UsageError("a largest error and a target exclude each other")
 
     @property

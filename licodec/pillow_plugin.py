@@ -9,7 +9,7 @@ from typing import IO, Any
 
 from PIL import Image, ImageFile
 
-from licodec.container import HEADER_BYTES, MAX_PIXELS, SIGNATURE, unpack_header
+from licodec.container import HEADER_BYTES, MAX_PIXELS, SIGNATURE, unpack, unpack_header
 from licodec.errors import DamagedFileError, LicodecError, ModelMissingError, NewerFileError
 from licodec.options import EncodeOptions
 
@@ -53,6 +53,20 @@ class LicImageFile(ImageFile.ImageFile):
         self._size = (header.width, header.height)
         self._mode = header.mode
         self._encoded = True
+
+    def verify(self) -> None:
+        """Hold the file against its checksum; as with Pillow's own, nothing can be loaded afterwards.
+
+        Raises:
+            LicodecError: it is damaged.
+        """
+        if self._encoded and self.fp is not None:
+            from licodec.io import files
+
+            self.fp.seek(0)
+            with _os_errors():
+                unpack(files.read_stream(self.fp, MAX_PIXELS))
+        super().verify()
 
     def load(self) -> Any:
         if self._encoded and self.fp is not None:

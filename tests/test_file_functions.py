@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import small_everyday
 from conftest import noise
 from PIL import Image, PngImagePlugin
 
@@ -112,3 +113,121 @@ def test_the_programs_own_limits_stay(png, tmp_path, monkeypatch):
         licodec.encode_file(io.BytesIO(b"no image"), io.BytesIO())
     assert Image.MAX_IMAGE_PIXELS == 12345 and PngImagePlugin.MAX_TEXT_CHUNK == 777
     assert warnings.filters == filters
+
+
+class Raw(io.RawIOBase):
+    """A file without a buffer, which takes and gives 7 bytes at most."""
+
+    def __init__(self, content=b""):
+        self.content = content
+
+    def readable(self):
+        return True
+
+    def writable(self):
+        return True
+
+    def read(self, count=-1):
+        given, self.content = self.content[: min(count, 7)], self.content[min(count, 7) :]
+        return given
+
+    def write(self, data):
+        self.content += data[:7]
+        return len(data[:7])
+
+
+def test_files_without_a_buffer_are_read_and_written_whole(png):
+    lic, out = Raw(), Raw()
+    licodec.encode_file(Raw(png.read_bytes()), lic)
+    assert lic.content == licodec.encode(Image.open(png))
+    licodec.decode_file(lic, out, format="ppm")
+    with Image.open(io.BytesIO(out.content)) as image:
+        image.load()
+
+
+def test_a_file_that_takes_no_more_is_an_error(png):
+    class Full(Raw):
+        def write(self, data):
+            return None
+
+    class Broken(Raw):
+        def write(self, data):
+            raise OSError(28, "No space left on device")
+
+    for target in (Full(), Broken()):
+        with pytest.raises(FileAccessError, match="cannot write: "):
+            licodec.encode_file(png, target)
+
+
+def closed(file):
+    file.close()
+    return file
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (lambda: None, "not NoneType"),
+        (lambda: 3, "not int"),
+        (lambda: b"bytes", "io.BytesIO makes one"),
+        (lambda: Image.new("L", (3, 3)), "licodec.encode takes images"),
+        (lambda: np.zeros((3, 3), np.uint8), "licodec.encode takes arrays"),
+        (lambda: io.StringIO(), "'b' in its mode"),
+        (lambda: closed(io.BytesIO()), "closed"),
+    ],
+)
+def test_what_is_no_file_is_told_before_the_work(png, tmp_path, monkeypatch, wrong, said):
+    def work(*arguments):
+        raise AssertionError("worked")
+
+    target, lic = tmp_path / "new", tmp_path / "x.lic"
+    licodec.encode_file(png, lic)
+    for name in ("encode_checked", "decode_file"):
+        monkeypatch.setattr(licodec.codec, name, work)
+    for function, source in ((licodec.encode_file, png), (licodec.decode_file, lic)):
+        for arguments in ((wrong(), target), (source, wrong())):
+            with pytest.raises(UsageError, match=said):
+                function(*arguments)
+    assert not target.exists()
+
+
+def test_files_opened_in_another_mode(png, tmp_path):
+    with png.open("rb") as source, (tmp_path / "x").open("wb") as target:
+        with pytest.raises(UsageError, match="not writable"):
+            licodec.encode_file(png, source)
+        with pytest.raises(UsageError, match="not readable"):
+            licodec.encode_file(target, tmp_path / "y")
+
+
+def test_files_that_give_no_bytes():
+    class Text:
+        def read(self, count):
+            return "text"
+
+    for function in (licodec.encode_file, licodec.decode_file):
+        with pytest.raises(UsageError, match="read bytes from is wanted; this one gives str"):
+            function(Text(), io.BytesIO())
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"format": 3}, "named by a string"),
+        ({"format": "jpeg"}, "contradict"),
+        ({"format_quality": 50}, "for JPEG and WebP"),
+    ],
+)
+def test_formats_that_make_no_sense(png, tmp_path, options, said):
+    lic = tmp_path / "x.lic"
+    licodec.encode_file(png, lic)
+    with pytest.raises(UsageError, match=said):
+        licodec.decode_file(lic, tmp_path / "new.png", **options)
+    for quality in (0, 101, "x", 3.5):
+        with pytest.raises(UsageError, match=r"whole number of 1 … 100"):
+            licodec.decode_file(lic, tmp_path / "new.jpg", format_quality=quality)
+    licodec.decode_file(lic, tmp_path / "new.jpg", format_quality=np.int64(9))
+
+
+def test_weights_that_are_not_installed_are_named_by_their_model(png, tmp_path):
+    weights = small_everyday.weights(tmp_path)
+    assert licodec.encode_file(png, tmp_path / "x.lic", weights=weights)["model"] == "everyday"

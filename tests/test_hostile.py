@@ -451,6 +451,22 @@ def test_a_file_that_comes_up_meanwhile_is_not_overwritten(tmp_path, photo, monk
     assert sorted(p.name for p in tmp_path.iterdir()) == ["x.lic", "x.png"]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="needs a limit on file sizes")
+def test_a_disk_that_fills_up_is_noticed_without_a_buffer(lic, tmp_path):
+    """PYTHONUNBUFFERED makes a write to standard output write what there is room for."""
+    import resource
+
+    with (tmp_path / "out").open("wb") as out:
+        done = subprocess.run(
+            [sys.executable, "-m", "licodec", "decode", str(lic), "-o", "-", "--format", "ppm"],
+            stdout=out, stderr=subprocess.PIPE, check=False, timeout=300,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)),
+        )  # fmt: skip
+    assert done.returncode == 1 and is_one_line(done.stderr), done.stderr
+    assert b"File too large" in done.stderr
+
+
 # Interruptions
 
 

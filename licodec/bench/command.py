@@ -95,7 +95,7 @@ def bench(
     if preset and (page or codecs or qualities or checkpoint or anchor or per_image):
         raise click.UsageError("--preset goes with --static, -o, --plot, -j and --device alone")
     if plot:
-        plots.require()
+        plots.require(plot)
     for target in (output, plot, page):
         if target is not None and not target.absolute().parent.is_dir():
             raise click.BadParameter(f"{target.parent} is no folder")

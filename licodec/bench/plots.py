@@ -8,31 +8,35 @@ from pathlib import Path
 from typing import Any
 
 from licodec.bench.results import AXES, Curve
-from licodec.errors import LicodecError
+from licodec.errors import LicodecError, UsageError
 from licodec.io import files
 
 
-def require() -> None:
-    """Raises LicodecError where matplotlib is not installed."""
+def require(path: Path) -> None:
+    """See that there can be a plot of this name.
+
+    Raises:
+        LicodecError: matplotlib is not installed.
+        UsageError: it knows no such format.
+    """
     try:
-        import matplotlib  # noqa: F401
+        from matplotlib.backend_bases import FigureCanvasBase
     except ImportError as error:
         raise LicodecError("plots need matplotlib: pip install 'licodec[bench]'") from error
+    form = path.suffix[1:].lower()
+    if form not in FigureCanvasBase.get_supported_filetypes():
+        raise UsageError(f"no plot as {form!r}: choose .svg, .png or .pdf")
 
 
 def save_plot(path: Path, curves: Sequence[Curve], title: str) -> None:
-    """One panel a quality that the curves have; the suffix chooses the format.
-
-    Raises:
-        LicodecError: matplotlib knows no such format.
-    """
+    """One panel a quality that the curves have; the suffix chooses the format, as `require` has seen."""
     axes = [axis for axis in AXES if any(curve.points(axis)[0] for curve in curves)]
     files.write(str(path), _render(curves, axes, title, path.suffix[1:].lower()), force=True)
 
 
 def _render(curves: Sequence[Curve], axes: Sequence[str], title: str, form: str) -> bytes:
     """The same curves give the same bytes: no date, no random identifiers."""
-    require()
+    require(path)
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -43,10 +47,7 @@ def _render(curves: Sequence[Curve], axes: Sequence[str], title: str, form: str)
             _panel(figure.add_subplot(1, len(axes), i + 1), curves, axis)
         if title:
             figure.suptitle(title)
-        try:
-            figure.savefig(out, format=form, metadata={"Date": None} if form == "svg" else {})
-        except ValueError as error:
-            raise LicodecError(f"no plot as {form!r}: choose .svg, .png or .pdf") from error
+        figure.savefig(out, format=form, metadata={"Date": None} if form == "svg" else {})
     return out.getvalue()
 
 

@@ -42,6 +42,8 @@ def compare(first: str, second: str, max_pixels: int, weights: str | None, as_js
     """
     from licodec.bench.metrics import scores
 
+    if first == second == files.STANDARD:
+        raise UsageError("standard input is there once, and is named twice")
     a, b = (_shown(name, max_pixels, weights) for name in (first, second))
     if a.shape != b.shape:
         sizes = " and ".join(f"{x.shape[1]}x{x.shape[0]}" for x in (a, b))
@@ -76,11 +78,10 @@ def _pixels(name: str, max_pixels: int, weights: str | None) -> NDArray[np.uint8
     from licodec.io.image import from_pillow
     from licodec.options import DecodeOptions
 
-    if name != files.STANDARD and files.begins_as_lic(name):
+    image = files.open_any(name, max_pixels)
+    if isinstance(image, bytes):
         options = DecodeOptions(weights=weights, max_pixels=max_pixels)
-        image = decode_file(files.read(name, max_pixels), options)
-    else:
-        image = files.open_image(name, max_pixels)
+        image = decode_file(image, options)
     picture = from_pillow(image, strip=True)
     color = np.broadcast_to(picture.color, (*picture.color.shape[:2], 3))
     if picture.alpha is None:

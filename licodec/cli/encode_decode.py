@@ -120,7 +120,7 @@ def encode(
             data, found = encode_picture(picture, options), []
         seconds = time.perf_counter() - began
         height, width = picture.color.shape[:2]
-        row = {**info(data, options.max_pixels), "seconds": round(seconds, 3)}
+        row = {**info(data, options.max_pixels), "model": name, "seconds": round(seconds, 3)}
         psnr = ""
         if with_psnr:
             decibels = _psnr(picture, data, options)
@@ -141,7 +141,11 @@ def encode(
     if given["output"] and files.has_image_suffix(Path(given["output"])):
         raise UsageError(f"encode writes .lic files, and {given['output']} is named like an image")
     found = plan.find(
-        inputs, given["recursive"], files.has_image_suffix, "image", _listed(given["filelist"])
+        inputs,
+        given["recursive"],
+        files.has_image_suffix,
+        "image",
+        _listed(given["filelist"], inputs),
     )
     _run("encode", plan.pair(found, outputs), files.refuse_coded, work, given)
 
@@ -202,10 +206,11 @@ def decode(
     options = _taken(DecodeOptions, given)
     if options.weights_path:
         catalogue.models(options.weights_path)  # weights that are missing are told before all else
-    output = given["output"]
-    if format_ and output and made.contradicts(Path(output).suffix, format_):
+    output = given["output"] or ""
+    suffix = "" if plan.is_folder(output) else Path(output).suffix
+    if format_ and made.contradicts(suffix, format_):
         raise UsageError(f"--format {format_} and the name {output} contradict each other")
-    made.check_quality(format_ or Path(output or "").suffix, format_quality)
+    made.check_quality(format_ or suffix, format_quality)
     if given["ray"]:
         chosen = {"format": format_ or "png", "format_quality": format_quality}
         return _on_ray("decode", inputs, options, files.is_lic, given, **chosen)
@@ -232,7 +237,7 @@ def decode(
 
     outputs = _outputs(given, "." + (format_ or "png"), is_made, spares=True)
     found = plan.find(
-        inputs, given["recursive"], files.is_lic, ".lic file", _listed(given["filelist"])
+        inputs, given["recursive"], files.is_lic, ".lic file", _listed(given["filelist"], inputs)
     )
     _run("decode", plan.pair(found, outputs), files.refuse_foreign, work, given)
 
@@ -266,8 +271,8 @@ def _outputs(
     )
 
 
-def _listed(name: str | None) -> list[str]:
-    return [] if name is None else plan.read_list(name)
+def _listed(name: str | None, inputs: tuple[str, ...]) -> list[str]:
+    return [] if name is None else plan.read_list(name, inputs)
 
 
 def _run(

@@ -237,6 +237,9 @@ def models(as_json: bool) -> None:
     from licodec.weights import catalogue
 
     rows: list[dict[str, Any]] = []
+    named = os.environ.get("LICODEC_WEIGHTS")
+    if named and not os.path.isdir(named):
+        complain(f"note: LICODEC_WEIGHTS names no folder: {plain(named)}")
     for path in catalogue.installed():
         try:
             offered = catalogue.models(path)

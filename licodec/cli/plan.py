@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from licodec.errors import FileAccessError, UsageError
+from licodec.errors import FileAccessError, LicodecError, UsageError
 from licodec.io import files
 from licodec.io.files import STANDARD
+from licodec.progress import plain
 
 _SPARE = ".decoded"
 """Stands before the suffix where the plain name is that of an image that was there before."""
@@ -64,11 +66,17 @@ def find(
     """
     if not inputs and not listed:
         raise UsageError("name a file, or --filelist FILE")
+    if [*inputs, *listed].count(STANDARD) > 1:
+        raise UsageError("standard input is there once, and is named twice")
     sources: list[Source] = []
     notes, ignored, folders = [], 0, False
     for path in (*inputs, *listed):
-        if not (recursive and os.path.isdir(path)):
+        if not os.path.isdir(path):
             sources.append(Source(path))
+            continue
+        if not recursive:
+            problem = FileAccessError("is a directory; -r goes into it")
+            sources.append(Source(path, problem=problem))
             continue
         folders = True
         for inner in _walk(path, sources):
@@ -172,18 +180,26 @@ def pair(found: Found, outputs: Outputs) -> Plan:
         raise UsageError("an output needs a name")
     if output and output_dir:
         raise UsageError("-o and --output-dir exclude each other")
-    if output and output.endswith(_SEPARATORS):  # a folder, as cp and mv see it
+    if output and is_folder(output):
         output, output_dir = None, output
     if output and not found.lone:
         raise UsageError("-o takes one input; use --output-dir for several")
     if not output and not output_dir:
         _refuse_second_name(found.sources, outputs.is_made)
     if output:
-        jobs = [Job(source.path, output, outputs.force) for source in found.sources]
+        jobs = [
+            Job(source.path, output, outputs.force, problem=source.problem)
+            for source in found.sources
+        ]
         return Plan(jobs, found.notes, found.lone)
     namer = _Namer(outputs, output_dir)
     jobs = [job for source in found.sources if (job := namer.job(source))]
     return Plan(jobs, [*found.notes, *namer.notes], found.lone and output_dir is None)
+
+
+def is_folder(output: str) -> bool:
+    """Whether an output's name is that of a folder, as cp and mv see it."""
+    return output.endswith(_SEPARATORS)
 
 
 def _refuse_second_name(sources: list[Source], is_made: Callable[[Path], bool]) -> None:
@@ -222,8 +238,6 @@ class _Namer:
         path = Path("stdin" if source.path == STANDARD else source.path)
         if not source.path:
             raise FileAccessError("an empty name is no file")
-        if not path.name:
-            raise FileAccessError("is a directory; -r goes into it")
         folder = path.parent if self.folder is None else Path(self.folder) / source.inside
         usual = folder / path.with_suffix(self.outputs.suffix).name
         job = self._replacing(source.path, usual)
@@ -276,11 +290,25 @@ def _modified(path: Path) -> int:
         return 0
 
 
-def read_list(name: str) -> list[str]:
+def read_list(name: str, inputs: Sequence[str]) -> list[str]:
     """The lines of a file, or of standard input for `-`: names of files.
+
+    Args:
+        inputs: what the command was given beside it.
 
     Raises:
         FileAccessError: it cannot be read.
+        UsageError: it is no list, or standard input is an image as well.
     """
-    lines = os.fsdecode(files.read_all(name)).replace("\r\n", "\n").split("\n")
-    return [line for line in lines if line]
+    if name == STANDARD in inputs:
+        raise UsageError("standard input cannot be both an input and the list of inputs")
+    try:
+        content = files.read_all(name)
+    except LicodecError as error:
+        error.args = (f"--filelist {plain(name)}: {error}",)
+        raise
+    if b"\0" in content:
+        raise UsageError(f"--filelist {plain(name)}: one name a line is wanted, and no zero bytes")
+    # As Windows writes text: with a mark at its beginning, and two characters for the end of a line.
+    text = os.fsdecode(content.removeprefix(codecs.BOM_UTF8))
+    return [line for line in text.replace("\r\n", "\n").split("\n") if line]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
 import os
 import secrets
 import stat
@@ -11,9 +13,10 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
@@ -37,6 +40,7 @@ from licodec.errors import (
     TooLargeError,
     UnsupportedImageError,
     UsageError,
+    said,
 )
 from licodec.io import libtiff
 from licodec.io.exif import refuse_bombs
@@ -73,19 +77,16 @@ def read(path: str, max_pixels: int) -> bytes:
 
 def read_stream(file: IO[bytes], max_pixels: int) -> bytes:
     """The same of a file that is open."""
+    head = _taken(file, HEADER_BYTES)
     try:
-        head = file.read(HEADER_BYTES)
-        try:
-            most = most_bytes(unpack_header(head, max_pixels))
-        except TooLargeError:
-            # A flipped bit may say so; whether it did, the checksum knows.
-            rest = file.read(_SMALL)
-            if len(rest) < _SMALL and not is_intact(head + rest):
-                raise DamagedFileError("the file is damaged or cut short") from None
-            raise
-        return _rest(file, head, min(most, MOST_BYTES)).getvalue()
-    except OSError as error:
-        raise FileAccessError(error.strerror or str(error)) from error
+        most = most_bytes(unpack_header(head, max_pixels))
+    except TooLargeError:
+        # A flipped bit may say so; whether it did, the checksum knows.
+        rest = _taken(file, _SMALL)
+        if len(rest) < _SMALL and not is_intact(head + rest):
+            raise DamagedFileError("the file is damaged or cut short") from None
+        raise
+    return _rest(file, head, min(most, MOST_BYTES)).getvalue()
 
 
 def read_all(path: str) -> bytes:
@@ -96,10 +97,7 @@ def read_all(path: str) -> bytes:
         TooLargeError: it is longer.
     """
     with _opened(path) as file:
-        try:
-            return _rest(file, b"", MOST_BYTES).getvalue()
-        except OSError as error:
-            raise FileAccessError(error.strerror or str(error)) from error
+        return _rest(file, b"", MOST_BYTES).getvalue()
 
 
 def open_image(path: str, max_pixels: int, formats: tuple[str, ...] = FORMATS) -> Image.Image:
@@ -116,15 +114,39 @@ def open_image(path: str, max_pixels: int, formats: tuple[str, ...] = FORMATS) -
     if path == STANDARD or _is_pipe(path):
         with _opened(path) as file:
             return open_stream(file, max_pixels, formats)
-    with _one_family(path, max_pixels):
+    with _one_family(max_pixels):
         return _open(path, max_pixels, formats)
+
+
+def open_any(path: str, max_pixels: int) -> Image.Image | bytes:
+    """An image as `open_image` gives it, or the bytes of a .lic file."""
+    if path != STANDARD and not _is_pipe(path):
+        return read(path, max_pixels) if begins_as_lic(path) else open_image(path, max_pixels)
+    with _opened(path) as file:
+        head = _taken(file, len(SIGNATURE))
+        begun = cast("IO[bytes]", _Begun(head, file))
+        if head == SIGNATURE:
+            return read_stream(begun, max_pixels)
+        return open_stream(begun, max_pixels)
+
+
+@dataclass
+class _Begun:
+    """A file of which the head was read already, as if it were not."""
+
+    head: bytes
+    file: IO[bytes]
+
+    def read(self, count: int) -> bytes:
+        given, self.head = self.head[:count], self.head[count:]
+        return given or self.file.read(count)
 
 
 def open_stream(
     file: IO[bytes], max_pixels: int, formats: tuple[str, ...] = FORMATS
 ) -> Image.Image:
     """The same of a file that is open, and read from where it is."""
-    with _one_family(None, max_pixels):
+    with _one_family(max_pixels):
         return _open(_pipe(file, max_pixels), max_pixels, formats)
 
 
@@ -132,7 +154,7 @@ def image_of(
     data: bytes, max_pixels: int = MAX_PIXELS, formats: tuple[str, ...] = FORMATS
 ) -> Image.Image:
     """The same for the bytes of a file."""
-    with _one_family(None, max_pixels):
+    with _one_family(max_pixels):
         return _open(BytesIO(data), max_pixels, formats)
 
 
@@ -144,24 +166,51 @@ def _open(file: str | BytesIO, max_pixels: int, formats: tuple[str, ...]) -> Ima
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     PngImagePlugin.MAX_TEXT_CHUNK = MAX_METADATA  # of profiles, too; Pillow's own is 1 MiB
     with open(file, "rb") if isinstance(file, str) else nullcontext(file) as head:
+        start = head.read(_PREFIX)
+        head.seek(0)
         refuse_bombs(head)
         head.seek(0)
-    image = Image.open(file, formats=formats)
+    try:
+        image = Image.open(file, formats=formats)
+    except UnidentifiedImageError as error:
+        raise _unread(start) from error
     refuse_large(image.width, image.height, max_pixels)
     if image.format == "TIFF":
         libtiff.silence()
     return image
 
 
+_PREFIX = 32
+_UNREAD = {
+    b"\xff\x0a": "JPEG XL", b"\0\0\0\x0cJXL ": "JPEG XL", b"%PDF": "PDF", b"%!": "PostScript",
+    b"<svg": "SVG", b"<?xml": "SVG", b"\x76\x2f\x31\x01": "OpenEXR", b"#?RADIANCE": "Radiance HDR",
+}  # fmt: skip
+"""How files begin of formats that people have images in, and that are not read."""
+_UNREAD_BRANDS = {
+    b"heic": "HEIC", b"heix": "HEIC", b"heim": "HEIC", b"heis": "HEIC", b"hevc": "HEIC", b"mif1": "HEIC",
+    b"msf1": "HEIC", b"avif": "AVIF", b"avis": "AVIF", b"crx ": "raw CR3",
+}  # fmt: skip
+"""The same of those whose fifth to eighth bytes are ftyp: what stands there next."""
+
+
+def _unread(start: bytes) -> UnsupportedImageError:
+    """Why an image is none, by its first bytes."""
+    if not start:
+        return UnsupportedImageError("not an image that can be read: the file is empty")
+    if start.startswith(SIGNATURE):
+        return UnsupportedImageError("is a .lic file already")
+    names = [name for begin, name in _UNREAD.items() if start.startswith(begin)]
+    if start[4:8] == b"ftyp" and start[8:12] in _UNREAD_BRANDS:
+        names = [_UNREAD_BRANDS[start[8:12]]]
+    known = f": {names[0]} is none of the formats here; convert it to PNG first" if names else ""
+    return UnsupportedImageError(f"not an image that can be read{known}")
+
+
 @contextlib.contextmanager
-def _one_family(path: str | None, max_pixels: int) -> Iterator[None]:
+def _one_family(max_pixels: int) -> Iterator[None]:
     """Whatever Pillow raises of a file as one of licodec's own errors."""
     try:
         yield
-    except UnidentifiedImageError as error:
-        if path is not None and is_lic(Path(path)):
-            raise UnsupportedImageError("is a .lic file already") from error
-        raise UnsupportedImageError("not an image that can be read") from error
     except Image.DecompressionBombError as error:
         raise TooLargeError(f"it has more than {max_pixels} pixels (--max-pixels)") from error
     except (LicodecError, MemoryError):
@@ -169,7 +218,7 @@ def _one_family(path: str | None, max_pixels: int) -> Iterator[None]:
     except OSError as error:
         raise FileAccessError(error.strerror or str(error)) from error
     except Exception as error:  # foreign decoders raise anything at all
-        raise UnsupportedImageError(f"not an image that can be read ({error})") from error
+        raise UnsupportedImageError(f"not an image that can be read{said(error)}") from error
 
 
 def _opened(path: str) -> AbstractContextManager[IO[bytes]]:
@@ -195,17 +244,40 @@ def _is_pipe(path: str) -> bool:
     except ValueError as error:  # a zero byte in the name
         raise FileAccessError(str(error)) from error
     if stat.S_ISDIR(mode):
-        raise FileAccessError("is a directory; -r goes into it")
+        raise FileAccessError("is a directory")
     if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
         raise FileAccessError("is a device, not a file")
     return stat.S_ISFIFO(mode)
+
+
+def _taken(file: IO[bytes], count: int) -> bytes:
+    """So many bytes of a file, and fewer at its end alone: one without a buffer gives what it has.
+
+    Raises:
+        FileAccessError: it cannot be read.
+        UsageError: what it gives is no bytes.
+    """
+    pieces = []
+    while count > 0:
+        try:
+            piece = file.read(count)
+        except (OSError, ValueError) as error:  # ValueError of a file that is closed
+            raise FileAccessError(getattr(error, "strerror", None) or str(error)) from error
+        if not isinstance(piece, bytes):
+            kind = type(piece).__name__
+            raise UsageError(f"a file to read bytes from is wanted; this one gives {kind}")
+        if not piece:
+            break
+        pieces.append(piece)
+        count -= len(piece)
+    return b"".join(pieces)
 
 
 def _rest(file: IO[bytes], head: bytes, limit: int) -> BytesIO:
     """A file whose head was read, piece by piece, so that an endless pipe stops at the limit."""
     whole = BytesIO(head)
     whole.seek(len(head))
-    while piece := file.read(_CHUNK):
+    while piece := _taken(file, _CHUNK):
         if whole.tell() + len(piece) > limit:
             raise TooLargeError(f"has more bytes than such a file can need ({limit:,})")
         whole.write(piece)
@@ -215,11 +287,11 @@ def _rest(file: IO[bytes], head: bytes, limit: int) -> BytesIO:
 
 def _pipe(file: IO[bytes], max_pixels: int) -> BytesIO:
     """An image from a pipe; its head says how much of it is read, or that it is no image at all."""
-    head = file.read(_CHUNK)
+    head = _taken(file, _CHUNK)
     limit = MOST_BYTES
     if len(head) == _CHUNK:
         if not _is_known(head[:16]):
-            raise UnsupportedImageError("not an image that can be read")
+            raise _unread(head[:_PREFIX])
         image = _begun(head, max_pixels)
         if image is not None:
             limit = MAX_OVERHEAD + MAX_BYTES_PER_PIXEL * image.width * image.height
@@ -230,7 +302,9 @@ def _begun(head: bytes, max_pixels: int) -> Image.Image | None:
     """An image that begins so; None for formats that tell no size before all of a file is there."""
     try:
         return _open(BytesIO(head), max_pixels, FORMATS)
-    except (Image.DecompressionBombError, LicodecError):
+    except (Image.DecompressionBombError, LicodecError) as error:
+        if isinstance(error.__cause__, UnidentifiedImageError):
+            return None
         raise
     except Exception:  # foreign decoders raise anything at all
         return None
@@ -329,7 +403,7 @@ def write(path: str, data: bytes, force: bool) -> None:
     target = Path(path)
     try:
         if path == STANDARD:
-            sys.stdout.buffer.write(data)
+            write_all(sys.stdout.buffer, data)
             sys.stdout.buffer.flush()
         elif target.exists() and not target.is_file():  # a device or a named pipe
             target.write_bytes(data)
@@ -343,6 +417,22 @@ def write(path: str, data: bytes, force: bool) -> None:
         raise
     except OSError as error:
         raise FileAccessError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def write_all(file: IO[bytes], data: bytes) -> None:
+    """Write all bytes to a file, which without a buffer takes as many as it likes.
+
+    Raises:
+        OSError: it takes no more.
+    """
+    written = 0
+    while written < len(data):
+        count = file.write(data[written:])
+        if count is None and not isinstance(file, io.RawIOBase):
+            return  # a class of the caller's own, which does not count
+        if not count:
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        written += count
 
 
 _creating = threading.Lock()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from licodec.container import ICC
-from licodec.errors import LicodecError, UnsupportedImageError, UsageError
+from licodec.errors import LicodecError, UnsupportedImageError, UsageError, said
 from licodec.io import alpha, metadata
 from licodec.io.bitdepth import bits_per_sample, grey_step
 
@@ -78,7 +78,7 @@ def from_pillow(image: Image.Image, strip: bool = False, keep_hidden: bool = Fal
     except (LicodecError, MemoryError):
         raise
     except Exception as error:  # foreign decoders raise anything at all
-        raise UnsupportedImageError(f"the image is damaged ({error})") from error
+        raise UnsupportedImageError(f"the image is damaged{said(error)}") from error
     metadata.untangle(image)
     if frames > 1:
         notes.append(f"only the first of {frames} frames is kept")
@@ -162,7 +162,7 @@ def _converted(image: Image.Image, mode: str) -> Image.Image:
     except MemoryError:
         raise
     except Exception as error:  # `info` may hold anything at all
-        raise UnsupportedImageError(f"its transparency makes no sense ({error})") from error
+        raise UnsupportedImageError(f"its transparency makes no sense{said(error)}") from error
 
 
 def _cmyk_to_rgb(image: Image.Image, chunks: dict[bytes, bytes]) -> Image.Image:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from io import BytesIO
+from numbers import Integral
 from typing import Any
 
 from PIL import Image
 
-from licodec.errors import UnsupportedImageError, UsageError
+from licodec.errors import UnsupportedImageError, UsageError, said
 from licodec.io import libtiff, metadata
 
 _FORMATS = {"": "PNG", "png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP", "ppm": "PPM",
@@ -28,6 +29,8 @@ def output_format(name: str) -> str:
     Raises:
         UsageError: no such format.
     """
+    if not isinstance(name, str):
+        raise UsageError(f"an output format is named by a string, not {name!r}")
     format = _FORMATS.get(name.lower().lstrip("."))
     if format is None:
         raise UsageError(f"no output format for {name!r}; there are png, jpeg, webp, ppm and tiff")
@@ -41,13 +44,17 @@ def contradicts(suffix: str, name: str) -> bool:
 
 
 def check_quality(name: str, quality: int | None) -> None:
-    """Refuse a quality for a format that has none.
+    """Refuse a quality that makes no sense, or for a format that has none.
 
     Raises:
-        UsageError: it is neither JPEG nor WebP.
+        UsageError: it is not within 1 … 100, or the format is neither JPEG nor WebP, or none.
     """
-    if quality is not None and (format := output_format(name)) not in ("JPEG", "WEBP"):
+    if quality is None:
+        return
+    if (format := output_format(name)) not in ("JPEG", "WEBP"):
         raise UsageError(f"--format-quality is for JPEG and WebP; the output is {format}")
+    if not isinstance(quality, Integral) or not 1 <= quality <= 100:
+        raise UsageError(f"a format's quality is a whole number of 1 … 100, not {quality!r}")
 
 
 def to_file(image: Image.Image, name: str, quality: int | None = None) -> tuple[bytes, list[str]]:
@@ -74,7 +81,7 @@ def to_file(image: Image.Image, name: str, quality: int | None = None) -> tuple[
     if quality is not None:
         settings = {
             **settings,
-            "quality": quality,
+            "quality": int(quality),
             **({"lossless": False} if format == "WEBP" else {}),
         }
     if format == "TIFF":
@@ -98,5 +105,5 @@ def _saved(
     except MemoryError:
         raise
     except Exception as error:  # foreign encoders raise anything at all
-        raise UnsupportedImageError(f"{format} cannot hold the image ({error})") from error
+        raise UnsupportedImageError(f"{format} cannot hold the image{said(error)}") from error
     return out.getvalue(), notes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Any
 
 from licodec.architectures import BY_NAME, TABLE, Architecture
 from licodec.errors import UsageError
+from licodec.options import DEVICES
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -25,6 +27,9 @@ TRAINED = tuple(a.name for a in TABLE if not a.sends_distributions)
 
 _FORMER_KEYS = {"echo": "back_projection"}
 """Of configs that were written before, and recipes."""
+
+
+HISTOGRAM_KERNELS = ("uniform", "triangular", "epanechnikov", "gaussian")
 
 
 @dataclass
@@ -100,6 +105,7 @@ class Train:
     """How much of y's back-projection the encoder is to add at each lambda, as stage (b) chose it for earlier
     weights; none in a first run of the factorized transforms."""
     histogram_kernel: str = "triangular"
+    """One of HISTOGRAM_KERNELS."""
     precision: str = "auto"
     """float32, bf16, or auto: bf16 where the processor has it; emulated, it is ten times slower."""
     device: str = "auto"
@@ -167,6 +173,8 @@ def from_dict(raw: dict[str, Any], name: str = "config") -> Config:
                 raise UsageError(f"{name}: unknown key {section}.{key}")
             default = known[key]
             if isinstance(default, tuple) and isinstance(value, (list, tuple)):
+                if any(isinstance(v, bool) or not isinstance(v, (int, float)) for v in value):
+                    raise UsageError(f"{name}: {section}.{key} must be a list of numbers")
                 value = tuple(float(v) for v in value)
             elif isinstance(default, float) and isinstance(value, int):
                 value = float(value)
@@ -195,6 +203,10 @@ def _rules(config: Config) -> Iterator[tuple[bool, str]]:
     yield stage not in stages, f"train.stage is {', '.join(stages)} for {model.arch}"
     precisions = ("auto", "float32", "bf16")
     yield train.precision not in precisions, "train.precision is auto, float32 or bf16"
+    yield train.device not in DEVICES, f"train.device is {', '.join(DEVICES)}"
+    odd = train.histogram_kernel not in HISTOGRAM_KERNELS
+    yield odd, f"train.histogram_kernel is {', '.join(HISTOGRAM_KERNELS)}"
+    yield from _number_rules(config)
     yield train.steps <= 0 and train.minutes <= 0, "set train.steps or train.minutes"
     yield model.classes < 1, "model.classes must be at least 1"
     one_class = stage != "joint" or model.classes == 1
@@ -207,6 +219,33 @@ def _rules(config: Config) -> Iterator[tuple[bool, str]]:
     yield not scaled, "data.scale is one or two rising numbers up to 1"
     yield not 0 <= data.graphics <= 1, "data.graphics is a share, 0 … 1"
     yield from (_everyday_rules if architecture.is_exact else _customary_rules)(config)
+
+
+_LEAST = {
+    "data": {"images": 0, "holdout": 0, "batch": 1},
+    "model": {"N": 1, "M": 1},
+    "train": {
+        "steps": 0, "minutes": 0, "cooldown": 0, "warmup": 0, "beta2": 0, "ema": 0,
+        "seed": 0, "checkpoint_s": 0, "validate_s": 0, "keep_every": 0,
+    },
+}  # fmt: skip
+_MOST = {"train": {"cooldown": 1, "beta2": 1, "ema": 1, "seed": 2**32 - 1}}
+_POSITIVE = {"train": ("lr", "bottleneck_lr", "clip")}
+
+
+def _number_rules(config: Config) -> Iterator[tuple[bool, str]]:
+    """What numbers are at all, each by itself."""
+    for section, values in to_dict(config).items():
+        for key, value in values.items():
+            listed = value if isinstance(value, (list, tuple)) else [value]
+            odd = any(isinstance(v, float) and not math.isfinite(v) for v in listed)
+            yield odd, f"{section}.{key} must be finite"
+        for key, least in _LEAST.get(section, {}).items():
+            yield values[key] < least, f"{section}.{key} must be at least {least}"
+        for key, most in _MOST.get(section, {}).items():
+            yield values[key] > most, f"{section}.{key} must be at most {most}"
+        for key in _POSITIVE.get(section, ()):
+            yield values[key] <= 0, f"{section}.{key} must be positive"
 
 
 def _everyday_rules(config: Config) -> Iterator[tuple[bool, str]]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from licodec.errors import UsageError
+from licodec.errors import UsageError, said
 from licodec.io.files import has_image_suffix, image_of
 from licodec.progress import track
 from licodec.training.graphics import drawn
@@ -97,7 +97,9 @@ class Images:
                         rgb = rgb.resize(size, Image.Resampling.LANCZOS)
                     pixels = np.array(rgb)
             except Exception as error:  # foreign decoders raise anything at all
-                raise UsageError(f"data.path {root!s}: {name} cannot be read ({error})") from error
+                raise UsageError(
+                    f"data.path {root!s}: {name} cannot be read{said(error)}"
+                ) from error
             if min(pixels.shape[:2]) >= patch:
                 images.append(pixels)
         if len(images) <= holdout:

@@ -8,6 +8,8 @@ import sys
 import torch
 import torch.distributed as dist
 
+from licodec.errors import UsageError
+
 
 def start(device: torch.device) -> tuple[int, int]:
     """(rank, processes). Joins the group that torchrun announces in the environment."""
@@ -23,10 +25,16 @@ def place() -> tuple[int, int]:
 
 
 def pick_device(name: str) -> torch.device:
-    """auto, cpu or cuda; under torchrun each process takes the GPU of its local rank."""
+    """auto, cpu or cuda; under torchrun each process takes the GPU of its local rank.
+
+    Raises:
+        UsageError: there is none.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda":
+        if not torch.cuda.is_available():
+            raise UsageError("train.device cuda: no CUDA device is available")
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return torch.device(name)
 

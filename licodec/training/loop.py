@@ -194,6 +194,8 @@ def train(
     rank, processes = distributed.start(device)
     out = Path(settings.out)
     checkpoint = out / "checkpoint.pt"
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"train.out {out}: not a folder")
     if checkpoint.exists() and not resume:
         raise UsageError(f"{checkpoint} exists: --resume goes on, another train.out starts anew")
     torch.manual_seed(settings.seed)

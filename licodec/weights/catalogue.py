@@ -16,8 +16,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from licodec.architectures import ADAPTIVE, BY_ARCH, BY_NAME, EVERYDAY, FACTORIZED, TABLE
-from licodec.errors import ModelMissingError, UsageError
+from licodec.architectures import (
+    ADAPTIVE,
+    BY_ARCH,
+    BY_COMPRESSAI,
+    BY_NAME,
+    EVERYDAY,
+    FACTORIZED,
+    TABLE,
+)
+from licodec.errors import ModelMissingError, UsageError, said
 from licodec.options import EncodeOptions
 
 Z_DISTRIBUTIONS = "z_distributions."
@@ -37,6 +45,14 @@ def folders() -> list[Path]:
     places = [Path(named)] if named else []
     places += [package / "_weights", package.parent / "weights"]
     return [place for place in places if os.path.isdir(place)]
+
+
+def looked() -> str:
+    """Where weights were looked for, for a person."""
+    named = os.environ.get("LICODEC_WEIGHTS")
+    if named and not os.path.isdir(named):
+        return "looked in the package; $LICODEC_WEIGHTS names no folder"
+    return "looked in $LICODEC_WEIGHTS and the package" if named else "looked in the package"
 
 
 def is_released(path: Path) -> bool:
@@ -97,7 +113,7 @@ def header(path: Path) -> dict[str, Any]:
                 raise ValueError("it is cut short, or too long")
             return found
     except (OSError, struct.error, ValueError, RecursionError, LookupError, TypeError) as error:
-        raise ModelMissingError(f"{path}: no readable weights file ({error})") from error
+        raise ModelMissingError(f"{path}: no readable weights file{said(error)}") from error
 
 
 def models(path: Path) -> tuple[str, ...]:
@@ -243,7 +259,8 @@ def resolve(model: str | None, file: Path | None = None) -> tuple[str, Path]:
             if wanted:
                 raise
     which = f"{name}@{wanted}" if wanted else name
+    made = "`licodec import` makes them from a CompressAI checkpoint, "
     raise ModelMissingError(
-        f"no weights for {which} are installed (looked in $LICODEC_WEIGHTS and the package); "
-        "`licodec import` makes them from a CompressAI checkpoint, --weights names a file"
+        f"no weights for {which} are installed ({looked()}); "
+        f"{made * (BY_NAME[name] in BY_COMPRESSAI.values())}--weights names a file"
     )

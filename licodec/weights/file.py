@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from licodec.architectures import BY_ARCH, Architecture
 from licodec.container import QUALITY_STEPS
-from licodec.errors import ModelMissingError
+from licodec.errors import ModelMissingError, said
 from licodec.weights import catalogue
 from licodec.weights.catalogue import installed as installed
 
@@ -59,7 +59,7 @@ class Weights:
         except MemoryError:
             raise
         except Exception as error:  # bytes that are none fail anywhere
-            raise ModelMissingError(f"{path}: no readable weights file ({error})") from error
+            raise ModelMissingError(f"{path}: no readable weights file{said(error)}") from error
         stem = path.stem.rsplit("-", 1)
         if len(stem) != 2 or stem[1] != self.hash.hex():
             raise ModelMissingError(
@@ -252,7 +252,7 @@ def by_hash(wanted: bytes, file: Path | None = None) -> Weights:
     if path is None:
         raise ModelMissingError(
             f"needs the weights {wanted.hex()}, which are not installed "
-            "(looked in $LICODEC_WEIGHTS and the package; --weights names a file)"
+            f"({catalogue.looked()}; --weights names a file)"
         )
     loaded = load(path)
     if loaded.hash != wanted:

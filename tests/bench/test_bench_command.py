@@ -319,7 +319,7 @@ def test_the_page_shows_every_codec_beside_the_original_and_keeps_what_it_took(f
     "arguments",
     [["--codecs", "bmp"], ["--anchor", "vvc"], ["--qualities", "many"], ["--jobs", "0"],
      ["--qualities", "webp=3", "--codecs", "jpeg"], ["--checkpoint", "mbt2018"],
-     ["-o", "no-such-folder/r.json"], ["--anchor", "nowhere.json"]],
+     ["-o", "no-such-folder/r.json"], ["--anchor", "nowhere.json"], ["--plot", "x.odd"], ["--plot", "x"]],
 )  # fmt: skip
 def test_arguments_that_make_no_sense_are_usage_errors(folder, arguments):
     result = run(folder, *arguments)

@@ -5,11 +5,13 @@ import sys
 
 import numpy as np
 import pytest
+import small_everyday
 from click.testing import CliRunner
 from PIL import Image
 
 import licodec
 from licodec.cli.main import main
+from licodec.weights import catalogue
 
 
 @pytest.fixture
@@ -502,11 +504,77 @@ def test_inputs_can_stand_in_a_file(run, png, tmp_path):
     result = run("encode", "--filelist", listed, "--json", "--quiet")
     assert result.exit_code == 0 and [r["ok"] for r in json.loads(result.stdout)] == [True, True]
     assert run("encode", "--filelist", "-", "-f", stdin=f"{png}\n").exit_code == 0
-    for arguments in (["--filelist", tmp_path / "no"], ["--filelist", tmp_path]):
-        result = run("encode", *arguments)
-        assert result.exit_code == 1 and result.stderr.count("\n") == 1
+    for name, why in (("no", "No such file or directory"), (".", "is a directory")):
+        result = run("encode", "--filelist", tmp_path / name)
+        said = f"licodec: --filelist {tmp_path / name}: {why}\n"
+        assert (result.exit_code, result.stderr) == (1, said)
+    listed.write_bytes(b"\xef\xbb\xbf" + f"{png}\r\n".encode())  # as Windows' editors begin a text
+    assert run("encode", "--filelist", listed, "-f").exit_code == 0
+    result = run("encode", "--filelist", png)
+    assert result.exit_code == 2 and "one name a line is wanted" in result.stderr
     result = run("encode")
     assert result.exit_code == 2 and "name a file, or --filelist FILE" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["encode", "-", "-"],
+        ["decode", "-", "x.lic", "-"],
+        ["info", "-", "-"],
+        ["verify", "-", "-"],
+        ["compare", "-", "-"],
+        ["encode", "-", "--filelist", "-"],
+    ],
+)
+def test_standard_input_is_there_once(run, png, arguments):
+    result = run(*arguments, stdin=png.read_bytes())
+    assert result.exit_code == 2 and result.stderr.count("\n") == 1
+    assert "standard input" in result.stderr and result.stdout == ""
+
+
+def test_a_model_of_no_name_is_not_the_default(run, png):
+    for option in ("-m", "--weights"):
+        result = run("encode", png, option, "")
+        assert result.exit_code == 2 and result.stderr.count("\n") == 1
+    assert not png.with_suffix(".lic").exists()
+
+
+def test_a_folder_as_output_has_no_format(run, lic, tmp_path):
+    result = run(
+        "decode", lic, "-o", f"{tmp_path}/a.png/", "--format", "jpeg", "--format-quality", 9
+    )
+    assert result.exit_code == 0 and (tmp_path / "a.png" / "photo.jpeg").exists()
+
+
+def test_weights_that_are_not_installed_are_named_by_their_model(run, png, tmp_path):
+    weights = small_everyday.weights(tmp_path)
+    row = json.loads(run("encode", png, "--weights", weights, "--json").stdout)
+    assert row["model"] == "everyday"
+    assert json.loads(run("info", png.with_suffix(".lic"), "--json").stdout)["model"] == "unknown"
+
+
+def test_where_weights_were_looked_for(run, png, tmp_path, monkeypatch):
+    def said():
+        return run("encode", png, "--lossless").stderr
+
+    monkeypatch.setattr(catalogue, "installed", list)
+    monkeypatch.delenv("LICODEC_WEIGHTS", raising=False)
+    assert "no weights for everyday are installed (looked in the package); --weights" in said()
+    monkeypatch.setenv("LICODEC_WEIGHTS", str(tmp_path))
+    assert "(looked in $LICODEC_WEIGHTS and the package)" in said()
+    monkeypatch.setenv("LICODEC_WEIGHTS", str(tmp_path / "missing"))
+    assert "$LICODEC_WEIGHTS names no folder" in said()
+    assert "note: LICODEC_WEIGHTS names no folder: " in run("models").stderr
+    assert "CompressAI" in run("encode", png, "-m", "hyperprior").stderr
+
+
+def test_a_damaged_file_does_not_pass_pillows_verify(encoded, lic):
+    with Image.open(lic) as image:
+        image.verify()
+    lic.write_bytes(encoded[:-5] + encoded[-4:])
+    with Image.open(lic) as image, pytest.raises(OSError, match="damaged"):
+        image.verify()
 
 
 @pytest.mark.parametrize(

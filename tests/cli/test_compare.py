@@ -70,6 +70,16 @@ def test_grey_turned_and_transparent_images(tmp_path):
     assert "PSNR inf dB" in run(tmp_path / "clear.png", tmp_path / "grey.png").stdout
 
 
+def test_a_pipe_may_bring_either(pair, tmp_path):
+    lic = tmp_path / "x.lic"
+    lic.write_bytes(licodec.encode(Image.open(pair[0])))
+    for path in (pair[0], lic):
+        piped = CliRunner().invoke(main, ["compare", str(pair[0]), "-"], input=path.read_bytes())
+        named = run(pair[0], path)
+        assert piped.exit_code == named.exit_code == 0
+        assert piped.stdout.split("PSNR")[1] == named.stdout.split("PSNR")[1]
+
+
 def test_what_cannot_be_compared_is_one_line(pair, tmp_path):
     noise(8, 8, "RGB").save(tmp_path / "small.png")
     (tmp_path / "text.png").write_text("no")

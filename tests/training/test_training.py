@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from licodec.entropy.tables import BINS
 from licodec.errors import UsageError
 from licodec.progress import watching
 from licodec.training import config as configs
+from licodec.training import loop
 from licodec.training.checkpoint import load_checkpoint
 from licodec.training.codecs.factorized import (
     AdaptiveNetwork,
@@ -26,6 +28,7 @@ from licodec.training.convert.export import export
 from licodec.training.data import Images
 from licodec.training.fit import classes
 from licodec.training.fit.back_projection import STRENGTHS, back_projected, strengths
+from licodec.training.fit.histogram import KERNELS
 from licodec.training.loop import Run, train
 from licodec.training.stages.stage import make_stage, uses_bf16
 from licodec.training.start.klt import karhunen_loeve
@@ -365,11 +368,41 @@ def test_between_interpolates_per_row():
         ({"train": {}}, "steps or"),
         ({"train": {"steps": 1}, "data": {"batch": 7}}, "multiple"),
         ({"train": {"steps": 1}, "model": {"lambdas": [0.2, 0.1]}}, "rise"),
+        ({"train": {"steps": 1}, "model": {"lambdas": ["a"]}}, "model.lambdas must be a list"),
+        ({"train": {"steps": 1}, "model": {"lambdas": [[1]]}}, "model.lambdas must be a list"),
+        ({"train": {"steps": 1}, "model": {"lambdas": [0.1, math.inf]}}, "lambdas must be finite"),
+        ({"train": {"steps": 1}, "model": {"N": 0}}, "model.N must be at least 1"),
+        ({"train": {"steps": 1}, "data": {"batch": 0}}, "data.batch must be at least 1"),
+        ({"train": {"steps": 1}, "data": {"holdout": -1}}, "data.holdout must be at least 0"),
+        ({"train": {"steps": 1, "minutes": -1}}, "train.minutes must be at least 0"),
+        ({"train": {"steps": 1, "minutes": math.nan}}, "train.minutes must be finite"),
+        ({"train": {"steps": 1, "lr": math.nan}}, "train.lr must be finite"),
+        ({"train": {"steps": 1, "lr": 0}}, "train.lr must be positive"),
+        ({"train": {"steps": 1, "cooldown": 2}}, "train.cooldown must be at most 1"),
+        ({"train": {"steps": 1, "seed": -1}}, "train.seed must be at least 0"),
+        ({"train": {"steps": 1, "device": "tpu"}}, "train.device is auto, cpu, cuda"),
+        ({"train": {"steps": 1, "histogram_kernel": "x"}}, "train.histogram_kernel is uniform"),
     ],
 )
 def test_bad_configs(raw, reason):
     with pytest.raises(UsageError, match=reason):
         configs.from_dict(raw)
+
+
+def test_kernels_of_configs_are_those_there_are():
+    assert configs.HISTOGRAM_KERNELS == tuple(KERNELS)
+
+
+def test_an_output_that_is_a_file_is_told_before_the_work(tmp_path, monkeypatch):
+    def work(*arguments):
+        raise AssertionError("worked")
+
+    (tmp_path / "out").write_bytes(b"precious")
+    monkeypatch.setattr(loop, "Images", work)
+    config = configs.from_dict({"train": {"steps": 1, "out": str(tmp_path / "out")}})
+    with pytest.raises(UsageError, match="not a folder"):
+        loop.train(config, False, print)
+    assert (tmp_path / "out").read_bytes() == b"precious"
 
 
 def test_the_command_line_stands_in_for_a_config(tmp_path):

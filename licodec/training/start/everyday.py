@@ -8,7 +8,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from licodec.errors import UsageError
+from licodec.errors import UsageError, said
 from licodec.training.checkpoint import load_checkpoint
 from licodec.training.codecs.everyday import PATCH, Everyday, karhunen_loeve
 from licodec.training.config import Config
@@ -53,4 +53,4 @@ def _of_weights(path: str, net: Everyday) -> dict[str, Tensor]:
     try:
         return dequantized(net, tensors)
     except (KeyError, RuntimeError) as error:
-        raise UsageError(f"train.init {path}: does not fit the model ({error})") from error
+        raise UsageError(f"train.init {path}: does not fit the model{said(error)}") from error
