@@ -36,7 +36,6 @@ def save_plot(path: Path, curves: Sequence[Curve], title: str) -> None:
 
 def _render(curves: Sequence[Curve], axes: Sequence[str], title: str, form: str) -> bytes:
     """The same curves give the same bytes: no date, no random identifiers."""
-    require(path)
     import matplotlib
     from matplotlib.figure import Figure
 

@@ -260,7 +260,7 @@ def _on_ray(
         if os.path.isfile(chosen.get(name) or ""):
             chosen[name] = os.path.abspath(chosen[name])
     coding = Coding(verb == "encode", chosen, **more)
-    ray_batch.code(verb, inputs, _listed(given["filelist"]), coding, takes, given)
+    ray_batch.code(verb, inputs, _listed(given["filelist"], inputs), coding, takes, given)
 
 
 def _outputs(
