@@ -10,7 +10,8 @@ of its scale on a ladder; its residual y - μ is coded with the class's table. C
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections import deque
+from collections.abc import Generator, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -96,7 +97,7 @@ class Side(NamedTuple):
     """
 
     z: Integers
-    symbols: list[Symbols]
+    symbols: deque[Symbols]
     y_hat: Array
     class_z: Integers | None
 
@@ -150,15 +151,15 @@ class Quadtree:
         self.tensors = tensors
 
     def side_information(self, y: Array, position: int, visible: Mask | None = None) -> Side:
-        """ẑ, ŷ and all symbols, of y (M, h, w) in 1/LATENT_UNIT."""
+        """ẑ, ŷ and all symbols, of y (M, h, w) in 1/LATENT_UNIT; where that is in int16, ŷ overwrites it."""
         y = y.transpose(1, 2, 0)
         h, w, _ = y.shape
         padded = _padded(y)
         z = self._analyze(padded)
         features = self._features(z, position)
-        symbols: list[Symbols] = []
+        symbols: deque[Symbols] = deque()
         bits = np.log2(PMF_TOTAL / np.maximum(self.distributions.tables(position, None), 1))
-        traversal = self.traverse(features, position, _coded(h, w, visible), padded)
+        traversal = self.traverse(features, position, _coded(h, w, visible), padded, True)
         try:
             part = next(traversal)
             while True:
@@ -167,9 +168,9 @@ class Quadtree:
                 values = _cheapest(residual, classes, bits)
                 symbols.append((values.astype(np.int16), classes))
                 part = traversal.send(values)
-        except StopIteration as end:
+        except StopIteration:
             class_z = self.distributions.choose(count_classes(symbols), position)
-            return Side(z, symbols, _planes(end.value, h, w), class_z)
+            return Side(z, symbols, _planes(padded, h, w), class_z)
 
     def side_bits(self, side: Side, position: int) -> float:
         """Information of ẑ and of what tells the image's distributions."""
@@ -184,7 +185,7 @@ class Quadtree:
 
     def quantize(self, y: Array, side: Side | None, position: int) -> Array:
         """ŷ that a decoder would get."""
-        return (side or self.side_information(y, position)).y_hat
+        return (side or self.side_information(y.copy(), position)).y_hat
 
     def forecast(self, y: Array, side: Side, position: int) -> Forecast:
         """What y (M, h, w) would be coded with, ẑ given, and all latents as they are."""
@@ -192,15 +193,16 @@ class Quadtree:
 
         y = y.transpose(1, 2, 0)
         h, w, _ = y.shape
-        padded = _padded(y)
+        padded = _padded(y).copy()
         found = Forecast(
             np.zeros(padded.shape, np.uint8), np.zeros(padded.shape, np.int32), _SCALES
         )
         features = self._features(side.z, position)
-        traversal = self.traverse(features, position, _coded(h, w, None), padded, found)
+        traversal = self.traverse(features, position, _coded(h, w, None), padded, True, found)
         try:
             residual, _ = next(traversal)
-            while residual is not None:
+            while True:
+                assert residual is not None
                 steps = (residual + LATENT_UNIT // 2) // LATENT_UNIT
                 residual, _ = traversal.send(steps)
         except StopIteration:
@@ -212,51 +214,56 @@ class Quadtree:
         self, coder: Coder, position: int, h: int, w: int,
         y: Array | None = None, side: Side | None = None, visible: Mask | None = None,
     ) -> Array:  # fmt: skip
-        """Code ẑ, then ŷ; return ŷ (M, h, w). The decoder passes neither y nor side."""
+        """Code ẑ, then ŷ; return ŷ (M, h, w). The decoder passes neither y nor side; symbols are used up."""
         z = self._code_z(coder, position, h, w, side and side.z)
         class_z = self.distributions.code_side(coder, side and side.class_z, side is not None)
         tables = self.distributions.tables(position, class_z)
         if side is not None:
-            for values, classes in track(side.symbols, "latents"):
-                code_classes(coder, values, classes, tables)
+            for _ in track(range(len(side.symbols)), "latents"):
+                code_classes(coder, *side.symbols.popleft(), tables)
             return side.y_hat
         features = self._features(z, position)
-        traversal = self.traverse(features, position, _coded(h, w, visible), None)
+        y_hat = np.zeros((*features.shape[:2], self.M), np.int16)
+        traversal = self.traverse(features, position, _coded(h, w, visible), y_hat)
         try:
             _, classes = next(traversal)
             while True:
                 _, classes = traversal.send(code_classes(coder, None, classes, tables))
-        except StopIteration as end:
-            return _planes(end.value, h, w)
+        except StopIteration:
+            return _planes(y_hat, h, w)
 
     def traverse(
         self,
         features: Array,
         position: int,
         coded: Mask | None,
-        y: Array | None,
+        y_hat: NDArray[np.int16],
+        is_known: bool = False,
         told: Forecast | None = None,
-    ) -> Generator[tuple[Integers | None, NDArray[np.uint8]], Integers, Array]:
+    ) -> Generator[tuple[Integers | None, NDArray[np.uint8]], Integers, None]:
         """The order of latents: yields y - μ in 1/LATENT_UNIT (None when decoding) and classes of each part,
-        takes its values in steps, and returns ŷ (h, w, M), sides multiples of 4.
+        and takes its values in steps.
 
         Args:
-            features: (h, w, ·) of ẑ.
+            features: (h, w, ·) of ẑ, sides multiples of 4.
             coded: (h, w), the positions that are coded; None for all.
-            y: (h, w, M) when encoding.
+            y_hat: (h, w, M), to be filled with ŷ.
+            is_known: when encoding; y_hat then holds y.
             told: to be filled with classes and means (h, w, M).
         """
         h, w = features.shape[:2]
         m = self.M // GROUPS
         base = interpolate(self.log_scale, position, STEPS).reshape(GROUPS, m)
-        y_hat = np.zeros((h, w, self.M), np.int16)
         for step in self.steps:
             fresh = []
             for top, bottom in track(bands(h, w), "latents"):
                 outer = slice(max(0, top - 1), min(h, bottom + 1))
                 inputs = features[outer].astype(np.float32)
                 if step.index:
-                    inputs = np.concatenate([inputs, self.seen[y_hat[outer]]], axis=2)
+                    seen = self.seen[y_hat[outer]]
+                    if is_known:
+                        _hide(seen, outer.start, step.index)
+                    inputs = np.concatenate([inputs, seen], axis=2)
                 outputs = step(inputs, top - outer.start, bottom - outer.start)
                 mean = outputs[..., :m]
                 scale = outputs[..., m:] + base
@@ -269,8 +276,8 @@ class Quadtree:
                     _place(told.means[top:bottom], mean, step.index)
                 where = np.flatnonzero(classes)
                 values = None
-                if y is not None:
-                    values = _cells_of(y[top:bottom], step.index).reshape(-1)[where]
+                if is_known:
+                    values = _cells_of(y_hat[top:bottom], step.index).reshape(-1)[where]
                     values = values - mean.reshape(-1)[where]
                 values = yield values, classes.reshape(-1)[where]
                 found = np.clip(mean, -LATENT_LIMIT, LATENT_LIMIT)
@@ -280,7 +287,6 @@ class Quadtree:
                 fresh.append((top, bottom, found.astype(np.int16)))
             for top, bottom, found in fresh:
                 _place(y_hat[top:bottom], found, step.index)
-        return y_hat
 
     def _analyze(self, y: Array) -> Integers:
         """ẑ's symbols (hz, wz, Z) of y, sides multiples of 4."""
@@ -388,7 +394,7 @@ def code_classes(
     return out
 
 
-def count_classes(symbols: list[Symbols]) -> NDArray[np.int64]:
+def count_classes(symbols: Iterable[Symbols]) -> NDArray[np.int64]:
     """How often each class has each bin: (CLASSES, BINS + 1), the escapes last."""
     counts = np.zeros((CLASSES, BINS + 1), np.int64)
     for values, classes in symbols:
@@ -418,9 +424,11 @@ def _planes(y_hat: Array, h: int, w: int) -> Array:
     return y_hat[:h, :w].transpose(2, 0, 1)
 
 
-def _padded(y: Array) -> Array:
-    """y (h, w, M) with its edges repeated up to multiples of 4; y itself where they are."""
+def _padded(y: Array) -> NDArray[np.int16]:
+    """y (h, w, M) with its edges repeated up to multiples of 4; y itself where that changes nothing."""
     h, w, _ = y.shape
+    if y.dtype != np.int16:
+        y = np.clip(y, -LATENT_LIMIT, LATENT_LIMIT).astype(np.int16)
     if h % Z_STRIDE == w % Z_STRIDE == 0:
         return y
     return np.pad(y, ((0, -h % Z_STRIDE), (0, -w % Z_STRIDE), (0, 0)), mode="edge")
@@ -457,6 +465,15 @@ def _place(y_hat: Array, found: Array, step: int) -> None:
     for group, order in enumerate(ORDERS):
         row, column = order[step]
         groups[row::2, column::2, group] = found[:, :, group]
+
+
+def _hide(seen: Array, top: int, step: int) -> None:
+    """Set to 0 what this and later steps code, in rows (h, w, M) of which the first is row `top`."""
+    h, w, M = seen.shape
+    groups = seen.reshape(h, w, GROUPS, M // GROUPS)
+    for group, order in enumerate(ORDERS):
+        for row, column in order[step:]:
+            groups[(row - top) % 2 :: 2, column::2, group] = 0
 
 
 def _cut(part: Array, inner: Any, outer: Any, scale: int) -> Array:
