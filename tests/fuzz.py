@@ -5,9 +5,9 @@
 
 Coverage-guided (atheris, libFuzzer), seeded with the golden files, whose pictures are cut and coded anew
 with small weights, so that an input takes milliseconds. A checksum would end nearly every mutant at once,
-so each input is parsed as it is, decoded with its CRC-32 made right, and one in four with the latents'
-CRC-32 made right, too, so that pixels are synthesized, metadata is written, and an image file comes out.
-Each is read as EXIF, XMP and a file's name as well, and some choose arguments of the Python API.
+so each input is parsed as it is, decoded with its CRC-32 made right, and one in four with that of the latents
+or exact pixels made right, too, so that pixels are synthesized, metadata is written, and an image file comes
+out. Each is read as EXIF, XMP and a file's name as well, and some choose arguments of the Python API.
 Anything but a decoded image or a LicodecError is a find, and so is running out of memory or of time. Finds
 are left as crash-* files; each deserves a test of its own.
 """
@@ -33,6 +33,7 @@ with atheris.instrument_imports(include=["licodec"]):
     import licodec
     from licodec.codec import codec_of, latents_crc32, opacity_of
     from licodec.container import Container, pack, unpack
+    from licodec.entropy.residual import code_tiles
     from licodec.io import exif, metadata
     from licodec.io.image import from_pillow
     from licodec.io.output import to_file
@@ -68,14 +69,18 @@ def resealed(data: bytes) -> bytes:
     return body + struct.pack("<I", zlib.crc32(body))
 
 
-def with_right_latents(container: Container) -> Container:
-    """The file that states the CRC-32 of the latents that its payload decodes to."""
-    codec = codec_of(container, DecodeOptions(device="cpu", precision="float32"))
-    position = codec.weights.position(container.quality_step)
-    h, w = -(-container.height // 16), -(-container.width // 16)
-    decoder, visible = Decoder(container.payload), codec.visible(opacity_of(container))
+def with_right_checksum(container: Container) -> Container:
+    """The file that states the CRC-32 of the latents, or exact pixels, that its payload decodes to."""
+    c = container
+    codec = codec_of(c, DecodeOptions(device="cpu", precision="float32"))
+    position = codec.weights.position(c.quality_step)
+    h, w = -(-c.height // 16), -(-c.width // 16)
+    decoder, visible = Decoder(c.payload), codec.visible(opacity_of(c))
     y = codec.entropy_model.code_latents(decoder, position, h, w, None, None, visible)
-    return dataclasses.replace(container, latents_crc32=latents_crc32(y))
+    if not codec.architecture.is_exact:
+        return dataclasses.replace(c, latents_crc32=latents_crc32(y))
+    x_hat = codec.synthesize(y, c.height, c.width, c.mode, c.quality_step)
+    return dataclasses.replace(c, latents_crc32=zlib.crc32(code_tiles(decoder, x_hat).data))
 
 
 def decode(data: bytes, format: str) -> None:
@@ -124,7 +129,7 @@ def one_input(data: bytes) -> None:
     except licodec.LicodecError as error:
         assert "\n" not in str(error)
     try:
-        repaired = with_right_latents(unpack(sealed, MAX_PIXELS))
+        repaired = with_right_checksum(unpack(sealed, MAX_PIXELS))
     except licodec.OutOfMemoryError as error:
         raise MemoryError("over the cap") from error
     except licodec.LicodecError as error:
@@ -142,15 +147,16 @@ def seeds(small: Path) -> dict[str, bytes]:
         data = path.read_bytes()
         try:
             image = licodec.decode(data)
-            beside = path.with_suffix(".safetensors")
-            out[path.name] = licodec.encode(
+            own = catalogue.by_hash(unpack(data).model_hash)
+            lossless = {"max_error": 0} if path.stem == "lossless" else {}
+            out[f"{path.parent.name}-{path.name}"] = licodec.encode(
                 image.crop((0, 0, min(image.width, SIDE), min(image.height, SIDE))),
                 licodec.info(data)["quality"],
                 "factorized" if path.stem.startswith("factorized") else None,
-                weights=beside if beside.exists() else small,
-            )
+                weights=small if own == SHIPPED else own, **lossless,
+            )  # fmt: skip
         except licodec.LicodecError:
-            out[path.name] = data.replace(*hashes)
+            out[f"{path.parent.name}-{path.name}"] = data.replace(*hashes)
     return out
 
 
@@ -162,7 +168,10 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "weights"
-        os.environ["LICODEC_WEIGHTS"] = str(shutil.copytree(GOLDEN / "hyperprior", folder))
+        folder.mkdir()
+        for path in GOLDEN.glob("*/*.safetensors"):
+            shutil.copy(path, folder)
+        os.environ["LICODEC_WEIGHTS"] = str(folder)
         corpus = Path(arguments.corpus or Path(temporary) / "corpus")
         corpus.mkdir(exist_ok=True)
         small = small_weights(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import io
 import math
 import warnings
 from collections.abc import Iterator
@@ -40,6 +41,36 @@ def _images() -> list[Any]:
     return [*small, Image.new("L", (0, 3)), *arrays]
 
 
+PIXEL = b"P6 1 1 255\n123"
+
+
+def _files(content: bytes) -> list[Any]:
+    """Files that hold this, and what only looks like one."""
+    closed = io.BytesIO(content)
+    closed.close()
+    return [io.BytesIO(content), io.BytesIO(content), closed, io.StringIO(), _Raw(content)]
+
+
+class _Raw(io.RawIOBase):
+    """A file without a buffer, that gives and takes a byte at a time."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    def read(self, count: int = -1) -> bytes:
+        given, self.content = self.content[:1], self.content[1:]
+        return given
+
+    def write(self, data: Any) -> int:
+        return 1
+
+
 def call(data: bytes, encoded: bytes, **fixed: Any) -> None:
     """One call that the bytes choose.
 
@@ -60,13 +91,21 @@ def call(data: bytes, encoded: bytes, **fixed: Any) -> None:
         for _ in range(next(choices, 0) % 4):
             yield choose(names), choose(VALUES)
 
-    what = choose(("encode", "encode", "decode", "info", "verify"))
+    what = choose(("encode", "encode", "decode", "info", "verify", "encode_file", "decode_file"))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if what == "encode":
                 image = choose((*_images(), *VALUES))
                 licodec.encode(image, **{**fixed, **dict(options(ENCODING))})
+                return
+            if what.endswith("_file"):
+                sources = (*_files(PIXEL), *_files(encoded), *_images(), *VALUES)
+                targets = (*_files(b""), *(v for v in VALUES if not isinstance(v, (str, Path))))
+                names = (*(ENCODING if what == "encode_file" else DECODING), "overwrite")
+                names += ("check",) if what == "encode_file" else ("format", "format_quality")
+                source, target = choose(sources), choose(targets)
+                getattr(licodec, what)(source, target, **{**fixed, **dict(options(names))})
                 return
             given = choose((encoded, encoded, encoded[:-1], bytearray(encoded), *VALUES))
             if what == "decode":
