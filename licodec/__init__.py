@@ -5,6 +5,7 @@
     licodec.encode_file("photo.png", "photo.lic", quality=50)
     licodec.decode_file("photo.lic", "photo.jpg")
     image = Image.open("photo.lic")               # Pillow reads .lic after `import licodec`
+    model = licodec.torch_model("hyperprior")     # g_a, g_s, h_a, h_s as a torch.nn.Module
 
 Importing this package loads neither torch nor numpy; the first encode or decode does.
 """
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from licodec.codec import decode, encode
     from licodec.file_functions import decode_file, encode_file
 
+    torch_model: Any
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -55,6 +58,7 @@ __all__ = [
     "encode",
     "encode_file",
     "info",
+    "torch_model",
 ]
 
 _register()
@@ -73,4 +77,8 @@ def __getattr__(name: str) -> Any:
         from licodec import file_functions
 
         return getattr(file_functions, name)
+    if name == "torch_model":
+        from licodec.interface import named
+
+        return named("licodec.torch_models:torch_model")
     raise AttributeError(f"module 'licodec' has no attribute {name!r}")

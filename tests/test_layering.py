@@ -20,8 +20,9 @@ ORDER = [
     "latent_search", "entropy/integer_nets", "entropy/classes", "entropy/scale_shifts",
     "weights/schema", "weights/everyday_schema",
     "entropy/image_distributions", "entropy/wavefronts", "entropy/hyperprior", "entropy/tabled",
+    "entropy/float_nets",
     "io/alpha", "io/bitdepth", "io/exif", "io/libtiff", "io/metadata", "io/image", "io/output", "io/files",
-    "shortfall", "codec", "file_functions", "pillow_plugin", "", "training", "bench", "ray",
+    "shortfall", "codec", "file_functions", "pillow_plugin", "", "training", "torch_models", "bench", "ray",
     "cli", "__main__",
 ]  # fmt: skip
 WHOLE = {"training", "bench", "ray", "cli"}
