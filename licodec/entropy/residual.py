@@ -64,7 +64,7 @@ def code_tiles(
     coder: Coder, x_hat: NDArray[np.uint8], plan: ResidualPlan | None = None,
     x: NDArray[np.uint8] | None = None,
 ) -> NDArray[np.uint8]:  # fmt: skip
-    """Code which tiles there are, and them; return x̂ (H, W, C) with these in place.
+    """Code which tiles there are, and them; return x̂ (H, W, C), changed to have these in place.
 
     Args:
         plan: the encoder's, None for no tiles.
@@ -75,7 +75,7 @@ def code_tiles(
     plan = _code_plan(coder, shape, plan, x is not None)
     if plan is None:
         return x_hat
-    out = x_hat.copy()
+    corrected: list[NDArray[np.uint8]] = []
     places = np.argwhere(plan.chosen)
     palette = _code_palette(coder, x_hat.shape[2], plan, places, x)
     errors, ranks = _Errors(plan.step), _Ranks()
@@ -98,12 +98,14 @@ def code_tiles(
                 found[rows] = _code_indices(coder, ranks, tiles[rows], part, inside[rows], palette)
             elif rows.any():
                 found[rows] = _code_predicted(coder, errors, tiles[rows], part, inside[rows])
-        for place, tile in zip(batch, found, strict=True):
-            top, left = (int(v) * TILE for v in place)
-            target = out[top : top + TILE, left : left + TILE]
-            pixels = tile.reshape(-1, _WIDTH, tile.shape[1])[1:, 1:-1]
-            target[:] = pixels[: target.shape[0], : target.shape[1]]
-    return out
+        planes = found.astype(np.uint8).reshape(len(found), -1, _WIDTH, found.shape[2])
+        corrected.extend(planes[:, 1:, 1:-1])
+    # What surrounds a tile is x̂ as it was, so tiles are put in place when all are known.
+    for place, tile in zip(places, corrected, strict=True):
+        top, left = (int(v) * TILE for v in place)
+        target = x_hat[top : top + TILE, left : left + TILE]
+        target[:] = tile[: target.shape[0], : target.shape[1]]
+    return x_hat
 
 
 def _code_one(coder: Coder, value: int | None, entries: int) -> int:
