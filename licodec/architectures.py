@@ -57,18 +57,28 @@ class Architecture:
 
 
 FACTORIZED = Architecture(
-    "factorized", "bmshj2018-factorized", latent_unit=1, has_hyperprior=False, has_means=False,
+    "factorized",
+    "bmshj2018-factorized",
+    latent_unit=1,
+    has_hyperprior=False,
+    has_means=False,
     entropy_model="licodec.entropy.tabled:Factorized",
     stages=(
         ("transforms", "transforms:TransformsStage"),
         ("distributions", "distributions:DistributionsStage"),
         ("joint", "distributions:JointStage"),
     ),
-)  # fmt: skip
+)
 ADAPTIVE = Architecture(
-    "adaptive", "bmshj2018-factorized", latent_unit=1, has_hyperprior=False, has_means=False,
-    entropy_model="licodec.entropy.tabled:Adaptive", sends_distributions=True, stages=FACTORIZED.stages,
-)  # fmt: skip
+    "adaptive",
+    "bmshj2018-factorized",
+    latent_unit=1,
+    has_hyperprior=False,
+    has_means=False,
+    entropy_model="licodec.entropy.tabled:Adaptive",
+    sends_distributions=True,
+    stages=FACTORIZED.stages,
+)
 SCALE_HYPERPRIOR = Architecture(
     "scale-hyperprior",
     "bmshj2018-hyperprior",
@@ -80,17 +90,26 @@ SCALE_HYPERPRIOR = Architecture(
 HYPERPRIOR = Architecture("hyperprior", "mbt2018-mean", has_search=True, usual_effort=5, alpha=0.1)
 AUTOREGRESSIVE = Architecture("autoregressive", "mbt2018", has_context=True, alpha=1.0)
 ATTENTION = Architecture(
-    "attention", "cheng2020-attn", has_context=True, has_attention=True, alpha=1.0,
+    "attention",
+    "cheng2020-attn",
+    has_context=True,
+    has_attention=True,
+    alpha=1.0,
     transforms="licodec.networks.attention:AttentionTransforms",
-)  # fmt: skip
+)
 
 EVERYDAY = Architecture(
-    "everyday", "", latent_unit=16, is_exact=True, has_search=True,
+    "everyday",
+    "",
+    latent_unit=16,
+    is_exact=True,
+    has_search=True,
     descent="licodec.networks.everyday_torch:Descent",
     transforms="licodec.networks.everyday:EverydayTransforms",
     schema="licodec.weights.everyday_schema:check",
-    entropy_model="licodec.entropy.quadtree:Quadtree", stages=(("transforms", "everyday:EverydayStage"),),
-)  # fmt: skip
+    entropy_model="licodec.entropy.quadtree:Quadtree",
+    stages=(("transforms", "everyday:EverydayStage"),),
+)
 
 TABLE = (ADAPTIVE, FACTORIZED, SCALE_HYPERPRIOR, HYPERPRIOR, AUTOREGRESSIVE, ATTENTION, EVERYDAY)
 """The default first."""

@@ -232,9 +232,15 @@ def _unpack_header(data: bytes, max_pixels: int) -> tuple[Header, bool, int]:
     side_bytes = reader.varint()
     (latents_crc32,) = struct.unpack("<I", reader.take(4))
     header = Header(
-        width, height, MODES[flags >> 3 & 3], bool(flags & 32), model_hash, quality, side_bytes,
+        width,
+        height,
+        MODES[flags >> 3 & 3],
+        bool(flags & 32),
+        model_hash,
+        quality,
+        side_bytes,
         latents_crc32,
-    )  # fmt: skip
+    )
     return header, bool(flags & 64), reader.at
 
 

@@ -98,9 +98,13 @@ def decode_file(
     content, notes = to_file(image, name, format_quality)
     _write(target, content, overwrite)
     return {
-        "bytes": len(content), "width": image.width, "height": image.height, "mode": image.mode,
-        "format": output_format(name), "notes": notes,
-    }  # fmt: skip
+        "bytes": len(content),
+        "width": image.width,
+        "height": image.height,
+        "mode": image.mode,
+        "format": output_format(name),
+        "notes": notes,
+    }
 
 
 def _is_path(file: File) -> bool:

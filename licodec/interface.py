@@ -72,9 +72,15 @@ class EntropyModel(Protocol):
         """ŷ as a decoder would get it for y and its side information, which is found out where it is None."""
 
     def code_latents(
-        self, coder: Coder, position: int, h: int, w: int,
-        y: Integers | None = None, side: Any = None, visible: Mask | None = None,
-    ) -> Integers:  # fmt: skip
+        self,
+        coder: Coder,
+        position: int,
+        h: int,
+        w: int,
+        y: Integers | None = None,
+        side: Any = None,
+        visible: Mask | None = None,
+    ) -> Integers:
         """Code side stream and latents, and return ŷ; the decoder passes neither y nor side.
 
         Latents that are not visible do not matter: a model may leave them out, and return 0.

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from licodec.entropy.gaussian import Forecast
+from licodec.io.image import Picture
 from licodec.progress import track
 from licodec.tiles import STRIDE, Box, cut, tiles
 
@@ -55,24 +56,38 @@ class Searchable(Protocol):
         """Σ weight · (x̂ - x)²."""
 
 
+class Rate(NamedTuple):
+    """What a search weighs, and in which units.
+
+    Attributes:
+        lmbda: weight of the mean squared error on 0 … 255 against bits per pixel.
+        unit: latents are in this fraction of a step.
+        gain: (M,) what g_s's latents are multiplied by, to be in steps.
+        precise: compute in float32.
+    """
+
+    lmbda: float
+    unit: int
+    gain: NDArray[np.float32]
+    precise: bool
+
+
 @torch.inference_mode(False)  # a caller's own would leave no way back through g_s
 def search(
-    transforms: Searchable, y: Integers, unit: int, gain: NDArray[np.float32],
+    transforms: Searchable,
+    picture: Picture,
+    y: Integers,
     forecast: Callable[[Integers], Forecast],
-    lmbda: float, color: NDArray[np.uint8], opacity: NDArray[np.uint8] | None, rounds: int,
-    precise: bool,
-) -> Integers:  # fmt: skip
+    rate: Rate,
+    rounds: int,
+) -> Integers:
     """Latents of less R + λ·255²·mse than y; all (M, h, w), in 1/unit of a step, not rounded to steps.
 
     Each tile sees what the tiles before it have become, and stays as it was where it comes out worse.
 
     Args:
-        unit: what latents are in a fraction of.
-        gain: (M,) what g_s's latents are multiplied by, to be in steps.
+        picture: what alpha hides of it does not count.
         forecast: what latents would be coded with; asked again halfway, when they have moved.
-        lmbda: weight of the mean squared error on 0 … 255 against bits per pixel.
-        color: pixels (H, W, 1 or 3).
-        opacity: (H, W) or None; what it hides does not count.
         rounds: steps of the descent, each of which goes through g_s forth and back.
     """
     _, h, w = y.shape
@@ -83,7 +98,7 @@ def search(
     for part in filter(None, (range(halfway), range(halfway, rounds))):
         known, found = forecast(found), found.copy()
         for inner, outer in boxes:
-            tile = _Tile(transforms, outer, known, unit, gain, color, opacity, lmbda, precise)
+            tile = _Tile(transforms, picture, outer, known, rate)
             d = tile.steps(found)
             for i, _ in zip(part, ticks, strict=False):
                 tile.descend(d, 1 - i / rounds, i / max(1, rounds - 1))
@@ -107,21 +122,19 @@ class _Tile:
     """
 
     def __init__(
-        self, transforms: Searchable, outer: Box, forecast: Forecast, unit: int,
-        gain: NDArray[np.float32],
-        color: NDArray[np.uint8], opacity: NDArray[np.uint8] | None, lmbda: float, precise: bool,
-    ) -> None:  # fmt: skip
-        self.transforms, self.precise, self.unit = transforms, precise, unit
-        self.gain = torch.from_numpy(gain)[:, None, None]
+        self, transforms: Searchable, picture: Picture, outer: Box, forecast: Forecast, rate: Rate
+    ) -> None:
+        self.transforms, self.precise, self.unit = transforms, rate.precise, rate.unit
+        self.gain = torch.from_numpy(rate.gain)[:, None, None]
         top, bottom, left, right = outer
         self.box = np.s_[:, top:bottom, left:right]
-        self.mean = torch.from_numpy(forecast.means[self.box]).float() / unit
+        self.mean = torch.from_numpy(forecast.means[self.box]).float() / rate.unit
         self.sigma = torch.from_numpy(forecast.scales[forecast.indices[self.box]])
         top, bottom, left, right = (side * STRIDE for side in outer)
-        x = torch.from_numpy(color[top:bottom, left:right]).permute(2, 0, 1).float() / 255
-        weight = torch.full_like(x[0], lmbda * 255**2 / len(x))
-        if opacity is not None:
-            weight *= torch.from_numpy(opacity[top:bottom, left:right] > 0)
+        x = torch.from_numpy(picture.color[top:bottom, left:right]).permute(2, 0, 1).float() / 255
+        weight = torch.full_like(x[0], rate.lmbda * 255**2 / len(x))
+        if picture.alpha is not None:
+            weight *= torch.from_numpy(picture.alpha[top:bottom, left:right] > 0)
         missing = (0, right - left - x.shape[2], 0, bottom - top - x.shape[1])
         self.x, self.weight = F.pad(x, missing), F.pad(weight, missing)
 

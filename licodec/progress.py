@@ -194,9 +194,13 @@ class Bar:
         with self._lock:
             if self._wanted:
                 self._progress = Progress(
-                    *columns, console=Console(stderr=True), transient=True, expand=True,
-                    redirect_stderr=False, redirect_stdout=False,
-                )  # fmt: skip
+                    *columns,
+                    console=Console(stderr=True),
+                    transient=True,
+                    expand=True,
+                    redirect_stderr=False,
+                    redirect_stdout=False,
+                )
                 task = self._progress.add_task(plain(self._description), total=1.0)
                 self._progress.update(task, completed=self._share)
                 self._progress.start()

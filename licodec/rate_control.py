@@ -78,6 +78,11 @@ def rate_control(
     return quality
 
 
+def quality_step(quality: float) -> int:
+    """The header's quality 0 … QUALITY_STEPS for a user's 0 … 100."""
+    return round(quality * QUALITY_STEPS / 100)
+
+
 def parse_size(text: str) -> float:
     """Bytes of 60000, 60k (1000), 60Ki (1024), 1.5M or 1Mi, with or without a final B.
 

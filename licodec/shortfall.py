@@ -11,17 +11,20 @@ import math
 import zlib
 from collections.abc import Callable
 from io import BytesIO
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, features
 
+from licodec.container import ALPHA, QUALITY_STEPS
+from licodec.distortion import in_db, squared_error
 from licodec.io.image import Picture
-from licodec.tiles import STRIDE
+from licodec.open_codec import Codec
+from licodec.options import EncodeOptions
+from licodec.payload import Coded
+from licodec.tiles import STRIDE, Box, widened
 
-Array = NDArray[Any]
-Box = tuple[int, int, int, int]
+Decoded = Callable[[Box], NDArray[np.uint8]]
 
 _FAR = 5.0
 """dB. Photographs are up to 4 below the promise at the highest qualities; text is 7 to 20."""
@@ -41,26 +44,63 @@ def promised_psnr(lmbda: float) -> float:
     return 10 * math.log10(255**2 * 2 * math.log(2) * lmbda / 3)
 
 
+def notes(codec: Codec, picture: Picture, coded: Coded, options: EncodeOptions) -> list[str]:
+    """What a person should know of a picture's file: that it is far worse than its quality promises, or
+    that a lossless one is smaller."""
+    found = []
+    if not options.target_psnr:
+        found += _quality_note(codec, picture, coded)
+    if options.max_error != 0:
+        container = coded.container
+        size = len(container.payload) + len(container.chunks.get(ALPHA, b""))
+        smaller = smaller_lossless(picture, size)
+        if smaller is not None:
+            found.append(f"a lossless {smaller[0]} of it takes {smaller[1]:,} bytes only")
+    return found
+
+
+def _quality_note(codec: Codec, picture: Picture, coded: Coded) -> list[str]:
+    c, y_hat = coded.container, coded.y_hat
+    lmbda = codec.lmbda(c.quality_step)
+    if y_hat is None or not lmbda:
+        return []
+
+    def decoded(box: Box) -> NDArray[np.uint8]:
+        top, bottom, left, right = box
+        part = y_hat[:, top:bottom, left:right]
+        height, width = (STRIDE * side for side in part.shape[1:])
+        return codec.synthesize(part, height, width, c.mode, c.quality_step)
+
+    found = far_below(picture, lmbda, y_hat.shape[1:], codec.transforms.halo, decoded)
+    if found is None:
+        return []
+    quality, promised = c.quality_step * 100 / QUALITY_STEPS, promised_psnr(lmbda)
+    return [
+        f"{found:.1f} dB is far below the {promised:.0f} dB that quality {quality:g} promises: "
+        f"{codec.architecture.name} is made for photographs"
+    ]
+
+
 def far_below(
-    picture: Picture, lmbda: float, h: int, w: int, halo: int,
-    decoded: Callable[[Box], NDArray[np.uint8]],
-) -> float | None:  # fmt: skip
+    picture: Picture, lmbda: float, size: tuple[int, ...], halo: int, decoded: Decoded
+) -> float | None:
     """The PSNR in dB of a picture that is far below what its λ promises; None of one that is not.
 
     Parts of the picture are decoded first: those that change most from pixel to pixel, where errors are
     largest. Only where these are bad is all of it.
 
     Args:
-        h, w: latent positions.
+        size: latent positions, (h, w).
         halo: latent positions around one that its pixels depend on.
         decoded: the pixels (16 · rows, 16 · columns, C) of a box of latent positions alone.
     """
+    h, w = size
     least = promised_psnr(lmbda) - _FAR
-    cells = _busiest(picture.color, h, w)
-    if _psnr(picture, cells, (h, w), halo, decoded) >= least:
-        return None
-    found = _psnr(picture, [(0, h, 0, w)], (h, w), halo, decoded)
-    return found if found < least else None
+    for boxes in (_busiest(picture.color, h, w), [(0, h, 0, w)]):
+        found = _psnr(picture, boxes, (h, w), halo, decoded)
+        if found >= least:
+            return None
+    return found
 
 
 def _busiest(color: NDArray[np.uint8], h: int, w: int) -> list[Box]:
@@ -79,26 +119,20 @@ def _busiest(color: NDArray[np.uint8], h: int, w: int) -> list[Box]:
 
 
 def _psnr(
-    picture: Picture, boxes: list[Box], size: tuple[int, int], halo: int,
-    decoded: Callable[[Box], NDArray[np.uint8]],
-) -> float:  # fmt: skip
+    picture: Picture, boxes: list[Box], size: tuple[int, int], halo: int, decoded: Decoded
+) -> float:
     """Of boxes of latent positions, where alpha does not hide them."""
-    squares = samples = 0
-    for top, bottom, left, right in boxes:
-        outer = (
-            max(0, top - halo), min(size[0], bottom + halo),
-            max(0, left - halo), min(size[1], right + halo),
-        )  # fmt: skip
-        place = np.s_[STRIDE * top : STRIDE * bottom, STRIDE * left : STRIDE * right]
-        wanted = picture.color[place]
-        inner = np.s_[STRIDE * (top - outer[0]) :, STRIDE * (left - outer[2]) :]
-        got = decoded(outer)[inner][: wanted.shape[0], : wanted.shape[1]]
-        error = got.astype(np.int32) - wanted
-        if picture.alpha is not None:
-            error = error[picture.alpha[place] > 0]
-        squares += int((error * error).sum(dtype=np.int64))
-        samples += error.size
-    return 10 * math.log10(255**2 * samples / squares) if squares else math.inf
+    height, width = picture.color.shape[:2]
+    total = samples = 0
+    for box in boxes:
+        top, bottom, left, right = box
+        outer = widened(box, halo, *size)
+        inside = decoded(outer)[STRIDE * (top - outer[0]) :, STRIDE * (left - outer[2]) :]
+        rows = min(STRIDE * bottom, height) - STRIDE * top
+        columns = min(STRIDE * right, width) - STRIDE * left
+        found = squared_error(picture, inside[:rows, :columns], STRIDE * top, STRIDE * left)
+        total, samples = total + found[0], samples + found[1]
+    return in_db(total, samples)
 
 
 def smaller_lossless(picture: Picture, size: int) -> tuple[str, int] | None:

@@ -27,9 +27,12 @@ _COARSEST = 63
 
 
 def plan_tiles(
-    x: NDArray[np.uint8], x_hat: NDArray[np.uint8], lmbda: float, quality_step: int,
+    x: NDArray[np.uint8],
+    x_hat: NDArray[np.uint8],
+    lmbda: float,
+    quality_step: int,
     max_error: int | None,
-) -> ResidualPlan | None:  # fmt: skip
+) -> ResidualPlan | None:
     """The tiles of x (H, W, C) to be corrected, x̂ being what a decoder gets without; None for none.
 
     Args:

@@ -19,12 +19,14 @@ def tiles(h: int, w: int, tile: int, halo: int) -> list[tuple[Box, Box]]:
     for top in range(0, h, tile):
         for left in range(0, w, tile):
             inner = (top, min(top + tile, h), left, min(left + tile, w))
-            outer = (
-                max(0, inner[0] - halo), min(h, inner[1] + halo),
-                max(0, inner[2] - halo), min(w, inner[3] + halo),
-            )  # fmt: skip
-            out.append((inner, outer))
+            out.append((inner, widened(inner, halo, h, w)))
     return out
+
+
+def widened(box: Box, halo: int, h: int, w: int) -> Box:
+    """A box and as much around it, within a plane of h and w positions."""
+    top, bottom, left, right = box
+    return max(0, top - halo), min(h, bottom + halo), max(0, left - halo), min(w, right + halo)
 
 
 def cut(tile: Plane, inner: Box, outer: Box, scale: int) -> Plane:

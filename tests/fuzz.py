@@ -31,13 +31,14 @@ import atheris
 
 with atheris.instrument_imports(include=["licodec"]):
     import licodec
-    from licodec.codec import codec_of, latents_crc32, opacity_of
     from licodec.container import Container, pack, unpack
     from licodec.entropy.residual import code_tiles
-    from licodec.io import exif, metadata
+    from licodec.io import alpha, exif, metadata
     from licodec.io.image import from_pillow
     from licodec.io.output import to_file
+    from licodec.open_codec import codec_of
     from licodec.options import DecodeOptions
+    from licodec.payload import latents_crc32
     from licodec.progress import plain
     from licodec.rangecoder import Decoder
     from licodec.weights import catalogue
@@ -75,7 +76,7 @@ def with_right_checksum(container: Container) -> Container:
     codec = codec_of(c, DecodeOptions(device="cpu", precision="float32"))
     position = codec.weights.position(c.quality_step)
     h, w = -(-c.height // 16), -(-c.width // 16)
-    decoder, visible = Decoder(c.payload), codec.visible(opacity_of(c))
+    decoder, visible = Decoder(c.payload), codec.visible(alpha.of(c))
     y = codec.entropy_model.code_latents(decoder, position, h, w, None, None, visible)
     if not codec.architecture.is_exact:
         return dataclasses.replace(c, latents_crc32=latents_crc32(y))

@@ -1,6 +1,6 @@
 """Codecs for tests that look inside."""
 
-from licodec.codec import Codec, open_codec
+from licodec.open_codec import Codec, open_codec
 from licodec.options import EncodeOptions
 
 

@@ -7,11 +7,11 @@ import torch
 from opened import opened
 from PIL import Image
 
-from licodec.codec import Codec, is_precise
 from licodec.entropy.gaussian import MEAN_UNIT, MIXTURE_TOTAL
 from licodec.entropy.hyperprior import Hyperprior
 from licodec.entropy.scale_shifts import starts
 from licodec.entropy.tables import BINS, count_values
+from licodec.open_codec import Codec, is_precise
 from licodec.training.codecs.factorized import DistributionNets
 from licodec.training.config import Model
 from licodec.training.convert.export import write_weights, z_tensors

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 import licodec
-from licodec import codec
+from licodec import open_codec
 from licodec.weights import file as weights_file
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -38,8 +38,8 @@ def unloaded():
 
     def forget():
         weights_file.load.cache_clear()
-        codec._transforms.cache_clear()
-        codec._codec.cache_clear()
+        open_codec._transforms.cache_clear()
+        open_codec._codec.cache_clear()
 
     forget()
     yield forget
@@ -107,12 +107,13 @@ def test_a_process_that_is_forked_after_use(model):
 def test_a_process_that_is_forked_while_another_thread_loads():
     code = """if True:
         import os, threading
-        import licodec.codec
+        import licodec.open_codec
         from licodec.entropy import integer_nets, threads
         from PIL import Image
         entered, leave = threading.Event(), threading.Event()
         def hold():
-            with licodec.codec._LOADING, integer_nets._lock, threads._limit.lock, threads._buffers.lock:
+            with licodec.open_codec._LOADING, integer_nets._lock, threads._limit.lock, \
+                    threads._buffers.lock:
                 entered.set()
                 leave.wait(60)
         thread = threading.Thread(target=hold)

@@ -37,6 +37,7 @@ from licodec.errors import (
 from licodec.io import files
 from licodec.io.image import Picture
 from licodec.networks import tiled
+from licodec.payload import code, decode_latents
 from licodec.rangecoder import LATENTS_PER_BYTE, Encoder
 from licodec.weights import catalogue
 from licodec.weights import file as weights_file
@@ -125,12 +126,12 @@ def test_a_large_flat_image_is_within_the_rule_and_less_is_refused(model):
     codec = opened(model, precision="float32")
     y = np.zeros((codec.transforms.M, side // 16, side // 16), dtype=np.int32)
     picture = Picture("RGB", np.broadcast_to(np.uint8(0), (side, side, 3)))
-    flat = codec.code(picture, y, 0).container
-    assert (codec.decode_latents(unpack(pack(flat))) == 0).all()
+    flat = code(codec, picture, y, 0).container
+    assert (decode_latents(codec, unpack(pack(flat))) == 0).all()
     least = y.size // LATENTS_PER_BYTE
     assert len(flat.payload) >= least > 10
     with pytest.raises(DamagedFileError, match="bytes cannot hold 4096x4096"):
-        codec.decode_latents(dataclasses.replace(flat, payload=flat.payload[: least - 1]))
+        decode_latents(codec, dataclasses.replace(flat, payload=flat.payload[: least - 1]))
 
 
 def test_more_bytes_than_the_pixels_can_need(encoded, monkeypatch):
@@ -146,9 +147,9 @@ def test_the_worst_image_stays_within_the_most_bytes():
     y = np.full((codec.transforms.M, 4, 4), 2**23, dtype=np.int32)
     y[:, ::2] *= -1
     picture = Picture("RGB", np.zeros((64, 64, 3), dtype=np.uint8))
-    file = codec.code(picture, y, 200).container
+    file = code(codec, picture, y, 200).container
     assert len(file.payload) < (container.MAX_BYTES_PER_PIXEL - 1) * 64 * 64
-    assert (codec.decode_latents(file) == y).all()
+    assert (decode_latents(codec, file) == y).all()
 
 
 # Sizes that cost more than their pixels

@@ -12,14 +12,14 @@ from small_checkpoints import analyzed, with_scale_shifts
 
 import licodec
 from licodec.architectures import HYPERPRIOR
-from licodec.codec import verify_latents
+from licodec.codec import encode_at, verify_latents
 from licodec.container import pack, unpack
 from licodec.entropy.gaussian import MEAN_UNIT
 from licodec.entropy.hyperprior import Hyperprior
 from licodec.entropy.tables import PMF_TOTAL
 from licodec.errors import UsageError
-from licodec.io.image import from_pillow
-from licodec.latent_search import rate_slope, search, soft_round
+from licodec.io.image import Picture, from_pillow
+from licodec.latent_search import Rate, rate_slope, search, soft_round
 from licodec.networks.tiled import TiledTransforms
 from licodec.rangecoder import Encoder
 from licodec.training.convert.export import write_weights
@@ -95,7 +95,7 @@ def test_tiles_are_nearly_as_good(shipped, crop):
     transforms.tile = 4
     tiled = dataclasses.replace(whole, transforms=transforms)
     costs = [
-        cost(pack(codec.encode(from_pillow(crop), 100, rounds)), crop, shipped)
+        cost(pack(encode_at(codec, from_pillow(crop), 100, rounds).container), crop, shipped)
         for codec, rounds in ((whole, 5), (tiled, 5), (whole, 0))
     ]
     assert costs[0] < costs[2] and abs(costs[1] - costs[0]) < 0.15 * (costs[2] - costs[0])
@@ -127,12 +127,10 @@ def test_what_is_transparent_does_not_count(shipped):
     model = codec.entropy_model
     z = model.side_information(y, position)
     bits = []
-    for hidden in (None, opacity):
-        found = search(
-            codec.transforms, y, 64, codec.weights.gain(position),
-            lambda y: model.forecast(y, z, position),
-            codec.weights.lmbda(position), pixels, hidden, 5, False,
-        )  # fmt: skip
+    rate = Rate(codec.lmbda(step), MEAN_UNIT, codec.weights.gain(position), precise=False)
+    for picture in (Picture("RGB", pixels), Picture("RGBA", pixels, opacity)):
+        forecast = lambda y: model.forecast(y, z, position)  # noqa: E731
+        found = search(codec.transforms, picture, y, forecast, rate, 5)
         encoder = Encoder()
         y_hat = model.code_latents(encoder, position, *y.shape[1:], found, z)
         x_hat = codec.synthesize(y_hat, *opacity.shape, "RGB", step)

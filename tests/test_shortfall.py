@@ -61,7 +61,7 @@ def check(error, halo=0, hidden=None):
 
     picture = Picture("L", color) if hidden is None else Picture("LA", color, hidden)
     h, w = (-(-side // 16) for side in error.shape)
-    return far_below(picture, LMBDA, h, w, halo, part), seen
+    return far_below(picture, LMBDA, (h, w), halo, part), seen
 
 
 def test_only_the_busiest_parts_are_decoded_where_they_are_good():

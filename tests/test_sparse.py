@@ -28,7 +28,7 @@ def sparse(data, width, height, payload=600):
 
 @pytest.mark.parametrize("size", [(16384, 16384), (2**12, 2**10), (16, 2**20), (2**24, 16)])
 def test_few_bytes_for_many_pixels_are_refused_before_any_is_decoded(encoded, size, monkeypatch):
-    monkeypatch.setattr(codec.Codec, "decode_latents", lambda *arguments: pytest.fail("decoded"))
+    monkeypatch.setattr(codec, "decode_latents", lambda *arguments: pytest.fail("decoded"))
     data = sparse(encoded, *size, least_payload(*size) - 1)
     for take in (licodec.decode, verify_latents):
         with pytest.raises(licodec.TooLargeError, match=r"bytes are few for .* --max-pixels \d+"):

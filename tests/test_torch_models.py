@@ -11,6 +11,7 @@ import licodec
 from licodec.entropy.hyperprior import Z_UNIT, output_units
 from licodec.errors import UsageError
 from licodec.networks.everyday import HyperAnalysis
+from licodec.rate_control import quality_step
 from licodec.weights import catalogue
 
 QUALITY = 40
@@ -31,7 +32,7 @@ def planes(color):
 
 def check_transforms(model, codec, color):
     """g_a with its gain, and g_s of what is rounded."""
-    step = licodec.codec.quality_step(QUALITY)
+    step = quality_step(QUALITY)
     x, gain = planes(color), model.gain(QUALITY)
     with torch.no_grad():
         y = model.g_a(x)

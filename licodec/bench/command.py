@@ -35,34 +35,70 @@ def _names(context: click.Context, option: click.Parameter, values: tuple[str, .
 @click.command()
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
-    "--codecs", multiple=True, metavar="NAME,…", callback=_names,
+    "--codecs",
+    multiple=True,
+    metavar="NAME,…",
+    callback=_names,
     help="Codecs to run; without it, all that can.",
-)  # fmt: skip
+)
 @click.option(
-    "--qualities", multiple=True, metavar="[NAME=]Q,…",
+    "--qualities",
+    multiple=True,
+    metavar="[NAME=]Q,…",
     help="Qualities, of one codec or of all, in the codec's own units.",
-)  # fmt: skip
+)
 @click.option(
-    "--checkpoint", multiple=True, metavar="ARCH=FILE",
+    "--checkpoint",
+    multiple=True,
+    metavar="ARCH=FILE",
     help="Run a CompressAI architecture; repeated, its qualities in order.",
-)  # fmt: skip
-@click.option("--jobs", "-j", type=click.IntRange(1),
-              help="Processes at a time.  [one a processor, at most 8]")  # fmt: skip
+)
+@click.option(
+    "--jobs",
+    "-j",
+    type=click.IntRange(1),
+    help="Processes at a time.  [one a processor, at most 8]",
+)
 @click.option("--threads", type=click.IntRange(1), default=1, help="Threads of each job.  [1]")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto",
-              help="Where networks run.  [auto]")  # fmt: skip
-@click.option("--anchor", metavar="NAME|FILE.json", callback=_anchor,
-              help="What BD-rates are against: a codec or a curve.  [avif, or the first]")  # fmt: skip
-@click.option("--output", "-o", metavar="FILE.json", type=_FILE,
-              help="Keep results here; a second run continues.")  # fmt: skip
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    help="Where networks run.  [auto]",
+)
+@click.option(
+    "--anchor",
+    metavar="NAME|FILE.json",
+    callback=_anchor,
+    help="What BD-rates are against: a codec or a curve.  [avif, or the first]",
+)
+@click.option(
+    "--output",
+    "-o",
+    metavar="FILE.json",
+    type=_FILE,
+    help="Keep results here; a second run continues.",
+)
 @click.option("--plot", metavar="FILE.svg|png", type=_FILE, help="Draw the curves.")
-@click.option("--html", "page", metavar="FILE.html", type=_FILE,
-              help="Write curves, tables and images side by side as one page; with -o, "
-              "what it takes is kept in FILE.images.")  # fmt: skip
-@click.option("--preset", type=click.Choice(["encoding-distributions"]),
-              help="Run paper 1's experiment instead of --codecs.")  # fmt: skip
-@click.option("--static", metavar="FILE.safetensors", type=_FILE,
-              help="With --preset: weights with the tables as trained.")  # fmt: skip
+@click.option(
+    "--html",
+    "page",
+    metavar="FILE.html",
+    type=_FILE,
+    help="Write curves, tables and images side by side as one page; with -o, "
+    "what it takes is kept in FILE.images.",
+)
+@click.option(
+    "--preset",
+    type=click.Choice(["encoding-distributions"]),
+    help="Run paper 1's experiment instead of --codecs.",
+)
+@click.option(
+    "--static",
+    metavar="FILE.safetensors",
+    type=_FILE,
+    help="With --preset: weights with the tables as trained.",
+)
 @click.option("--per-image", is_flag=True, help="Show each image's rows too.")
 def bench(
     paths: tuple[Path, ...],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -24,42 +24,19 @@ class Complexity:
 
 
 def count(network: nn.Module, *inputs: Tensor) -> Complexity:
-    """Run `network` on `inputs` and count each convolution, linear layer and GDN in it.
+    """Run `network` on `inputs` and count the multiply-accumulates of its convolutions and matrix products.
 
-    Additions of biases, activations and normalizing divisions are not multiply-accumulates here;
-    GDN counts as the 1x1 convolution over channels that its energy is.
+    Additions of biases, activations and normalizing divisions are none; GDN counts as the 1x1 convolution
+    over channels that its energy is.
     """
     import torch
-    from torch import nn
+    from torch.utils.flop_counter import FlopCounterMode
 
-    macs = 0
-
-    def hook(module: nn.Module, given: tuple[Any, ...], returned: Tensor) -> None:
-        nonlocal macs
-        if isinstance(module, nn.modules.conv._ConvTransposeNd):
-            macs += given[0].numel() * module.weight[0].numel()
-        elif isinstance(module, nn.modules.conv._ConvNd):
-            macs += returned.numel() * module.weight[0].numel()
-        elif isinstance(module, nn.Linear):
-            macs += returned.numel() * module.in_features
-        else:
-            macs += returned.numel() * returned.shape[1]
-
-    counted = [
-        module
-        for module in network.modules()
-        if isinstance(module, nn.modules.conv._ConvNd | nn.Linear) or _is_gdn(module)
-    ]
-    handles = [module.register_forward_hook(hook) for module in counted]
-    try:
-        with torch.inference_mode():
-            network(*inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return Complexity(macs, sum(p.numel() for p in network.parameters()))
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(*inputs)
+    return Complexity(counter.get_total_flops() // 2, parameters(network))
 
 
-def _is_gdn(module: nn.Module) -> bool:
-    """licodec's GDN and CompressAI's share a name, and no class."""
-    return type(module).__name__.startswith("GDN")
+def parameters(network: nn.Module) -> int:
+    """How many numbers a network holds."""
+    return sum(p.numel() for p in network.parameters())

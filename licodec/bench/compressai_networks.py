@@ -20,8 +20,9 @@ from licodec.training.codecs import compressai_layers  # noqa: F401  isort: skip
 from compressai.zoo.image import model_architectures
 from compressai.zoo.pretrained import load_pretrained
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
-from licodec.bench.complexity import Complexity, count
+from licodec.bench.complexity import Complexity, parameters
 from licodec.errors import LicodecError
 
 _HEADER = struct.Struct("<BHHHH")
@@ -84,28 +85,21 @@ def decode(network: Any, data: bytes) -> Image.Image:
     return Image.fromarray(samples.permute(1, 2, 0).contiguous().cpu().numpy())
 
 
+_DECODERS = ("g_s", "h_s", "h_mean_s", "h_scale_s", "entropy_parameters", "context_prediction")
+
+
 def decoder_complexity(network: Any, width: int, height: int) -> Complexity:
     """g_s, and h_s and the entropy parameters where the architecture has them."""
-    parts = [
-        part
-        for name in ("g_s", "h_s", "h_mean_s", "h_scale_s", "entropy_parameters",
-                     "context_prediction")
-        if (part := getattr(network, name, None)) is not None
-    ]  # fmt: skip
     multiple = _multiple(network)
     x = torch.zeros(1, 3, -(-height // multiple) * multiple, -(-width // multiple) * multiple)
-    total = Complexity(0, 0)
-    inputs: dict[int, torch.Tensor] = {}
-    handles = [
-        part.register_forward_pre_hook(lambda p, given: inputs.__setitem__(id(p), given[0]))
-        for part in parts
-    ]
-    with torch.inference_mode():
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(x.to(_device(network)))
-    for handle in handles:
-        handle.remove()
-    for part in parts:
-        total += count(part, inputs[id(part)])
+    total = Complexity(0, 0)
+    for name in _DECODERS:
+        if hasattr(network, name):
+            operations = counter.flop_counts[f"{type(network).__name__}.{name}"]
+            macs = sum(operations.values()) // 2
+            total += Complexity(macs, parameters(getattr(network, name)))
     return total
 
 

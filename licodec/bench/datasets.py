@@ -79,9 +79,7 @@ def load(path: Path) -> Image.Image:
             if image.has_transparency_data and _transparent(image):
                 raise UnreadableImageError(f"{path}: has transparent pixels; these codecs take RGB")
             pixels = np.asarray(image.convert("RGB"))
-    except (
-        LicodecError, OSError, ValueError, SyntaxError, EOFError, struct.error
-    ) as error:  # fmt: skip
+    except (LicodecError, OSError, ValueError, SyntaxError, EOFError, struct.error) as error:
         if isinstance(error, UnreadableImageError):
             raise
         message = str(error).splitlines()[0] if str(error) else type(error).__name__

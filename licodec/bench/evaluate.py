@@ -136,9 +136,11 @@ def _runnable(
             curves = [c for c in curves if c is not curve]
             continue
         curve.meta |= {
-            "jobs": plan.jobs, "threads": plan.settings.threads, "device": plan.settings.device,
+            "jobs": plan.jobs,
+            "threads": plan.settings.threads,
+            "device": plan.settings.device,
             **provenance(),
-        }  # fmt: skip
+        }
     outcome.curves += [curve for curve in curves if not any(c is curve for c in outcome.curves)]
     order = list(plan.qualities)
     outcome.curves.sort(key=lambda c: order.index(c.name) if c.name in order else len(order))

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 
 from licodec.bench.complexity import Complexity, count
-from licodec.codec import open_codec
 from licodec.entropy.hyperprior import Hyperprior
 from licodec.entropy.pdf_transform import SIDE_LENGTH, PdfAnalysis, PdfSynthesis
 from licodec.entropy.quadtree import GROUPS
 from licodec.entropy.tables import BINS
 from licodec.networks.hyper import HYPER_STRIDE, HyperNetworks
+from licodec.open_codec import open_codec
 from licodec.options import EncodeOptions
 from licodec.tiles import STRIDE
 from licodec.weights.file import Weights

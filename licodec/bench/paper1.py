@@ -35,14 +35,17 @@ from licodec.bench.measure import workers
 from licodec.bench.provenance import provenance
 from licodec.bench.report import compare, percent
 from licodec.bench.results import Curve, Row, aggregate
-from licodec.codec import Codec, open_codec, quality_step
+from licodec.codec import decode_picture, encode_at
 from licodec.container import pack, unpack
 from licodec.entropy.tabled import Adaptive
 from licodec.entropy.tables import BINS, information, integer_softmax, interpolate
 from licodec.errors import UsageError
 from licodec.io.image import from_pillow
 from licodec.networks.hyper import hyper_analysis, hyper_synthesis
+from licodec.open_codec import Codec, open_codec
 from licodec.options import EncodeOptions
+from licodec.payload import decode_latents
+from licodec.rate_control import quality_step
 from licodec.tiles import STRIDE
 from licodec.weights import file as weights_file
 from licodec.weights.file import STEPS
@@ -103,8 +106,11 @@ def run(
         rows = [_row(m, name) for measured in per_image for m in measured]
         curves[name] = Curve(name, "licodec", aggregate(rows, len(plan.images)), {**meta}, rows)
     for name in (CLASSES, ADAPTIVE, IDEAL):
-        against = {other: compare(curves[name], curves[other], "psnr-rgb")
-                   for other in names if other.startswith("static")}  # fmt: skip
+        against = {
+            other: compare(curves[name], curves[other], "psnr-rgb")
+            for other in names
+            if other.startswith("static")
+        }
         curves[name].meta["bd-rate"] = against
     return curves
 
@@ -132,22 +138,26 @@ def _measure(
         if static is not None:
             codecs[TRAINED] = _codec("factorized", device, static)
         step = quality_step(quality)
-        files = {name: pack(c.encode(picture, step)) for name, c in codecs.items()}
+        coded = {name: encode_at(c, picture, step) for name, c in codecs.items()}
+        files = {name: pack(c.with_chunks(picture.chunks).container) for name, c in coded.items()}
         container = unpack(files[ADAPTIVE])
-        decoded = codec.decode(container)
+        decoded = decode_picture(codec, container)
         header = len(files[AVERAGE]) - len(unpack(files[AVERAGE]).payload)
-        y = codec.decode_latents(container)
+        y = decode_latents(codec, container)
         counts = _counts(y)
         bits = {name: 8.0 * len(data) for name, data in files.items()}
         bits[IDEAL] = 8 * header + cross_entropy(counts, counts)
         bits[CLASSES] = 8 * header + _by_classes(codec, y, step)
         bits[ORACLE] = 8 * header
         row = {
-            "image": image.name, "sha256": image.sha256, "width": image.width,
-            "height": image.height, "quality": quality,
+            "image": image.name,
+            "sha256": image.sha256,
+            "width": image.width,
+            "height": image.height,
+            "quality": quality,
             "psnr-rgb": metrics.psnr_rgb(np.asarray(original), decoded.color),
             "ms-ssim-rgb": metrics.ms_ssim_rgb(np.asarray(original), decoded.color),
-        }  # fmt: skip
+        }
         out.append(_Measured(row, bits, container.side_bytes, counts))
     return out
 

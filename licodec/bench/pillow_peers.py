@@ -81,9 +81,11 @@ class Avif(PillowPeer):
 
     def options(self, quality: float) -> dict[str, Any]:
         return {
-            "quality": round(quality), "subsampling": "4:4:4", "speed": 4,
+            "quality": round(quality),
+            "subsampling": "4:4:4",
+            "speed": 4,
             "max_threads": self.settings.threads,
-        }  # fmt: skip
+        }
 
     def decode(self, data: bytes) -> Image.Image:
         from PIL import AvifImagePlugin

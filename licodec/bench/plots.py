@@ -55,10 +55,14 @@ def _panel(panel: Any, curves: Sequence[Curve], axis: str) -> None:
         bpp, quality = curve.points(axis)
         if bpp:
             panel.plot(
-                bpp, quality, label=curve.name, color=f"C{k % 10}", marker=".",
+                bpp,
+                quality,
+                label=curve.name,
+                color=f"C{k % 10}",
+                marker=".",
                 linestyle="-" if curve.rows else "--",
                 linewidth=2.2 if curve.name.startswith("licodec") else 1.1,
-            )  # fmt: skip
+            )
     panel.set_xlabel("rate [bpp]")
     panel.set_ylabel(AXES[axis])
     panel.grid(alpha=0.3)

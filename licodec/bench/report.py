@@ -84,35 +84,44 @@ def summaries(curves: Sequence[Curve], anchor: Curve) -> dict[str, Content]:
     return {title: content for title, content in filled.items() if content[1]}
 
 
+_POINTS = {
+    "quality": ("quality", "{:g}"),
+    "bpp": ("bpp", "{:.4f}"),
+    "PSNR dB": ("psnr-rgb", "{:.2f}"),
+    "MS-SSIM dB": ("ms-ssim-db", "{:.2f}"),
+    "SSIMULACRA 2": ("ssimulacra2", "{:.1f}"),
+    "encode ms": ("encoding_time", "{:.0f}"),
+    "decode ms": ("decoding_time", "{:.0f}"),
+}
+_PER_IMAGE = {
+    "q": ("quality", "{:g}"),
+    "bytes": ("bytes", "{}"),
+    "bpp": ("bpp", "{:.4f}"),
+    "PSNR dB": ("psnr-rgb", "{:.2f}"),
+    "MS-SSIM": ("ms-ssim-rgb", "{:.4f}"),
+    "SSIMULACRA 2": ("ssimulacra2", "{:.1f}"),
+}
+"""Title of a column: the key of its values, and their form."""
+
+
 def points(curves: Sequence[Curve]) -> Content:
     """Column titles and one line a codec and quality."""
-    titles = ["codec", "quality", "bpp", "PSNR dB", "MS-SSIM dB", "SSIMULACRA 2",
-              "encode ms", "decode ms"]  # fmt: skip
-    formats = {
-        "quality": "{:g}", "bpp": "{:.4f}", "psnr-rgb": "{:.2f}", "ms-ssim-db": "{:.2f}",
-        "ssimulacra2": "{:.1f}", "encoding_time": "{:.0f}", "decoding_time": "{:.0f}",
-    }  # fmt: skip
     lines = []
     for curve in curves:
         for i in range(len(curve.results.get("bpp", []))):
-            values = {k: v[i] for k, v in curve.results.items() if k in formats}
-            lines.append([curve.name, *_formatted(values, formats)])
-    return _filled(titles, lines, least=2)
+            values = {k: v[i] for k, v in curve.results.items() if i < len(v)}
+            lines.append([curve.name, *_formatted(values, _POINTS)])
+    return _filled(["codec", *_POINTS], lines, least=2)
 
 
 def per_image(curves: Sequence[Curve]) -> Content:
     """Column titles and one line a codec, image and quality."""
-    titles = ["codec", "image", "q", "bytes", "bpp", "PSNR dB", "MS-SSIM",
-              "SSIMULACRA 2"]  # fmt: skip
-    formats = {"quality": "{:g}", "bytes": "{}", "bpp": "{:.4f}", "psnr-rgb": "{:.2f}",
-               "ms-ssim-rgb": "{:.4f}", "ssimulacra2": "{:.1f}"}  # fmt: skip
-    rows = [
-        (curve.name, row)
+    lines = [
+        [curve.name, row["image"], *_formatted(row, _PER_IMAGE)]
         for curve in curves
         for row in sorted(curve.rows, key=lambda row: (row["image"], row["quality"]))
     ]
-    lines = [[name, row["image"], *_formatted(row, formats)] for name, row in rows]
-    return _filled(titles, lines, least=2)
+    return _filled(["codec", "image", *_PER_IMAGE], lines, least=2)
 
 
 def table(title: str, content: Content, rules: bool = False) -> Table:
@@ -127,14 +136,20 @@ def table(title: str, content: Content, rules: bool = False) -> Table:
     ]
     roomy = sum(widths) + 2 * (len(widths) - 1) <= 80
     out = Table(
-        title=Text(plain(title)), title_justify="left", box=box.SIMPLE_HEAD, show_edge=False,
-        padding=(0, 0, 0, int(roomy)), pad_edge=False,
-    )  # fmt: skip
+        title=Text(plain(title)),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 0, 0, int(roomy)),
+        pad_edge=False,
+    )
     for i, (name, width) in enumerate(zip(titles, widths, strict=True)):
         out.add_column(
-            textwrap.fill(name, width), justify="right" if i else "left", no_wrap=True,
+            textwrap.fill(name, width),
+            justify="right" if i else "left",
+            no_wrap=True,
             overflow="fold",
-        )  # fmt: skip
+        )
     for i, line in enumerate(lines):
         last = i + 1 == len(lines) or lines[i + 1][0] != line[0]
         out.add_row(*map(Text, line), end_section=rules and last)
@@ -156,15 +171,11 @@ def _filled(titles: list[str], lines: list[list[str]], least: int) -> Content:
     return [titles[i] for i in used], [[line[i] for i in used] for line in full]
 
 
-def _formatted(values: dict[str, Any], formats: dict[str, str]) -> list[str]:
-    return [
-        number(None if values.get(k) is None else _in_ms(k, values[k]), form)
-        for k, form in formats.items()
-    ]
-
-
-def _in_ms(key: str, value: Any) -> Any:
-    return 1000 * value if key.endswith("_time") else value
+def _formatted(values: dict[str, Any], columns: dict[str, tuple[str, str]]) -> list[str]:
+    """A cell for each column; times in milliseconds."""
+    found = {key: values.get(key) for key, _ in columns.values()}
+    told = {k: 1000 * v if v is not None and k.endswith("_time") else v for k, v in found.items()}
+    return [number(told[key], form) for key, form in columns.values()]
 
 
 def _milliseconds(curve: Curve, key: str) -> str:

@@ -24,8 +24,14 @@ may be None), encoding_time and decoding_time in seconds, and header_bytes, side
 latents_bytes where the codec tells."""
 
 MEANS = (
-    "bpp", "psnr-rgb", "ms-ssim-rgb", "ssimulacra2", "header_bytes", "side_bytes", "latents_bytes"
-)  # fmt: skip
+    "bpp",
+    "psnr-rgb",
+    "ms-ssim-rgb",
+    "ssimulacra2",
+    "header_bytes",
+    "side_bytes",
+    "latents_bytes",
+)
 MEDIANS = ("encoding_time", "decoding_time")
 
 AXES = {

@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 _GREY = 128
 """What stands behind transparent pixels."""
 
-_UNITS = {"psnr-rgb": ("PSNR {:.2f} dB", 2), "ms-ssim-rgb": ("MS-SSIM {:.4f}", 4),
-          "ssimulacra2": ("SSIMULACRA 2 {:.1f}", 1)}  # fmt: skip
+_UNITS = {
+    "psnr-rgb": ("PSNR {:.2f} dB", 2),
+    "ms-ssim-rgb": ("MS-SSIM {:.4f}", 4),
+    "ssimulacra2": ("SSIMULACRA 2 {:.1f}", 1),
+}
 
 
 @click.command(

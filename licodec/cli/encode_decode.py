@@ -80,10 +80,11 @@ _MODEL = help.group(
 @click.command(
     cls=help.Command,
     examples=[
-        "licodec encode photo.png", "licodec encode photo.png -o small.lic --target-size 20k",
+        "licodec encode photo.png",
+        "licodec encode photo.png -o small.lic --target-size 20k",
         "licodec encode -r photos --output-dir coded -j 2",
     ],
-)  # fmt: skip
+)
 @_QUALITY
 @_MODEL
 @shared_options.coding
@@ -152,11 +153,13 @@ def encode(
 
 def _psnr(picture: Picture, data: bytes, options: EncodeOptions) -> float:
     """Of a file against the picture that it was made of, in dB."""
-    from licodec.codec import codec_of, psnr_db
+    from licodec.codec import decode_picture
     from licodec.container import unpack
+    from licodec.distortion import psnr_db
+    from licodec.open_codec import codec_of
 
     container = unpack(data, options.max_pixels)
-    decoded = codec_of(container, options).decode(container)
+    decoded = decode_picture(codec_of(container, options), container)
     return psnr_db(picture, decoded.color)
 
 
@@ -181,21 +184,27 @@ def _format(context: click.Context, option: click.Parameter, name: str | None) -
 @click.command(
     cls=help.Command,
     examples=[
-        "licodec decode photo.lic -o photo.png", "licodec decode -r coded --output-dir decoded --format jpeg",
+        "licodec decode photo.lic -o photo.png",
+        "licodec decode -r coded --output-dir decoded --format jpeg",
     ],
-)  # fmt: skip
+)
 @help.group(
     "Output",
     click.option(
-        "--format", "format_", metavar="png|jpeg|webp|ppm|tiff", callback=_format,
+        "--format",
+        "format_",
+        metavar="png|jpeg|webp|ppm|tiff",
+        callback=_format,
         shell_complete=lambda *_: ["png", "jpeg", "webp", "ppm", "tiff"],
         help="Of the output; by default its name decides, else png.",
     ),
     click.option(
-        "--format-quality", type=click.IntRange(1, 100), metavar="N",
+        "--format-quality",
+        type=click.IntRange(1, 100),
+        metavar="N",
         help="Quality of a JPEG or WebP output, 1 … 100.  [default: 95, and lossless WebP]",
     ),
-)  # fmt: skip
+)
 @shared_options.coding
 def decode(
     inputs: tuple[str, ...], format_: str | None, format_quality: int | None, **given: Any
@@ -227,9 +236,13 @@ def decode(
         content, notes = made.to_file(image, name, format_quality)
         line = f"{image.width}x{image.height} {image.mode}, {seconds:.2f} s"
         row = {
-            "bytes": len(content), "width": image.width, "height": image.height, "mode": image.mode,
-            "format": made.output_format(name), "seconds": round(seconds, 3),
-        }  # fmt: skip
+            "bytes": len(content),
+            "width": image.width,
+            "height": image.height,
+            "mode": image.mode,
+            "format": made.output_format(name),
+            "seconds": round(seconds, 3),
+        }
         return batch.Result(content, line, row, notes)
 
     def is_made(path: Path) -> bool:

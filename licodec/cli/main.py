@@ -63,9 +63,13 @@ class Commands(click.Group):
         return found
 
     def main(
-        self, args: Sequence[str] | None = None, prog_name: str | None = None,
-        complete_var: str | None = None, standalone_mode: bool = True, **extra: Any,
-    ) -> Any:  # fmt: skip
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
         run = partial(super().main, args, "licodec", complete_var, False, **extra)
         if not standalone_mode:
             return run()
@@ -166,9 +170,13 @@ def info(inputs: tuple[str, ...], as_json: bool, recursive: bool) -> None:
 @shared_options.weights
 @shared_options.recursive
 def verify(
-    inputs: tuple[str, ...], deep: bool, as_json: bool, max_pixels: int, weights: str | None,
+    inputs: tuple[str, ...],
+    deep: bool,
+    as_json: bool,
+    max_pixels: int,
+    weights: str | None,
     recursive: bool,
-) -> None:  # fmt: skip
+) -> None:
     """Check .lic files against their checksums."""
 
     def check(data: bytes) -> dict[str, Any]:
@@ -184,9 +192,12 @@ def verify(
 
 
 def _inspect(
-    found: plans.Found, as_json: bool, max_pixels: int,
-    look: Callable[[bytes], dict[str, Any]], line: Callable[[dict[str, Any]], str],
-) -> None:  # fmt: skip
+    found: plans.Found,
+    as_json: bool,
+    max_pixels: int,
+    look: Callable[[bytes], dict[str, Any]],
+    line: Callable[[dict[str, Any]], str],
+) -> None:
     """Print a row for every input; the exit code is the worst failure's."""
     rows, worst = [], 0
     for note in found.notes:
@@ -249,10 +260,15 @@ def models(as_json: bool) -> None:
         for name in offered:
             default = name == TABLE[0].name and not any(row["default"] for row in rows)
             rows.append(
-                {"model": name, "weights": path.stem, "hash": path.stem.rsplit("-", 1)[-1],
-                 "bytes": path.stat().st_size, "default": default,
-                 "released": catalogue.is_released(path)}
-            )  # fmt: skip
+                {
+                    "model": name,
+                    "weights": path.stem,
+                    "hash": path.stem.rsplit("-", 1)[-1],
+                    "bytes": path.stat().st_size,
+                    "default": default,
+                    "released": catalogue.is_released(path),
+                }
+            )
     if as_json:
         click.echo(json.dumps(rows))
         return

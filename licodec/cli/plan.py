@@ -50,9 +50,12 @@ class Found:
 
 
 def find(
-    inputs: Sequence[str], recursive: bool, takes: Callable[[Path], bool], kind: str,
+    inputs: Sequence[str],
+    recursive: bool,
+    takes: Callable[[Path], bool],
+    kind: str,
     listed: Sequence[str] = (),
-) -> Found:  # fmt: skip
+) -> Found:
     """Look into the folders.
 
     Args:

@@ -58,10 +58,13 @@ def man_page() -> str:
     """licodec(1), for `man`."""
     lines = [
         f'.TH LICODEC 1 "" "licodec {licodec.__version__}" "User commands"',
-        ".SH NAME", f"licodec \\- {_roff(_first_line().rstrip('.'))}",
-        ".SH SYNOPSIS", ".B licodec", _roff("COMMAND [OPTIONS] …"),
+        ".SH NAME",
+        f"licodec \\- {_roff(_first_line().rstrip('.'))}",
+        ".SH SYNOPSIS",
+        ".B licodec",
+        _roff("COMMAND [OPTIONS] …"),
         ".SH COMMANDS",
-    ]  # fmt: skip
+    ]
     for command in commands():
         lines += [f".SS {_roff(command.usage)}"]
         for paragraph in command.paragraphs:

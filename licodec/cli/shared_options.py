@@ -42,14 +42,19 @@ def inputs(required: bool) -> Callable[[Any], Any]:
 recursive = click.option("-r", "--recursive", is_flag=True, help="Go into folders.")
 
 as_json = click.option(
-    "--json", "as_json", is_flag=True,
+    "--json",
+    "as_json",
+    is_flag=True,
     help="Print the result as one JSON object, or a list for several files.",
-)  # fmt: skip
+)
 
 max_pixels = click.option(
-    "--max-pixels", type=click.IntRange(1), default=MAX_PIXELS, show_default=True,
+    "--max-pixels",
+    type=click.IntRange(1),
+    default=MAX_PIXELS,
+    show_default=True,
     help="Refuse larger images.",
-)  # fmt: skip
+)
 
 weights = click.option(
     "--weights", metavar="FILE", help="Weights that are not installed.", shell_complete=files
@@ -106,11 +111,13 @@ _MESSAGES = help.group(
     "Messages",
     click.option("--quiet", is_flag=True, help="Print errors only."),
     click.option(
-        "-v", "--verbose", is_flag=True,
+        "-v",
+        "--verbose",
+        is_flag=True,
         help="Print every file's notes, and which files are skipped.",
     ),
     as_json,
-)  # fmt: skip
+)
 
 
 def coding(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -81,9 +81,12 @@ class Classifier:
     """
 
     def __init__(
-        self, order: NDArray[np.int16], weights: NDArray[np.int16],
-        thresholds: NDArray[np.int32], steps: int,
-    ) -> None:  # fmt: skip
+        self,
+        order: NDArray[np.int16],
+        weights: NDArray[np.int16],
+        thresholds: NDArray[np.int32],
+        steps: int,
+    ) -> None:
         self.order = order.tolist()
         self.weights = weights.astype(np.float32)
         self.thresholds = thresholds
@@ -167,15 +170,19 @@ class Classifier:
         """Of the channels that are kept (M,) alone, where all others are 0 throughout."""
         rows = kept[self.order]
         return Classifier(
-            np.asarray(self.order)[rows], self.weights[rows][:, rows.repeat(2)],
-            self.thresholds[:, rows], self.steps,
-        )  # fmt: skip
+            np.asarray(self.order)[rows],
+            self.weights[rows][:, rows.repeat(2)],
+            self.thresholds[:, rows],
+            self.steps,
+        )
 
 
 def check_exact(
-    weights: NDArray[np.int16], limit: int = MAGNITUDE_LIMIT,
-    near: NDArray[np.int16] | None = None, starts: NDArray[np.int64] | None = None,
-) -> None:  # fmt: skip
+    weights: NDArray[np.int16],
+    limit: int = MAGNITUDE_LIMIT,
+    near: NDArray[np.int16] | None = None,
+    starts: NDArray[np.int64] | None = None,
+) -> None:
     """Refuse weights whose forecasts float32 might round.
 
     Args:

@@ -178,9 +178,15 @@ class Hyperprior:
         return Forecast(self._planes(index, h, w), self._planes(mean, h, w), self.scales)
 
     def code_latents(
-        self, coder: Coder, position: int, h: int, w: int,
-        y: Integers | None = None, z: Integers | None = None, visible: Mask | None = None,
-    ) -> Integers:  # fmt: skip
+        self,
+        coder: Coder,
+        position: int,
+        h: int,
+        w: int,
+        y: Integers | None = None,
+        z: Integers | None = None,
+        visible: Mask | None = None,
+    ) -> Integers:
         """Code ẑ, then ŷ, visible or not; the decoder passes neither y nor z.
 
         Args:
@@ -232,9 +238,15 @@ class Hyperprior:
         return y_hat
 
     def _code_shifted(
-        self, coder: Coder, y: Integers | None, index: NDArray[np.uint8], mean: Integers,
-        places: NDArray[np.int64], w: int, keep: bool = False,
-    ) -> Integers:  # fmt: skip
+        self,
+        coder: Coder,
+        y: Integers | None,
+        index: NDArray[np.uint8],
+        mean: Integers,
+        places: NDArray[np.int64],
+        w: int,
+        keep: bool = False,
+    ) -> Integers:
         """ŷ (n, M) at the places of a tile, as `ScaleShifts.code` has it."""
         assert self.scale_shifts is not None
         height = int(places[-1] // w - places[0] // w) + 1

@@ -208,9 +208,12 @@ class IntegerNet:
     """
 
     def __init__(
-        self, tensors: Mapping[str, NDArray[Any]], prefix: str, specs: Sequence[LayerSpec],
+        self,
+        tensors: Mapping[str, NDArray[Any]],
+        prefix: str,
+        specs: Sequence[LayerSpec],
         input_limit: int,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.layers = []
         for i, spec in enumerate(specs):
             own = {part: tensors[f"{prefix}.{i}.{part}"] for part in PARTS}

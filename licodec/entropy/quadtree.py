@@ -211,9 +211,15 @@ class Quadtree:
         return Forecast(indices, means, _SCALES)
 
     def code_latents(
-        self, coder: Coder, position: int, h: int, w: int,
-        y: Array | None = None, side: Side | None = None, visible: Mask | None = None,
-    ) -> Array:  # fmt: skip
+        self,
+        coder: Coder,
+        position: int,
+        h: int,
+        w: int,
+        y: Array | None = None,
+        side: Side | None = None,
+        visible: Mask | None = None,
+    ) -> Array:
         """Code ẑ, then ŷ; return ŷ (M, h, w). The decoder passes neither y nor side; symbols are used up."""
         z = self._code_z(coder, position, h, w, side and side.z)
         class_z = self.distributions.code_side(coder, side and side.class_z, side is not None)

@@ -61,9 +61,11 @@ class ResidualPlan(NamedTuple):
 
 
 def code_tiles(
-    coder: Coder, x_hat: NDArray[np.uint8], plan: ResidualPlan | None = None,
+    coder: Coder,
+    x_hat: NDArray[np.uint8],
+    plan: ResidualPlan | None = None,
     x: NDArray[np.uint8] | None = None,
-) -> NDArray[np.uint8]:  # fmt: skip
+) -> NDArray[np.uint8]:
     """Code which tiles there are, and them; return x̂ (H, W, C), changed to have these in place.
 
     Args:
@@ -326,9 +328,14 @@ def _code_indices(
         near = np.stack([*(index[:, front + side] for side in _NEIGHBOURS), hint[:, front]])
         west, north, corner, east, guess = near
         alike = (
-            west == north, west == corner, north == corner, north == east, west == guess,
-            north == guess, corner == guess,
-        )  # fmt: skip
+            west == north,
+            west == corner,
+            north == corner,
+            north == east,
+            west == guess,
+            north == guess,
+            corner == guess,
+        )
         classes = sum(bit.astype(np.int64) << i for i, bit in enumerate(alike))
         there = inside[:, front]
         told = value = None

@@ -59,9 +59,13 @@ class ScaleShifts:
     """
 
     def __init__(
-        self, order: NDArray[np.int16], blocks: NDArray[np.int16], weights: NDArray[np.int16],
-        own: NDArray[np.int16], table: NDArray[np.int8],
-    ) -> None:  # fmt: skip
+        self,
+        order: NDArray[np.int16],
+        blocks: NDArray[np.int16],
+        weights: NDArray[np.int16],
+        own: NDArray[np.int16],
+        table: NDArray[np.int8],
+    ) -> None:
         self.order = order.astype(np.intp)
         self.blocks = blocks.tolist()
         self.weights = weights.astype(np.float32)

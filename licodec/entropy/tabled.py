@@ -71,17 +71,17 @@ class Tabled(ABC):
     def quantize(self, y: Integers, side: TabledSide | None, position: int) -> Integers:
         return y
 
+    @one_blas_thread()
     def code_latents(
-        self, coder: Coder, position: int, h: int, w: int,
-        y: Integers | None = None, side: TabledSide | None = None, visible: Mask | None = None,
-    ) -> Integers:  # fmt: skip
-        with one_blas_thread():
-            return self._code_latents(coder, position, h, w, y, side, visible)
-
-    def _code_latents(
-        self, coder: Coder, position: int, h: int, w: int,
-        y: Integers | None, side: TabledSide | None, visible: Mask | None,
-    ) -> Integers:  # fmt: skip
+        self,
+        coder: Coder,
+        position: int,
+        h: int,
+        w: int,
+        y: Integers | None = None,
+        side: TabledSide | None = None,
+        visible: Mask | None = None,
+    ) -> Integers:
         tables = self.tables(position, self.code_side(coder, position, side and side.z))
         used = code_used(coder, tables, count_visible(visible, h * w), side and side.used)
         classifier = self.classifier.among(used)
@@ -178,9 +178,11 @@ class Factorized(Tabled):
         self.prior = weights.numpy("prior")
         K, M, _ = self.prior.shape
         self.classifier = Classifier(
-            np.arange(M, dtype=np.int16), np.zeros((M, 2 * M), dtype=np.int16),
-            np.zeros((K, M, 0), dtype=np.int32), STEPS,
-        )  # fmt: skip
+            np.arange(M, dtype=np.int16),
+            np.zeros((M, 2 * M), dtype=np.int16),
+            np.zeros((K, M, 0), dtype=np.int32),
+            STEPS,
+        )
 
     def side_information(
         self, y: Integers, position: int, visible: Mask | None = None
@@ -204,9 +206,11 @@ class Adaptive(ImageDistributions, Tabled):
     def __init__(self, weights: Weights) -> None:
         super().__init__(weights)
         self.classifier = Classifier(
-            weights.numpy("context.order"), weights.numpy("context.weights"),
-            weights.numpy("context.thresholds"), STEPS,
-        )  # fmt: skip
+            weights.numpy("context.order"),
+            weights.numpy("context.weights"),
+            weights.numpy("context.thresholds"),
+            STEPS,
+        )
 
     def side_information(
         self, y: Integers, position: int, visible: Mask | None = None

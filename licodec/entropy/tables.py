@@ -95,9 +95,11 @@ def integer_softmax(logits: NDArray[np.int64]) -> Pmf:
 
 
 def code_values(
-    coder: Coder, values: NDArray[np.int32] | None, counts: NDArray[np.int64] | None,
+    coder: Coder,
+    values: NDArray[np.int32] | None,
+    counts: NDArray[np.int64] | None,
     pmf: Pmf | Frequencies,
-) -> NDArray[np.int32]:  # fmt: skip
+) -> NDArray[np.int32]:
     """Code integers, however large, run after run under one table each: the one traversal.
 
     Args:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from licodec.container import ALPHA, Container
 from licodec.errors import DamagedFileError
 
 Pixels = NDArray[np.uint8]
@@ -15,8 +16,13 @@ Pixels = NDArray[np.uint8]
 _DICTIONARY = 2**22
 # Position bits are for text and machine words; alpha has neither. A third smaller than deflate.
 _LZMA = {
-    "id": lzma.FILTER_LZMA2, "preset": 9, "dict_size": _DICTIONARY, "lc": 0, "lp": 0, "pb": 0,
-}  # fmt: skip
+    "id": lzma.FILTER_LZMA2,
+    "preset": 9,
+    "dict_size": _DICTIONARY,
+    "lc": 0,
+    "lp": 0,
+    "pb": 0,
+}
 _LEFT, _UP, _CONSTANT = 1, 2, 3
 _SAMPLE = 2**20
 """Pixels on which the filter is chosen."""
@@ -31,6 +37,12 @@ def pack(alpha: Pixels) -> bytes:
     sample = alpha[middle : middle + rows]
     best = min((0, _LEFT, _UP), key=lambda kind: len(_compress(_filter(sample, kind))))
     return bytes([best]) + _compress(_filter(alpha, best))
+
+
+def of(container: Container) -> Pixels | None:
+    """A file's alpha (H, W)."""
+    content = container.chunks.get(ALPHA)
+    return None if content is None else unpack(content, container.height, container.width)
 
 
 def unpack(content: bytes, height: int, width: int) -> Pixels:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from licodec.container import ICC
+from licodec.container import ALPHA, ICC
 from licodec.errors import LicodecError, UnsupportedImageError, UsageError, said
 from licodec.io import alpha, metadata
 from licodec.io.bitdepth import bits_per_sample, grey_step
@@ -34,6 +35,13 @@ class Picture:
     alpha: Pixels | None = None
     metadata: dict[bytes, bytes] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+    @cached_property
+    def chunks(self) -> dict[bytes, bytes]:
+        """A file's chunks of it."""
+        if self.alpha is None:
+            return self.metadata
+        return {**self.metadata, ALPHA: alpha.pack(self.alpha)}
 
 
 def as_pillow(image: object) -> Image.Image:

@@ -75,9 +75,12 @@ class _ResidualUnit(nn.Module):
     def __init__(self, N: int) -> None:
         super().__init__()
         self.conv = nn.Sequential(
-            nn.Conv2d(N, N // 2, 1), nn.ReLU(), conv3x3(N // 2, N // 2), nn.ReLU(),
+            nn.Conv2d(N, N // 2, 1),
+            nn.ReLU(),
+            conv3x3(N // 2, N // 2),
+            nn.ReLU(),
             nn.Conv2d(N // 2, N, 1),
-        )  # fmt: skip
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.conv(x) + x)
@@ -99,10 +102,16 @@ class AttentionBlock(nn.Module):
 def analysis(N: int) -> nn.Sequential:
     """g_a: x (B, 3, H, W) in [0, 1] to y (B, N, H/16, W/16)."""
     return nn.Sequential(
-        ResidualDown(3, N), ResidualBlock(N), ResidualDown(N, N), AttentionBlock(N),
-        ResidualBlock(N), ResidualDown(N, N), ResidualBlock(N), conv3x3(N, N, stride=2),
+        ResidualDown(3, N),
+        ResidualBlock(N),
+        ResidualDown(N, N),
         AttentionBlock(N),
-    )  # fmt: skip
+        ResidualBlock(N),
+        ResidualDown(N, N),
+        ResidualBlock(N),
+        conv3x3(N, N, stride=2),
+        AttentionBlock(N),
+    )
 
 
 def synthesis(N: int) -> nn.Sequential:

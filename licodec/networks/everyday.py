@@ -276,9 +276,12 @@ class EverydayTransforms:
         return y.transpose(2, 0, 1)[None]
 
     def analyze(
-        self, color: NDArray[np.uint8], gain: NDArray[np.float32], precise: bool = True,
+        self,
+        color: NDArray[np.uint8],
+        gain: NDArray[np.float32],
+        precise: bool = True,
         back_projection: float = 0.0,
-    ) -> Array:  # fmt: skip
+    ) -> Array:
         """y (M, h, w) times gain, rounded, in int16."""
         h, w = (-(-side // STRIDE) for side in color.shape[:2])
         y = np.empty((h, w, self.M), np.int16)
@@ -287,8 +290,13 @@ class EverydayTransforms:
         return y.transpose(2, 0, 1)
 
     def synthesize(
-        self, y: Array, gain: NDArray[Any], height: int, width: int, channels: int,
+        self,
+        y: Array,
+        gain: NDArray[Any],
+        height: int,
+        width: int,
+        channels: int,
         precise: bool = True,
-    ) -> NDArray[np.uint8]:  # fmt: skip
+    ) -> NDArray[np.uint8]:
         """Pixels of ŷ (M, h, w); gain (M,) is what a unit of it is in g_s, exactly."""
         return self.g_s(y.transpose(1, 2, 0), gain, height, width, channels)

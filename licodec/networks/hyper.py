@@ -81,10 +81,12 @@ class MaskedConv(nn.Conv2d):
 def entropy_parameters(M: int) -> nn.Sequential:
     """(B, 4M, h, w) of h_s and the context to (B, 2M, h, w): scales, then means."""
     return nn.Sequential(
-        nn.Conv2d(4 * M, M * 10 // 3, 1), nn.LeakyReLU(),
-        nn.Conv2d(M * 10 // 3, M * 8 // 3, 1), nn.LeakyReLU(),
+        nn.Conv2d(4 * M, M * 10 // 3, 1),
+        nn.LeakyReLU(),
+        nn.Conv2d(M * 10 // 3, M * 8 // 3, 1),
+        nn.LeakyReLU(),
         nn.Conv2d(M * 8 // 3, 2 * M, 1),
-    )  # fmt: skip
+    )
 
 
 class HyperNetworks(nn.Module):

@@ -60,9 +60,13 @@ class TiledTransforms:
     """As `latent_search.Searchable` has it: 7 to 25 were seen."""
 
     def __init__(
-        self, g_a: dict[str, Tensor], g_s: dict[str, Tensor],
-        device: str, precision: str, tile: int = _TILE,
-    ) -> None:  # fmt: skip
+        self,
+        g_a: dict[str, Tensor],
+        g_s: dict[str, Tensor],
+        device: str,
+        precision: str,
+        tile: int = _TILE,
+    ) -> None:
         self.device = torch.device(device)
         self.chosen = precision != "auto"
         if not self.chosen:
@@ -129,9 +133,12 @@ class TiledTransforms:
         return self.dtype != torch.float32 and (self.chosen or not precise)
 
     def analyze(
-        self, color: NDArray[np.uint8], gain: NDArray[np.float32], precise: bool = False,
+        self,
+        color: NDArray[np.uint8],
+        gain: NDArray[np.float32],
+        precise: bool = False,
         back_projection: float = 0.0,
-    ) -> NDArray[np.int32]:  # fmt: skip
+    ) -> NDArray[np.int32]:
         """Pixels (H, W, 1 or 3) to y (M, h, w), with so much of its back-projection, times gain (M,),
         rounded; tile by tile."""
         height, width = color.shape[:2]

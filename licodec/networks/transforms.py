@@ -96,9 +96,14 @@ def analysis(N: int, M: int) -> nn.Sequential:
 def synthesis(N: int, M: int) -> nn.Sequential:
     """g_s: ŷ (B, M, h, w) to x̂ (B, 3, 16h, 16w), about [0, 1], not clamped."""
     return nn.Sequential(
-        _deconv(M, N), GDN(N, inverse=True), _deconv(N, N), GDN(N, inverse=True),
-        _deconv(N, N), GDN(N, inverse=True), _deconv(N, 3),
-    )  # fmt: skip
+        _deconv(M, N),
+        GDN(N, inverse=True),
+        _deconv(N, N),
+        GDN(N, inverse=True),
+        _deconv(N, N),
+        GDN(N, inverse=True),
+        _deconv(N, 3),
+    )
 
 
 def back_projection(g_a: Network, g_s: Network, y: Tensor) -> Tensor:

@@ -8,10 +8,10 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
 
-from licodec.codec import open_codec
 from licodec.file_functions import decode_file, encode_file
 from licodec.io.files import has_image_suffix
 from licodec.io.output import check_quality, output_format
+from licodec.open_codec import open_codec
 from licodec.options import DecodeOptions, EncodeOptions
 
 

@@ -23,9 +23,14 @@ from licodec.progress import Bar, watching
 @click.option("--steps", type=click.IntRange(1), help="Stop after this many (train.steps).")
 @click.option("--minutes", type=float, help="Stop after this much time (train.minutes).")
 def train(
-    config: str, resume: bool, path: str | None, init: str | None, out: str | None,
-    steps: int | None, minutes: float | None,
-) -> None:  # fmt: skip
+    config: str,
+    resume: bool,
+    path: str | None,
+    init: str | None,
+    out: str | None,
+    steps: int | None,
+    minutes: float | None,
+) -> None:
     """Train a model as CONFIG (TOML) says."""
     from licodec.training import config as configs
 

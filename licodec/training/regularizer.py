@@ -55,9 +55,12 @@ class SourceEntropyModel(nn.Module):
         if architecture.has_context:
             self.context_prediction = MaskedConv(3, 6)
             self.entropy_parameters = nn.Sequential(
-                nn.Conv2d(12, 10, 1), nn.LeakyReLU(), nn.Conv2d(10, 8, 1), nn.LeakyReLU(),
+                nn.Conv2d(12, 10, 1),
+                nn.LeakyReLU(),
+                nn.Conv2d(10, 8, 1),
+                nn.LeakyReLU(),
                 nn.Conv2d(8, 6, 1),
-            )  # fmt: skip
+            )
             last = self.entropy_parameters[-1]
         # Scales, the first three outputs, start at 8 levels of 255, or at a quarter of one; means at x̂.
         nn.init.zeros_(last.weight)
@@ -105,10 +108,16 @@ def _synthesis(architecture: Architecture, width: int) -> nn.Sequential:
         )
     if architecture.has_attention:
         return nn.Sequential(
-            conv(3, width, 3), nn.LeakyReLU(), conv(width, width, 3), nn.LeakyReLU(),
-            conv(width, wide, 3), nn.LeakyReLU(), conv(wide, wide, 3), nn.LeakyReLU(),
+            conv(3, width, 3),
+            nn.LeakyReLU(),
+            conv(width, width, 3),
+            nn.LeakyReLU(),
+            conv(width, wide, 3),
+            nn.LeakyReLU(),
+            conv(wide, wide, 3),
+            nn.LeakyReLU(),
             conv(wide, 6, 3),
-        )  # fmt: skip
+        )
     return nn.Sequential(
         conv(3, width), nn.LeakyReLU(), conv(width, wide), nn.LeakyReLU(), conv(wide, 6, 3)
     )

@@ -170,12 +170,12 @@ def test_threads_make_the_very_files_that_one_makes(tree, tmp_path):
 
 @pytest.mark.parametrize("jobs", [1, 4])
 def test_the_model_is_loaded_once(tree, tmp_path, monkeypatch, jobs):
-    from licodec import codec
+    from licodec import open_codec
     from licodec.entropy import tabled
     from licodec.weights import file as weights_file
 
     made = []
-    for module, name in ((weights_file, "Weights"), (codec, "Codec"), (tabled, "Adaptive")):
+    for module, name in ((weights_file, "Weights"), (open_codec, "Codec"), (tabled, "Adaptive")):
         original = getattr(module, name).__init__
 
         def counted(self, *arguments, original=original, name=name, **options):
@@ -184,8 +184,8 @@ def test_the_model_is_loaded_once(tree, tmp_path, monkeypatch, jobs):
 
         monkeypatch.setattr(getattr(module, name), "__init__", counted)
     weights_file.load.cache_clear()
-    codec._codec.cache_clear()
-    codec._transforms.cache_clear()
+    open_codec._codec.cache_clear()
+    open_codec._transforms.cache_clear()
     assert run("encode", "-r", tree, "--output-dir", tmp_path / "out", "-j", jobs).exit_code == 0
     assert sorted(made) == ["Adaptive", "Codec", "Weights"]
 

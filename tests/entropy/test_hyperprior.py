@@ -14,8 +14,8 @@ from small_checkpoints import ARCHES, analyzed
 import licodec
 from licodec.architectures import BY_COMPRESSAI
 from licodec.cli.main import main
-from licodec.codec import latents_crc32, psnr_db
 from licodec.container import pack, unpack
+from licodec.distortion import psnr_db
 from licodec.entropy.gaussian import MEAN_UNIT
 from licodec.entropy.hyperprior import Z_CURVATURE, Hyperprior, _cheapest
 from licodec.entropy.integer_nets import FLOAT32_SUMS, largest_sum
@@ -23,6 +23,7 @@ from licodec.entropy.wavefronts import Wavefronts, fronts
 from licodec.errors import DamagedFileError, LicodecError
 from licodec.io.image import from_pillow
 from licodec.networks.hyper import HyperNetworks
+from licodec.payload import decode_latents, latents_crc32
 from licodec.progress import watching
 from licodec.rangecoder import Decoder, Encoder
 from licodec.weights import catalogue
@@ -50,7 +51,7 @@ def test_round_trip(hyper_weights, photo, arch, quality):
     codec, _, y = analyzed(path, photo, quality)
     data = licodec.encode(photo, quality, weights=path, device="cpu", effort=0)
     container = unpack(data)
-    y_hat = codec.decode_latents(container)
+    y_hat = decode_latents(codec, container)
     assert latents_crc32(y_hat) == container.latents_crc32
     # ŷ is y to the nearest step, counted from 0 or from a mean in 64ths of a step.
     assert np.abs(y_hat - y).max() <= MEAN_UNIT // 2
@@ -203,7 +204,7 @@ def test_rate_is_that_of_the_float_likelihoods(hyper_weights, arch):
     image = image.resize((512, 384))
     data = licodec.encode(image, 100, weights=path, device="cpu")
     container = unpack(data)
-    y_hat = torch.from_numpy(codec.decode_latents(container))[None].float() / MEAN_UNIT
+    y_hat = torch.from_numpy(decode_latents(codec, container))[None].float() / MEAN_UNIT
     gain = codec.weights.gain(codec.weights.position(200)) * np.float32(MEAN_UNIT)
     y = codec.transforms.analyze(np.asarray(image), gain)
     z_hat = torch.from_numpy(model.side_information(y, 0)).float()
@@ -287,7 +288,7 @@ def test_the_least_payload_holds(hyper_weights, arch, monkeypatch):
     shorter = unpack(licodec.encode(image, 0, weights=path))
     latents = 24 * 5 * 3
     assert len(shorter.payload) < latents
-    monkeypatch.setattr("licodec.codec.LATENTS_PER_BYTE", 1)
+    monkeypatch.setattr("licodec.payload.LATENTS_PER_BYTE", 1)
     container = unpack(licodec.encode(image, 0, weights=path))
     assert container.payload == shorter.payload.ljust(latents, b"\0")
     assert licodec.decode(pack(container), weights=path).size == image.size
@@ -317,7 +318,7 @@ def test_rate_control(hyper_weights, photo, arch, monkeypatch):
         measured.update({step: measure(step) for step in (0, 200, 77)})
         return 77
 
-    monkeypatch.setattr("licodec.codec.lowest_with_psnr", search)
+    monkeypatch.setattr("licodec.target_search.lowest_with_psnr", search)
     assert encode(target_psnr=30) == encode(quality=38.5)
     assert measured == {step: psnr(encode(quality=step / 2)) for step in measured}
     assert len(set(measured.values())) == 3

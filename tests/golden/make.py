@@ -19,10 +19,11 @@ from PIL import Image
 from skimage import data
 
 import licodec
-from licodec.codec import open_codec
 from licodec.container import ALPHA, Container, pack, unpack
 from licodec.io.image import from_pillow
+from licodec.open_codec import open_codec
 from licodec.options import EncodeOptions
+from licodec.payload import code
 
 HERE = Path(__file__).resolve().parent
 PRECISE: dict[str, Any] = {"device": "cpu", "precision": "float32"}
@@ -99,7 +100,7 @@ def escapes(image: Image.Image) -> bytes:
     y = np.zeros((codec.transforms.M, 4, 6), dtype=np.int32)
     borders = [0, 127, 128, 129, -128, -129, -130, 1000, -1000, 10**6, -(10**6), 1]
     y[7] = np.resize(np.int32(borders), (4, 6))
-    return pack(codec.code(from_pillow(image), y, 100).container)
+    return pack(code(codec, from_pillow(image), y, 100).container)
 
 
 def resealed(body: bytes) -> bytes:

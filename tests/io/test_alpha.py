@@ -12,6 +12,7 @@ import licodec
 from licodec.container import ALPHA, unpack
 from licodec.errors import DamagedFileError
 from licodec.io import alpha
+from licodec.payload import decode_latents
 
 
 def disc(width, height):
@@ -166,7 +167,7 @@ def test_only_seen_latents_are_coded(model):
     color = rng.integers(0, 256, (160, 240, 3), dtype=np.uint8)
     data = licodec.encode(Image.fromarray(np.dstack([color, opacity])), model=model)
     codec = opened(model)
-    y, visible = codec.decode_latents(unpack(data)), codec.visible(opacity)
+    y, visible = decode_latents(codec, unpack(data)), codec.visible(opacity)
     assert 0 < visible.sum() < visible.size / 2
     assert (y[:, ~visible] == 0).all() and (y[:, visible] != 0).any()
     assert (np.asarray(licodec.decode(data))[:, :, 3] == opacity).all()

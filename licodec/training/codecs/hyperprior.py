@@ -54,9 +54,13 @@ class HyperpriorNetwork(HyperNetworks):
     """
 
     def __init__(
-        self, architecture: Architecture, N: int, M: int, lambdas: tuple[float, ...],
+        self,
+        architecture: Architecture,
+        N: int,
+        M: int,
+        lambdas: tuple[float, ...],
         surrogate: str = "round",
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(architecture, N, M)
         # ẑ's distributions differ from rate to rate, as y's do.
         self.entropy_bottleneck: Any = EntropyBottleneck(len(lambdas) * N)

@@ -93,9 +93,12 @@ def _licodec_tensors(config: configs.Config, ema: dict[str, Tensor]) -> dict[str
 
 
 def write_weights(
-    folder: str | Path, name: str, tensors: Mapping[str, NDArray[Any]],
-    metadata: dict[str, str], recipe: dict[str, Any],
-) -> Path:  # fmt: skip
+    folder: str | Path,
+    name: str,
+    tensors: Mapping[str, NDArray[Any]],
+    metadata: dict[str, str],
+    recipe: dict[str, Any],
+) -> Path:
     """Write `NAME-HASH8.safetensors` and, with its hash, the recipe beside it."""
     # safetensors writes the buffer as it lies, and channels_last tensors lie in another order.
     data = _sorted(save({k: np.ascontiguousarray(v) for k, v in tensors.items()}, metadata))

@@ -119,9 +119,12 @@ def import_checkpoint(
 
 
 def _learnt(
-    checkpoint: Checkpoint, architecture: Architecture, tensors: dict[str, NDArray[Any]],
-    images: list[Tensor], photographs: list[Tensor],
-) -> dict[str, NDArray[Any]]:  # fmt: skip
+    checkpoint: Checkpoint,
+    architecture: Architecture,
+    tensors: dict[str, NDArray[Any]],
+    images: list[Tensor],
+    photographs: list[Tensor],
+) -> dict[str, NDArray[Any]]:
     """The tensors that only photographs tell."""
     networks = HyperNetworks.from_state_dict(architecture, checkpoint.state)
     own: dict[str, NDArray[Any]] = {}

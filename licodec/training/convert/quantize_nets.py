@@ -43,9 +43,15 @@ def units_for(largest: Floats, limit: int) -> Floats:
 
 
 def quantize_layer(
-    weight: Floats, bias: Floats, spec: LayerSpec, input_units: Floats, input_limit: int,
-    output_units: Floats, limit: tuple[int, int], sums: int = FLOAT32_SUMS,
-) -> dict[str, NDArray[Any]]:  # fmt: skip
+    weight: Floats,
+    bias: Floats,
+    spec: LayerSpec,
+    input_units: Floats,
+    input_limit: int,
+    output_units: Floats,
+    limit: tuple[int, int],
+    sums: int = FLOAT32_SUMS,
+) -> dict[str, NDArray[Any]]:
     """The tensors of one integer layer.
 
     Args:
@@ -108,9 +114,12 @@ class Inputs(NamedTuple):
 
 
 def quantize_net(
-    net: nn.Sequential, specs: Sequence[LayerSpec], name: str, inputs: Inputs,
+    net: nn.Sequential,
+    specs: Sequence[LayerSpec],
+    name: str,
+    inputs: Inputs,
     outputs: tuple[Floats, int] | None = None,
-) -> tuple[dict[str, NDArray[Any]], Floats]:  # fmt: skip
+) -> tuple[dict[str, NDArray[Any]], Floats]:
     """Integer tensors `NAME.i.weight` … of a net, and the units of its outputs.
 
     Args:

@@ -22,9 +22,12 @@ _CUTS = 32
 
 
 def sample(
-    latents: list[Tensor], gains: Tensor, shares: Tensor, order: NDArray[np.int16],
+    latents: list[Tensor],
+    gains: Tensor,
+    shares: Tensor,
+    order: NDArray[np.int16],
     rng: np.random.Generator,
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:  # fmt: skip
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Features (2M, n) of latent positions of images and rates drawn at random, and rates (n,).
 
     Args:
@@ -48,9 +51,13 @@ def sample(
 
 
 def fit(
-    features: NDArray[np.float32], rates: NDArray[np.int64], K: int, rng: np.random.Generator,
-    rank: int = 0, processes: int = 1,
-) -> NDArray[np.int16]:  # fmt: skip
+    features: NDArray[np.float32],
+    rates: NDArray[np.int64],
+    K: int,
+    rng: np.random.Generator,
+    rank: int = 0,
+    processes: int = 1,
+) -> NDArray[np.int16]:
     """Weights (M, 2M), integers, by the likelihood of a Laplace distribution of the forecast's spread.
 
     Every rate has an offset of its own, which the thresholds stand for later. Of several processes each
@@ -93,9 +100,12 @@ def fit(
 
 
 def thresholds(
-    weights: NDArray[np.int16], features: NDArray[np.float32], rates: NDArray[np.int64],
-    K: int, C: int,
-) -> NDArray[np.int32]:  # fmt: skip
+    weights: NDArray[np.int16],
+    features: NDArray[np.float32],
+    rates: NDArray[np.int64],
+    K: int,
+    C: int,
+) -> NDArray[np.int32]:
     """(K, M, C - 1) forecasts at which one class ends and the next begins."""
     out = np.zeros((K, len(weights), C - 1), dtype=np.int32)
     if C == 1:

@@ -84,9 +84,11 @@ def collect_z(model: ZDistributions, latents: list[Tensor], rates: list[list[flo
 
 @torch.no_grad()
 def _over_rates(
-    log_gain: Tensor, latents: list[Tensor], rates: list[list[float]],
+    log_gain: Tensor,
+    latents: list[Tensor],
+    rates: list[list[float]],
     count: Callable[[Tensor, Tensor, Tensor], NDArray[np.int64]],
-) -> Counts:  # fmt: skip
+) -> Counts:
     """What count(y, gain (M, 1, 1), rate (1,)) finds of each image at each of its rates."""
     values, kept = [], []
     for y, wanted in track(list(zip(latents, rates, strict=True)), "counting latents"):

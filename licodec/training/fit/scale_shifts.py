@@ -74,9 +74,12 @@ class Samples(NamedTuple):
 
 
 def fit(
-    networks: HyperNetworks, log_gain: Tensor, median: Tensor, images: list[Tensor],
+    networks: HyperNetworks,
+    log_gain: Tensor,
+    median: Tensor,
+    images: list[Tensor],
     scales: NDArray[np.float64],
-) -> dict[str, NDArray[Any]]:  # fmt: skip
+) -> dict[str, NDArray[Any]]:
     """The tensors of scale shifts for a weights file; none if the images are too few.
 
     Args:
@@ -164,9 +167,13 @@ def of_magnitudes(scales: NDArray[np.float64]) -> NDArray[np.int8]:
 
 @torch.inference_mode()
 def _sample(
-    networks: HyperNetworks, log_gain: Tensor, median: Tensor, images: list[Tensor],
-    scales: NDArray[np.float64], table: NDArray[np.int8],
-) -> Samples:  # fmt: skip
+    networks: HyperNetworks,
+    log_gain: Tensor,
+    median: Tensor,
+    images: list[Tensor],
+    scales: NDArray[np.float64],
+    table: NDArray[np.int8],
+) -> Samples:
     rng = np.random.default_rng(0)
     thresholds = torch.from_numpy(np.sqrt(scales[:-1] * scales[1:])).float()
     offset = median[:, None, None]
@@ -190,12 +197,14 @@ def _sample(
             near = np.stack([four(shown), four(steps.clip(-NEAR_LIMIT, NEAR_LIMIT))], 1)
             near[..., chessboard(h, w)[0]] = 0
             some = rng.permutation(h * w)[:_EACH]
-            parts.append((
-                residual.reshape(M, -1)[:, some].astype(np.int16),
-                index.reshape(M, -1)[:, some],
-                features.rows.reshape(M, 2, -1)[..., some].astype(np.int16),
-                near[..., some].astype(np.int16),
-            ))  # fmt: skip
+            parts.append(
+                (
+                    residual.reshape(M, -1)[:, some].astype(np.int16),
+                    index.reshape(M, -1)[:, some],
+                    features.rows.reshape(M, 2, -1)[..., some].astype(np.int16),
+                    near[..., some].astype(np.int16),
+                )
+            )
     return Samples(*(np.concatenate(part, -1) for part in zip(*parts, strict=True)))
 
 
@@ -219,9 +228,11 @@ def _mixture(
 
 
 def _weights(
-    samples: Samples, magnitude: NDArray[np.int16], bits: NDArray[np.float64],
+    samples: Samples,
+    magnitude: NDArray[np.int16],
+    bits: NDArray[np.float64],
     blocks: NDArray[np.int16],
-) -> tuple[NDArray[np.int16], NDArray[np.int16]]:  # fmt: skip
+) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
     """(M, 2M) weights and (M,) of the four neighbours, integers, by the bits (S, _BINS) that a latent costs
     with each index."""
     M, _, n = samples.features.shape

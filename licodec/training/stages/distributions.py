@@ -85,9 +85,12 @@ class DistributionsStage:
         return train, held_out
 
     def _count(
-        self, count: Callable[[list[Tensor], list[list[float]]], Counts],
-        train: list[Tensor], held_out: list[Tensor], rng: np.random.Generator,
-    ) -> None:  # fmt: skip
+        self,
+        count: Callable[[list[Tensor], list[list[float]]], Counts],
+        train: list[Tensor],
+        held_out: list[Tensor],
+        rng: np.random.Generator,
+    ) -> None:
         """Two in three of the anchors for each training image, and two rates between them; all anchors
         for those held out."""
         K = len(self.config.model.lambdas)
@@ -219,7 +222,9 @@ class JointStage(DistributionsStage):
         x = self.images.crops(rng, config.data.batch, config.data.patch).float() / 255
         with precision(config, self.device):
             loss, (bpp, mse) = network(
-                "joint", x.contiguous(memory_format=torch.channels_last), config.train.rate_balance,
+                "joint",
+                x.contiguous(memory_format=torch.channels_last),
+                config.train.rate_balance,
                 config.train.histogram_kernel,
-            )  # fmt: skip
+            )
         return loss, {"bpp": rounded(bpp, 3), "psnr": rounded(-10 * torch.log10(mse), 2)}

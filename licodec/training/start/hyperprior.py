@@ -172,8 +172,11 @@ def _busiest(
     spread = g_a(x).std((0, 2, 3)) * state["log_gain"][-1].exp()
     kept = spread.topk(model.M).indices.sort().values
     for name, axis in (
-        ("g_a.6.weight", 0), ("g_a.6.bias", 0), ("g_s.0.weight", 0), ("log_gain", 1),
-    ):  # fmt: skip
+        ("g_a.6.weight", 0),
+        ("g_a.6.bias", 0),
+        ("g_s.0.weight", 0),
+        ("log_gain", 1),
+    ):
         state[name] = state[name].index_select(axis, kept)
     return state
 

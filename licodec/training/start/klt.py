@@ -21,9 +21,14 @@ from licodec.training.data import Images
 from licodec.weights.file import BACK_PROJECTION
 
 TABLES = (
-    "prior", "class_prior", "z_prior", "context_order", "context_weights", "context_thresholds",
+    "prior",
+    "class_prior",
+    "z_prior",
+    "context_order",
+    "context_weights",
+    "context_thresholds",
     "back_projection",
-)  # fmt: skip
+)
 """What stage (b) sets from data, together."""
 
 
@@ -44,7 +49,7 @@ def initialize(model: FactorizedNetwork | AdaptiveNetwork, config: Config, image
     state, lambdas = read_state(config.train.init)
     if config.train.init.endswith(".safetensors"):
         state = {k: v for k, v in state.items() if not k.startswith(("h_a.", "h_s.", *TABLES))}
-    state = fit_rates(_stack_bottlenecks(state), lambdas, model.lambdas)
+    state = fit_rates(state, lambdas, model.lambdas)
     if isinstance(model, AdaptiveNetwork):
         state = _fit_tables(state, model)
     try:
@@ -105,21 +110,6 @@ def read_state(path: str) -> tuple[dict[str, Tensor], tuple[float, ...]]:
     except (ValueError, TypeError, RecursionError) as error:
         raise UsageError(f"train.init {path}: its metadata tells no list of lambdas") from error
     return state, lambdas
-
-
-def _stack_bottlenecks(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Per-rate bottlenecks as one of K·M channels."""
-    out = {k: v for k, v in state.items() if not k.startswith("bottlenecks.")}
-    parts: dict[str, dict[int, Tensor]] = {}
-    for key, value in state.items():
-        if key.startswith("bottlenecks."):
-            _, rate, name = key.split(".", 2)
-            parts.setdefault(name, {})[int(rate)] = value
-    for name, rates in parts.items():
-        out[f"bottleneck.{name}"] = torch.cat([rates[k] for k in sorted(rates)])
-    # Latents are rounded about 0 here: g_a's last bias does a median's work at every rate.
-    out.pop("bottleneck.quantiles", None)
-    return out
 
 
 def fit_rates(
