@@ -17,6 +17,7 @@ from licodec import interface, memory
 from licodec.architectures import BY_NAME, Architecture
 from licodec.container import Container, refuse_sparse
 from licodec.entropy.tables import exp2, interpolate
+from licodec.entropy.threads import take_share
 from licodec.errors import DamagedFileError, ModelMissingError
 from licodec.interface import EntropyModel, Transforms
 from licodec.io import alpha
@@ -194,6 +195,7 @@ def _transforms(path: Path, device: str, precision: str) -> tuple[Weights, Trans
     if not architecture.is_exact:
         memory.need_libraries()
     interface.check(architecture, weights)
+    take_share()
     return weights, interface.transforms(architecture, weights, device, precision)
 
 

@@ -174,14 +174,22 @@ def test_what_needs_pytorch_says_so_where_there_is_none(weights, tmp_path):
         "from licodec.cli.main import main\n"
         "main(sys.argv[1:])"
     )
-    results = []
-    for options in (
-        ["--weights", str(weights)],
-        ["-m", "adaptive"],
-        ["--weights", str(weights), "-e", "2"],
+    picture(180, 170).save(tmp_path / "y.png")
+    x, y, lic = (str(tmp_path / name) for name in ("x.png", "y.png", "y.lic"))
+    own = ["--weights", str(weights)]
+
+    def run(*arguments):
+        command = [sys.executable, "-c", script, *arguments]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    for arguments in (
+        ["encode", "-f", "-j", "2", x, y, *own],
+        ["decode", "-f", "-j", "2", lic, lic.replace("y.", "x."), *own],
+        ["compare", y, lic, *own],
     ):
-        command = [sys.executable, "-c", script, "encode", "-f", str(tmp_path / "x.png"), *options]
-        results.append(subprocess.run(command, capture_output=True, text=True))
-    assert [r.returncode for r in results] == [0, 4, 4]
-    for failed in results[1:]:
+        done = run(*arguments)
+        assert done.returncode == 0, done.stderr
+    for options in (["-m", "adaptive"], [*own, "-e", "2"]):
+        failed = run("encode", "-f", x, *options)
+        assert failed.returncode == 4
         assert failed.stderr.count("\n") == 1 and "PyTorch" in failed.stderr

@@ -768,6 +768,19 @@ def test_a_library_that_cannot_be_imported_is_one_line(tmp_path, debug):
 # Names
 
 
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "ascii", "utf-8"])
+def test_standard_output_of_any_encoding_takes_help_and_names(tmp_path, encoded, encoding):
+    """As Windows' pipes have a code page."""
+    name = tmp_path / "\u65e5\u672c.lic"
+    name.write_bytes(encoded)
+    for arguments in (["encode", "--help"], ["train", "--help"], ["info", name], ["verify", name]):
+        done = licodec_process(
+            *arguments, env={**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+        )
+        assert (done.returncode, done.stderr) == (0, b""), arguments
+    assert rb"\u65e5" in done.stdout or "\u65e5".encode() in done.stdout
+
+
 ODD_NAMES = [
     b"x\ngood.lic",
     b"\x1b[31mred.lic",

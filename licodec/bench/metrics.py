@@ -48,9 +48,9 @@ def psnr_rgb(x: Pixels, x_hat: Pixels) -> float:
 def ms_ssim_rgb(x: Pixels, x_hat: Pixels) -> float | None:
     """Multi-scale structural similarity (Wang et al. 2003), mean of R, G and B, in 0 … 1.
 
-    None where the image is too small for five scales, or pytorch-msssim is not installed.
+    None where the image is too small for five scales, or PyTorch or pytorch-msssim is not installed.
     """
-    if min(x.shape[:2]) < MS_SSIM_MIN_SIDE or find_spec("pytorch_msssim") is None:
+    if min(x.shape[:2]) < MS_SSIM_MIN_SIDE or None in map(find_spec, ("torch", "pytorch_msssim")):
         return None
     import torch
     from pytorch_msssim import ms_ssim

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from licodec import help, memory, rate_control
+from licodec import help, rate_control
 from licodec.architectures import HYPERPRIOR, TABLE
 from licodec.cli import batch, plan, shared_options
 from licodec.errors import UsageError
@@ -307,9 +307,8 @@ def _run(
     for note in [] if quiet else todo.notes:
         say(f"licodec: note: {note}")
     if jobs > 1:
-        memory.need_libraries()
-        import torch
+        from licodec.entropy.threads import share_among
 
-        torch.set_num_threads(max(1, torch.get_num_threads() // jobs))
+        share_among(jobs)
     telling = batch.Telling(not quiet, given["verbose"], given["as_json"])
     batch.Batch(verb, todo, telling).run(check, work, jobs)

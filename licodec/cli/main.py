@@ -73,6 +73,9 @@ class Commands(click.Group):
         run = partial(super().main, args, "licodec", complete_var, False, **extra)
         if not standalone_mode:
             return run()
+        if reconfigure := getattr(sys.stdout, "reconfigure", None):
+            # A pipe may be of Windows' code page, which has not every letter of names and texts.
+            reconfigure(errors="backslashreplace")
         try:
             code: Any = run()
             if not code:

@@ -98,14 +98,15 @@ def find(
 
 
 def _walk(folder: str, sources: list[Source]) -> Iterator[Path]:
-    """The files of a folder, and links to folders; a folder that cannot be read is a source that fails."""
+    """The files of a folder but for hidden ones, and links to folders; a folder that cannot be read is a
+    source that fails."""
 
     def refuse(error: OSError) -> None:
         problem = FileAccessError(f"cannot be read: {error.strerror}")
         sources.append(Source(str(error.filename), problem=problem))
 
     for parent, subfolders, names in os.walk(folder, onerror=refuse):
-        subfolders.sort()
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         links = [name for name in subfolders if os.path.islink(os.path.join(parent, name))]
         visible = [name for name in names if not name.startswith(".")]
         yield from (Path(parent) / name for name in sorted(links + visible))

@@ -36,6 +36,7 @@ def thumbnail(source: str, size: int) -> bytes:
         LicodecError: the file cannot be decoded.
         OSError: it cannot be read.
     """
+    files.refuse_foreign(source)
     with files.open_image(source, MAX_PIXELS, formats=("LIC",)) as image:
         image.load()
         small = metadata.upright(image)

@@ -144,6 +144,25 @@ def coding() -> Iterator[None]:
         buffers.leave()
 
 
+_shares = 1
+"""What PyTorch's threads are still to be divided by."""
+
+
+def share_among(files: int) -> None:
+    """Let each of so many files at once have its share of PyTorch's threads, once PyTorch is loaded."""
+    global _shares
+    _shares = files
+    take_share()
+
+
+def take_share() -> None:
+    """Divide PyTorch's threads if it is loaded by now and that is still to be done."""
+    global _shares
+    if _shares > 1 and (torch := sys.modules.get("torch")):
+        torch.set_num_threads(max(1, torch.get_num_threads() // _shares))
+        _shares = 1
+
+
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
     """For the whole process, while any thread is within."""

@@ -245,6 +245,17 @@ def test_a_file_whose_state_cannot_be_told_is_a_failure(tree, tmp_path, monkeypa
     assert str(tree / "b" / "c.jpg") in [source.path for source in found.sources]
 
 
+def test_hidden_files_and_folders_are_left_alone(tmp_path, monkeypatch):
+    """As of a viewer's thumbnails and of a versioning system."""
+    for name in (".thumbnails/a.png", "in/.git/b.png", "in/.c.png", "in/d.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        noise(9, 7, "RGB").save(tmp_path / name)
+    found = plan.find([str(tmp_path)], True, lambda path: True, "image")
+    assert [source.path for source in found.sources] == [str(tmp_path / "in" / "d.png")]
+    named = plan.find([str(tmp_path / ".thumbnails")], True, lambda path: True, "image")
+    assert len(named.sources) == 1
+
+
 def test_links_to_folders_are_not_followed_and_each_is_noted(tree, tmp_path):
     (tree / "b" / "loop").symlink_to(tree, target_is_directory=True)
     (tree / "gone").symlink_to(tree / "nowhere")

@@ -1,5 +1,7 @@
 """The host program gets its OpenBLAS threads back, and a forked process works."""
 
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -75,3 +77,19 @@ def test_products_are_those_of_more_threads():
     whole = a @ a
     with one_blas_thread():
         assert (a @ a == whole).all()
+
+
+def test_files_at_once_share_pytorchs_threads():
+    script = (
+        "import sys\n"
+        "from licodec.entropy import threads\n"
+        "threads.share_among(3)\n"
+        "assert 'torch' not in sys.modules\n"
+        "import torch\n"
+        "torch.set_num_threads(7)\n"
+        "threads.take_share()\n"
+        "threads.take_share()\n"
+        "print(torch.get_num_threads())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert done.stdout.strip() == b"2"
