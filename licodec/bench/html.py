@@ -16,8 +16,9 @@ from licodec.bench.results import AXES, Curve, aggregate
 from licodec.io import files
 
 _PARTS = Path(__file__).with_name("page")
-_ROW = ("image", "quality", "bytes", "bpp", "psnr-rgb", "ms-ssim-rgb", "ssimulacra2",
-        "encoding_time", "decoding_time")  # fmt: skip
+_ROW = (
+    "image quality bytes bpp psnr-rgb ms-ssim-rgb ssimulacra2 encoding_time decoding_time"
+).split()
 _PROVENANCE = ("codec.version", "licodec.version", "licodec.commit", "date", "machine", "command")
 
 

@@ -48,10 +48,7 @@ from licodec.io.exif import refuse_bombs
 STANDARD = "-"
 
 # Pillow knows more; but some start a program (EPS), and some recognise anything.
-FORMATS = (
-    "PNG", "JPEG", "WEBP", "AVIF", "TIFF", "GIF", "BMP", "DIB", "PPM", "JPEG2000", "TGA",
-    "PCX", "ICO", "SGI", "QOI", "PSD",
-)  # fmt: skip
+FORMATS = tuple("PNG JPEG WEBP AVIF TIFF GIF BMP DIB PPM JPEG2000 TGA PCX ICO SGI QOI PSD".split())
 
 _CHUNK = 2**20
 
@@ -182,14 +179,21 @@ def _open(file: str | BytesIO, max_pixels: int, formats: tuple[str, ...]) -> Ima
 
 _PREFIX = 32
 _UNREAD = {
-    b"\xff\x0a": "JPEG XL", b"\0\0\0\x0cJXL ": "JPEG XL", b"%PDF": "PDF", b"%!": "PostScript",
-    b"<svg": "SVG", b"<?xml": "SVG", b"\x76\x2f\x31\x01": "OpenEXR", b"#?RADIANCE": "Radiance HDR",
-}  # fmt: skip
+    b"\xff\x0a": "JPEG XL",
+    b"\0\0\0\x0cJXL ": "JPEG XL",
+    b"%PDF": "PDF",
+    b"%!": "PostScript",
+    b"<svg": "SVG",
+    b"<?xml": "SVG",
+    b"\x76\x2f\x31\x01": "OpenEXR",
+    b"#?RADIANCE": "Radiance HDR",
+}
 """How files begin of formats that people have images in, and that are not read."""
 _UNREAD_BRANDS = {
-    b"heic": "HEIC", b"heix": "HEIC", b"heim": "HEIC", b"heis": "HEIC", b"hevc": "HEIC", b"mif1": "HEIC",
-    b"msf1": "HEIC", b"avif": "AVIF", b"avis": "AVIF", b"crx ": "raw CR3",
-}  # fmt: skip
+    **dict.fromkeys(b"heic heix heim heis hevc mif1 msf1".split(), "HEIC"),
+    **dict.fromkeys(b"avif avis".split(), "AVIF"),
+    b"crx ": "raw CR3",
+}
 """The same of those whose fifth to eighth bytes are ftyp: what stands there next."""
 
 

@@ -93,23 +93,13 @@ def from_pillow(image: Image.Image, strip: bool = False, keep_hidden: bool = Fal
     if isinstance(image.info.get("transparency"), int) and image.mode == "L":
         image.info["transparency"] *= step
     if isinstance(image.info.get("transparency"), bytes):
-        image.info["transparency"] = image.info["transparency"][
-            :256
-        ]  # of a palette, which has no more
+        # Of a palette, which has no more.
+        image.info["transparency"] = image.info["transparency"][:256]
     chunks: dict[bytes, bytes] = {}
     if not strip:
         chunks, dropped = metadata.read(image, large)
         notes += dropped
-    transparent = "transparency" in image.info
-    target = {
-        "1": "LA" if transparent else "L", "L": "LA" if transparent else "L", "LA": "LA", "La": "LA",
-        "P": "RGBA" if transparent else "RGB", "PA": "RGBA", "RGB": "RGBA" if transparent else "RGB",
-        "RGBA": "RGBA", "RGBa": "RGBA", "RGBX": "RGB", "CMYK": "RGB", "YCbCr": "RGB",
-    }.get(image.mode)  # fmt: skip
-    if target is None:
-        raise UnsupportedImageError(
-            f"images of mode {image.mode} are not supported; convert to 8-bit RGB or grey first"
-        )
+    target = _target(image)
     if image.mode in ("P", "PA", "CMYK", "YCbCr", "1"):
         names = {"P": "a palette", "PA": "a palette", "1": "black and white"}
         notes.append(f"{names.get(image.mode, image.mode)} was converted to {target}")
@@ -120,6 +110,26 @@ def from_pillow(image: Image.Image, strip: bool = False, keep_hidden: bool = Fal
     if strip:
         image = metadata.strip(image)
     return _picture(image, chunks, notes, keep_hidden)
+
+
+_TARGETS = {
+    "L": ("1", "L"),
+    "LA": ("LA", "La"),
+    "RGB": ("P", "RGB", "RGBX", "CMYK", "YCbCr"),
+    "RGBA": ("PA", "RGBA", "RGBa"),
+}
+"""Modes of a .lic file, and those of Pillow that become these."""
+
+
+def _target(image: Image.Image) -> str:
+    """The mode that an image becomes; a colour of it that is transparent asks for alpha."""
+    for target, modes in _TARGETS.items():
+        if image.mode in modes:
+            may_be_clear = image.mode in ("1", "L", "P", "RGB")
+            return target + "A" * (may_be_clear and "transparency" in image.info)
+    raise UnsupportedImageError(
+        f"images of mode {image.mode} are not supported; convert to 8-bit RGB or grey first"
+    )
 
 
 _BAND = 256

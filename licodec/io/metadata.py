@@ -20,11 +20,16 @@ NAMES = {ICC: "ICC profile", EXIF: "EXIF", XMP: "XMP"}
 _KEYS = {ICC: "icc_profile", EXIF: "exif", XMP: "xmp"}
 
 # TIFF keeps what describes a photograph and what describes its own bytes in one directory.
-_LAYOUT = {
-    254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, 277, 278, 279, 280, 281, 284, 288, 289,
-    290, 291, 292, 293, 301, 317, 318, 319, 320, 321, 322, 323, 324, 325, 330, 338, 339, 340, 341, 347,
-    512, 513, 514, 515, 517, 518, 519, 520, 521, 529, 530, 531, 532, 700, 34675, ORIENTATION,
-}  # fmt: skip
+_LAYOUT = {ORIENTATION} | set(
+    map(
+        int,
+        """
+        254 255 256 257 258 259 262 263 264 265 266 273 277 278 279 280 281 284 288 289 290 291 292
+        293 301 317 318 319 320 321 322 323 324 325 330 338 339 340 341 347 512 513 514 515 517 518
+        519 520 521 529 530 531 532 700 34675
+        """.split(),
+    )
+)
 
 _RAW = "Raw profile type "
 """How ImageMagick and its kin name EXIF, XMP and ICC that stand in a PNG's text, in hexadecimal."""

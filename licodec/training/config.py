@@ -224,11 +224,10 @@ def _rules(config: Config) -> Iterator[tuple[bool, str]]:
 _LEAST = {
     "data": {"images": 0, "holdout": 0, "batch": 1},
     "model": {"N": 1, "M": 1},
-    "train": {
-        "steps": 0, "minutes": 0, "cooldown": 0, "warmup": 0, "beta2": 0, "ema": 0,
-        "seed": 0, "checkpoint_s": 0, "validate_s": 0, "keep_every": 0,
-    },
-}  # fmt: skip
+    "train": dict.fromkeys(
+        "steps minutes cooldown warmup beta2 ema seed checkpoint_s validate_s keep_every".split(), 0
+    ),
+}
 _MOST = {"train": {"cooldown": 1, "beta2": 1, "ema": 1, "seed": 2**32 - 1}}
 _POSITIVE = {"train": ("lr", "bottleneck_lr", "clip")}
 

@@ -174,6 +174,18 @@ def _values(weights: Weights, tensors: Tensors) -> Values:
         yield "scale_thresholds", rises(weights["scale_thresholds"])
     if "z_median" in tensors:
         yield "z_median", within(weights["z_median"], _LARGEST_MEDIAN)
+    yield from _integer_nets(weights, tensors)
+    for name in ("context.order", f"{PREFIX}order"):
+        if name in tensors:
+            order = weights[name]
+            yield name, np.array_equal(np.sort(order), np.arange(len(order)))
+    if "context.order" in tensors:
+        check_exact(weights["context.weights"])
+    if f"{PREFIX}order" in tensors:
+        yield from _scale_shifts(weights)
+
+
+def _integer_nets(weights: Weights, tensors: Tensors) -> Values:
     if "integer.context.0.weight" in tensors:
         last = max(name for name in tensors if re.fullmatch(r"integer\.h_s\.\d\.limit", name))
         yield last, within(weights[last], _NARROW_LIMIT)
@@ -183,14 +195,6 @@ def _values(weights: Weights, tensors: Tensors) -> Values:
             yield name, within(values, _LARGEST_SHIFT)
         elif name.endswith(".limit"):
             yield name, bool(values[0] <= values[1]) and within(values, LARGEST_LIMIT)
-    for name in ("context.order", f"{PREFIX}order"):
-        if name in tensors:
-            order = weights[name]
-            yield name, np.array_equal(np.sort(order), np.arange(len(order)))
-    if "context.order" in tensors:
-        check_exact(weights["context.weights"])
-    if f"{PREFIX}order" in tensors:
-        yield from _scale_shifts(weights)
 
 
 def _scale_shifts(weights: Weights) -> Values:

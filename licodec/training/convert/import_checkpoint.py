@@ -145,24 +145,7 @@ def read(path: str | Path) -> Checkpoint:
     Raises:
         UsageError: it cannot be read, or holds no state dict.
     """
-    try:
-        saved: Any
-        if Path(path).suffix == ".safetensors":
-            tensors_of_file = parsed(Path(path).read_bytes())[1]
-            saved = {name: torch.from_numpy(v) for name, v in tensors_of_file.items()}
-        else:
-            saved = load(path)
-    except pickle.UnpicklingError as error:
-        raise UsageError(f"{path}: holds more than tensors, or is damaged") from error
-    except (UsageError, MemoryError):
-        raise
-    except Exception as error:  # torch raises anything at all over foreign bytes
-        raise UsageError(f"{path}: no readable checkpoint") from error
-    if not isinstance(saved, dict):
-        raise UsageError(f"{path}: not a checkpoint")
-    if "ema" in saved and "config" in saved:
-        raise UsageError(f"{path}: of a run; import what `licodec export` makes of it")
-    state = saved
+    saved = state = _saved(path)
     for key in ("state_dict", "network", "model_state_dict"):
         if isinstance(saved.get(key), dict):
             state = saved[key]
@@ -184,6 +167,26 @@ def read(path: str | Path) -> Checkpoint:
         raise UsageError(f"{path}: no usable checkpoint ({first})") from error
     tensors.pop("log_gain", None)
     return Checkpoint({_current_name(k): v for k, v in tensors.items()}, log_gain, lambdas)
+
+
+def _saved(path: str | Path) -> dict[str, Any]:
+    """What a checkpoint or a safetensors file holds."""
+    try:
+        if Path(path).suffix == ".safetensors":
+            tensors = parsed(Path(path).read_bytes())[1]
+            return {name: torch.from_numpy(v) for name, v in tensors.items()}
+        saved = load(path)
+    except pickle.UnpicklingError as error:
+        raise UsageError(f"{path}: holds more than tensors, or is damaged") from error
+    except (UsageError, MemoryError):
+        raise
+    except Exception as error:  # torch raises anything at all over foreign bytes
+        raise UsageError(f"{path}: no readable checkpoint") from error
+    if not isinstance(saved, dict):
+        raise UsageError(f"{path}: not a checkpoint")
+    if "ema" in saved and "config" in saved:
+        raise UsageError(f"{path}: of a run; import what `licodec export` makes of it")
+    return saved
 
 
 def _current_name(key: str) -> str:
