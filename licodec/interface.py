@@ -63,7 +63,7 @@ class EntropyModel(Protocol):
     """What codes y: one traversal for both directions, and what the encoder chooses before it."""
 
     def side_information(self, y: Integers, position: int, visible: Mask | None = None) -> Any:
-        """The encoder's choice of what goes ahead of y."""
+        """The encoder's choice of what goes ahead of y, which may be overwritten."""
 
     def side_bits(self, side: Any, position: int) -> float:
         """Information of the side stream under its tables."""

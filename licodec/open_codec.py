@@ -69,7 +69,7 @@ class Codec:
         search, Rate = (interface.named(f"licodec.latent_search:{n}") for n in ("search", "Rate"))
         model = cast("interface.SearchedModel", self.entropy_model)
         position, unit = self.position(quality_step), self.architecture.latent_unit
-        side = model.side_information(y, position)
+        side = model.side_information(y.copy(), position)
         gain = self.weights.gain(position)
         if self.architecture.is_exact:
             gain = (1 / (unit * self._exact_unit(quality_step))).astype(np.float32)

@@ -8,7 +8,6 @@ keep it for drawings, text and saturated colours.
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Callable
 from io import BytesIO
 
@@ -23,6 +22,7 @@ from licodec.open_codec import Codec
 from licodec.options import EncodeOptions
 from licodec.payload import Coded
 from licodec.tiles import STRIDE, Box, widened
+from licodec.zipped_size import zipped_size
 
 Decoded = Callable[[Box], NDArray[np.uint8]]
 
@@ -31,8 +31,6 @@ _FAR = 5.0
 _CELL = 8
 """Latent positions a side of what is looked at first."""
 _CELLS = 2
-_BANDS, _BAND = 4, 16
-"""Rows that tell whether a lossless file is worth a trial."""
 _HOPE = 0.2
 """A lossless file takes no less than this share of what the rows say."""
 _MOST_TRIED = 2**24
@@ -140,7 +138,7 @@ def smaller_lossless(picture: Picture, size: int) -> tuple[str, int] | None:
     samples = picture.color
     if picture.alpha is not None:
         samples = np.concatenate([samples, picture.alpha[..., None]], 2)
-    if samples.shape[0] * samples.shape[1] > _MOST_TRIED or _HOPE * _estimate(samples) >= size:
+    if samples.shape[0] * samples.shape[1] > _MOST_TRIED or _HOPE * zipped_size(samples) >= size:
         return None
     image = Image.fromarray(samples[..., 0] if samples.shape[2] == 1 else samples)
     trials = {"PNG": {}, "WebP": {"lossless": True, "method": 1, "exact": False}}
@@ -153,17 +151,3 @@ def smaller_lossless(picture: Picture, size: int) -> tuple[str, int] | None:
         found[name] = len(buffer.getvalue())
     best = min(found, key=lambda name: found[name])
     return (best, found[best]) if found[best] < size else None
-
-
-def _estimate(samples: NDArray[np.uint8]) -> float:
-    """Bytes that zlib makes of changes from pixel to pixel, by some rows."""
-    height = len(samples)
-    tops = range(0, height, _BAND)
-    tops = tops[:: max(1, len(tops) // _BANDS)]
-    packed = rows = 0
-    for top in tops:
-        band = samples[top : top + _BAND]
-        change = np.diff(band, axis=1, prepend=np.zeros_like(band[:, :1]))
-        packed += len(zlib.compress(change.tobytes(), 1))
-        rows += len(band)
-    return packed * height / rows

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 import small_everyday
-from PIL import Image
+from PIL import Image, ImageDraw
 
 import licodec
 from licodec.codec import verify_latents
@@ -193,3 +193,13 @@ def test_what_needs_pytorch_says_so_where_there_is_none(weights, tmp_path):
         failed = run("encode", "-f", x, *options)
         assert failed.returncode == 4
         assert failed.stderr.count("\n") == 1 and "PyTorch" in failed.stderr
+
+
+@pytest.mark.parametrize("quality", [50, 90, 100])
+def test_a_drawing_is_kept_without_loss_where_that_is_cheapest(weights, quality):
+    image = Image.new("RGB", (150, 100), "white")
+    ImageDraw.Draw(image).text((5, 40), "quadtree", "navy", font_size=30)
+    data = licodec.encode(image, quality, weights=weights)
+    assert licodec.decode(data, weights=weights).tobytes() == image.tobytes()
+    assert len(data) < len(licodec.encode(image, weights=weights, max_error=0)) + 8
+    assert licodec.info(data)["quality"] == quality

@@ -18,7 +18,7 @@ ORDER = """
     weights/everyday_schema entropy/image_distributions entropy/wavefronts entropy/hyperprior
     entropy/tabled entropy/float_nets io/alpha io/bitdepth io/exif io/libtiff io/metadata
     io/image io/output io/files
-    distortion latent_search open_codec payload cheapest target_search shortfall codec
+    zipped_size distortion latent_search open_codec payload cheapest target_search shortfall codec
     file_functions pillow_plugin __init__ training torch_models bench ray cli __main__
 """.split()
 ROOT = "__init__"

@@ -79,6 +79,8 @@ _STEP_BITS = 40.0
 """Bits that a squared step of distortion is worth, by trial: R + λD is least there at middle rates."""
 _SCALES = (LEAST_SCALE * 2 ** (np.arange(CLASSES) / PER_OCTAVE)).astype(np.float32)
 _Z_TILE = 24
+_EMPTINESS = np.array([2**12 - 1, 1], np.int64)
+"""Frequencies of a file with latents and of one without."""
 _POSITIONS = 8192
 """That a step computes at once, more or less: part of the order in which latents are coded."""
 
@@ -90,13 +92,13 @@ class Side(NamedTuple):
     """What the encoder finds out before it codes.
 
     Attributes:
-        z: (hz, wz, Z) symbols of ẑ.
+        z: (hz, wz, Z) symbols of ẑ; None where all of y is 0: then nothing is coded.
         symbols: values and classes of all latents, part after part in coding order.
         y_hat: (M, h, w).
         class_z: what tells the image's own distributions; None for those of all images.
     """
 
-    z: Integers
+    z: Integers | None
     symbols: deque[Symbols]
     y_hat: Array
     class_z: Integers | None
@@ -152,6 +154,8 @@ class Quadtree:
 
     def side_information(self, y: Array, position: int, visible: Mask | None = None) -> Side:
         """ẑ, ŷ and all symbols, of y (M, h, w) in 1/LATENT_UNIT; where that is in int16, ŷ overwrites it."""
+        if not y.any():
+            return Side(None, deque(), y, None)
         y = y.transpose(1, 2, 0)
         h, w, _ = y.shape
         padded = _padded(y)
@@ -174,6 +178,8 @@ class Quadtree:
 
     def side_bits(self, side: Side, position: int) -> float:
         """Information of ẑ and of what tells the image's distributions."""
+        if side.z is None:
+            return 0.0
         tables = self._z_tables(position)
         Z = len(tables)
         flat = side.z.reshape(-1, Z).T
@@ -197,7 +203,8 @@ class Quadtree:
         found = Forecast(
             np.zeros(padded.shape, np.uint8), np.zeros(padded.shape, np.int32), _SCALES
         )
-        features = self._features(side.z, position)
+        z = self._analyze(padded) if side.z is None else side.z
+        features = self._features(z, position)
         traversal = self.traverse(features, position, _coded(h, w, None), padded, True, found)
         try:
             residual, _ = next(traversal)
@@ -221,6 +228,8 @@ class Quadtree:
         visible: Mask | None = None,
     ) -> Array:
         """Code ẑ, then ŷ; return ŷ (M, h, w). The decoder passes neither y nor side; symbols are used up."""
+        if self._code_emptiness(coder, None if side is None else side.z is None):
+            return np.zeros((h, w, self.M), np.int16).transpose(2, 0, 1)
         z = self._code_z(coder, position, h, w, side and side.z)
         class_z = self.distributions.code_side(coder, side and side.class_z, side is not None)
         tables = self.distributions.tables(position, class_z)
@@ -334,6 +343,11 @@ class Quadtree:
     def _z_tables(self, position: int) -> Pmf:
         """(Z, bins + 1) frequencies of ẑ's symbols."""
         return integer_softmax(interpolate(self.z_prior, position, STEPS))
+
+    def _code_emptiness(self, coder: Coder, is_empty: bool | None) -> bool:
+        """Whether nothing follows; the decoder passes None."""
+        symbol = None if is_empty is None else np.array([is_empty], np.int32)
+        return bool(coder.code(symbol, 1, _EMPTINESS)[0])
 
     def _code_z(self, coder: Coder, position: int, h: int, w: int, z: Integers | None) -> Integers:
         tables = self._z_tables(position)

@@ -85,3 +85,14 @@ def test_side_bits_are_what_z_takes():
     encoder = Encoder()
     model._code_z(encoder, 256, 32, 32, side.z)
     assert abs(model.side_bits(side, 256) / 8 - len(encoder.finish())) < 16
+
+
+@pytest.mark.parametrize("position", [0, 512])
+def test_latents_of_0_take_a_word_and_come_back(position):
+    y = np.zeros((16, 40, 24), np.int16)
+    side = model.side_information(y, position)
+    encoder = Encoder()
+    model.code_latents(encoder, position, 40, 24, y, side)
+    data = encoder.finish()
+    assert len(data) <= 4 and model.side_bits(side, position) == 0
+    assert not model.code_latents(Decoder(data), position, 40, 24).any()
