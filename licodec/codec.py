@@ -64,7 +64,8 @@ def encode(
             all images, or by the image's own distributions, which the weights must be made for.
         effort: 0 … 20 rounds in which better latents are searched for; by default 5 where the model
             can, and 0 elsewhere. Decoding takes no longer.
-        max_error: no sample is off by more; 0 is lossless. By default this takes the model everyday.
+        max_error: no sample is off by more, 0 … 126; 0 is lossless. By default this takes the model
+            everyday.
 
     Returns:
         The bytes of a .lic file.

@@ -20,14 +20,7 @@ Z_TABLES = ("static", "adaptive")
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeOptions:
-    """How to decode; what does not depend on the file is checked here.
-
-    Attributes:
-        weights: a weights file to use instead of the installed ones.
-        device: auto, cpu or cuda, for the transforms.
-        precision: auto, float32 or bf16, for the transforms.
-        strip: leave ICC, EXIF and XMP out; pixels are turned as EXIF said.
-        max_pixels: refuse larger images; a side under 16 pixels counts as 16.
+    """How to decode, as `codec.decode` explains; what does not depend on the file is checked here.
 
     Raises:
         UsageError: a value is of the wrong type or out of range.
@@ -58,18 +51,7 @@ class DecodeOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class EncodeOptions(DecodeOptions):
-    """How to encode; at most one of quality and the targets is set.
-
-    Attributes:
-        quality: 0 (smallest) … 100 (best), continuous in halves; 50 unless there is a target.
-        model: as `catalogue.resolve` takes it.
-        target_size: search the best quality of at most so many bytes.
-        target_bpp: the same in bits per pixel.
-        target_psnr: search the smallest file of at least so many dB.
-        z_distributions: static or adaptive, for the ẑ of a hyperprior.
-        max_error: no sample is off by more, 0 … 126; 0 is lossless. None for no such promise.
-        effort: 0 … 20 rounds of search for better latents; None for what is usual.
-    """
+    """How to encode, as `codec.encode` explains; at most one of quality and the targets is set."""
 
     quality: float | None = None
     model: str | None = None

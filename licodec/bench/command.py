@@ -122,11 +122,10 @@ def bench(
     Prints a table; JSON where standard output is no terminal and there is no -o.
     """
     from licodec.bench import arguments, plots
-    from licodec.bench.evaluate import BenchPlan, Outcome, evaluate
+    from licodec.bench.evaluate import BenchPlan, Outcome
     from licodec.bench.interface import Settings
-    from licodec.bench.results import load_curves, save_curves
+    from licodec.bench.results import load_curves
     from licodec.errors import LicodecError
-    from licodec.progress import Bar
 
     if preset and (page or codecs or qualities or checkpoint or anchor or per_image):
         raise click.UsageError("--preset goes with --static, -o, --plot, -j and --device alone")
@@ -154,23 +153,35 @@ def bench(
     if preset:
         _encoding_distributions(plan, static, output, plot)
     elif images:
-        previous = load_curves(output) if output is not None and output.exists() else []
-
-        def save(curves: list[Curve]) -> None:
-            if output is not None and curves:
-                save_curves(output, curves)
-
-        with Bar("starting") as bar:
-            outcome = evaluate(plan, previous, save, bar.count)
-        for name, reason in outcome.missing.items():
-            arguments.note(f"skipped {name}: {reason}")
-        if not outcome.curves and not outcome.interrupted:
-            raise LicodecError("none of these codecs can run here")
+        outcome = _measured(plan, output)
     curves = [*outcome.curves, *references]
     if any(curve.results.get("bpp") for curve in curves):
         against = arguments.choose_anchor(anchor, anchor_curve, curves)
         _present(plan, outcome, curves, against, output, plot, page, per_image)
     _finish(plan, outcome, unreadable, output)
+
+
+def _measured(plan: BenchPlan, output: Path | None) -> Outcome:
+    """Run the codecs, or go on from what the output holds."""
+    from licodec.bench import arguments
+    from licodec.bench.evaluate import evaluate
+    from licodec.bench.results import load_curves, save_curves
+    from licodec.errors import LicodecError
+    from licodec.progress import Bar
+
+    previous = load_curves(output) if output is not None and output.exists() else []
+
+    def save(curves: list[Curve]) -> None:
+        if output is not None and curves:
+            save_curves(output, curves)
+
+    with Bar("starting") as bar:
+        outcome = evaluate(plan, previous, save, bar.count)
+    for name, reason in outcome.missing.items():
+        arguments.note(f"skipped {name}: {reason}")
+    if not outcome.curves and not outcome.interrupted:
+        raise LicodecError("none of these codecs can run here")
+    return outcome
 
 
 def _encoding_distributions(
