@@ -11,6 +11,7 @@ import json
 import logging
 import mmap
 import os
+import signal
 import sys
 import tempfile
 import threading
@@ -140,6 +141,7 @@ def cluster(address: str | None, workers: int | None, verbose: bool = False) -> 
         "num_cpus": workers or os.cpu_count(), "include_dashboard": False,
         "object_store_memory": 2**27,
     }  # fmt: skip
+    handled = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     with _hushed(verbose):
         try:
             with contextlib.nullcontext() if verbose else _deaf():
@@ -153,6 +155,8 @@ def cluster(address: str | None, workers: int | None, verbose: bool = False) -> 
             raise FileAccessError(
                 f"no Ray cluster at {address or 'this machine'}: {error}"
             ) from error
+        for number, handler in handled.items():
+            signal.signal(number, handler)  # Ray's own ends in a core dump
         try:
             yield workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
         finally:

@@ -31,13 +31,17 @@ class Store:
         """A file to read from any place of it.
 
         Raises:
-            FileAccessError: it cannot be read.
+            FileAccessError: it cannot be read, or is none: a pipe may have no end.
         """
-        with self._access("read", path):
-            if self.system is None:
-                return open(path, "rb")
-            opened: IO[bytes] = self.system.open_input_file(path)
-            return opened
+        try:
+            if self.system is not None:
+                opened: IO[bytes] = self.system.open_input_file(path)
+                return opened
+            if os.path.exists(path) and not os.path.isfile(path):
+                raise FileAccessError("is no regular file")
+            return open(path, "rb")
+        except OSError as error:
+            raise FileAccessError(error.strerror or str(error)) from error
 
     def names(self, folder: str) -> set[str]:
         """Paths of the files below a folder, or none where there is no such folder.
