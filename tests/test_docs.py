@@ -61,6 +61,15 @@ def test_every_command_option_and_link_of_a_page_exists(path):
         assert (path.parent / target).exists(), target
 
 
+def test_the_architecture_names_the_files_there_are():
+    """All that it names are there, and it names every file at the top of the package."""
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    named = set(re.findall(r"`(licodec/[\w./-]+)`", text))
+    assert len(named) > 50
+    assert not {name for name in named if not (ROOT / name).exists()}
+    assert {f"licodec/{path.name}" for path in (ROOT / "licodec").glob("*.py")} <= named
+
+
 def test_pages_are_seen_to_hold_calls():
     assert len(calls(README)) >= 4
 
