@@ -217,6 +217,7 @@ class Batch:
         row["output"] = job.target
         if job.target != STANDARD and not job.replace and os.path.isfile(target):
             if self.plan.lone:
+                files.check_output(job.target, job.source)
                 raise FileAccessError(f"{target} exists; {job.way_out}")
             self._tell_skipped(source, job.target)
             row |= {"ok": True, "skipped": True}

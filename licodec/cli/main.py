@@ -36,6 +36,12 @@ _ELSEWHERE = {
 _COMPLETE = "_LICODEC_COMPLETE"
 """The variable by which a shell asks for completions."""
 
+_PLAINER = {
+    "is not a valid float range": "is no number", "is not a valid integer range": "is no whole number",
+    "is not a valid float": "is no number", "is not a valid integer": "is no whole number",
+}  # fmt: skip
+"""What click says of values, and what is meant."""
+
 _GENTLE = {"bench", "train", "export", "import"}
 """Commands with more to put away than a temporary file, when a signal ends them."""
 
@@ -84,7 +90,10 @@ class Commands(click.Group):
         except click.ClickException as error:
             context = getattr(error, "ctx", None)
             where = f"; see {context.command_path} --help" if context else ""
-            complain(error.format_message().rstrip(".") + where)
+            message = error.format_message().rstrip(".")
+            for words, plainer in _PLAINER.items():
+                message = message.replace(words, plainer)
+            complain(message + where)
             code = error.exit_code
         except click.Abort:
             code = 128 + signal.SIGINT

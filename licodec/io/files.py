@@ -390,6 +390,11 @@ def check_output(path: str, source: str | None = None) -> None:
             )
         if not target.parent.is_dir():
             raise FileAccessError(f"the folder {target.parent} does not exist")
+        real = Path(os.path.realpath(path))
+        if real.is_symlink() or not real.parent.is_dir():
+            raise FileAccessError(f"cannot write {path}: it is a link that leads nowhere")
+        if not (real.exists() and not real.is_file()) and not os.access(real.parent, os.W_OK):
+            raise FileAccessError(f"cannot write {path}: its folder cannot be written to")
     except OSError as error:
         raise FileAccessError(f"cannot write {path}: {error.strerror or error}") from error
 

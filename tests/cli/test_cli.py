@@ -1,7 +1,9 @@
 import io
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 import licodec
+from licodec import codec
 from licodec.cli.main import main
 from licodec.weights import catalogue
 
@@ -229,6 +232,35 @@ def test_unwritable_output(run, lic, tmp_path):
     result = run("decode", lic, "-o", tmp_path / "no" / "such" / "folder.png")
     assert result.exit_code == 1
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs links and modes")
+def test_outputs_that_cannot_be_written_are_told_before_the_work(run, png, tmp_path, monkeypatch):
+    def work(*arguments):
+        raise AssertionError("worked")
+
+    monkeypatch.setattr(codec, "encode_checked", work)
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "nowhere").symlink_to("missing/x.lic")
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    access = os.access
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: Path(path) != locked and access(path, mode)
+    )
+    for name, why in (
+        ("loop", "a link that leads nowhere"),
+        ("nowhere", "a link that leads nowhere"),
+        ("locked/x.lic", "its folder cannot be written to"),
+    ):
+        result = run("encode", png, "-o", tmp_path / name, "-f")
+        assert result.exit_code == 1 and result.stderr.count("\n") == 1
+        assert f"cannot write {tmp_path / name}: " in result.stderr and why in result.stderr
+
+
+def test_the_input_as_output_is_not_said_to_be_overwritten_with_f(run, lic):
+    result = run("decode", lic, "-o", lic)
+    assert result.exit_code == 2 and "the output is the input itself" in result.stderr
 
 
 def test_start_does_not_load_torch():
@@ -590,3 +622,11 @@ def test_a_damaged_file_does_not_pass_pillows_verify(encoded, lic):
 )
 def test_what_makes_no_sense_is_told_in_plain_words(run, png, arguments, said):
     assert run("encode", png, *arguments).stderr == f"licodec: {said}\n"
+
+
+@pytest.mark.parametrize(
+    ("option", "said"), [("-q", "'x' is no number"), ("-j", "'x' is no whole number")]
+)
+def test_values_of_another_kind_are_told_in_plain_words(run, png, option, said):
+    result = run("encode", png, option, "x")
+    assert result.exit_code == 2 and said in result.stderr and "range" not in result.stderr
