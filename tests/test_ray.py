@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
@@ -23,6 +24,7 @@ pytest.importorskip("pyarrow")
 import pyarrow
 from pyarrow import parquet
 
+from licodec.ray.batch import Task, Worker
 from licodec.ray.coding import Coding
 from licodec.ray.shards import bytes_column, convert
 from licodec.ray.store import Store, located
@@ -145,6 +147,27 @@ def test_a_store_writes_whole_files(tmp_path, scheme):
 def test_a_store_that_there_is_not():
     with pytest.raises(UsageError, match="nowhere://a"):
         located("nowhere://a")
+
+
+def test_a_task_that_is_done_again_tells_what_failed_the_first_time(tmp_path):
+    source, target = tmp_path / "in.tar", tmp_path / "out.tar"
+    source.write_bytes(tar_of({"0.png": b"ab", "1.png": b"bad"}))
+    worker = Worker(Reversing(True), Store(), Store())
+    task = Task(7, str(source), str(target))
+    first, made = worker.row(task), target.read_bytes()
+    second = worker.row(task)
+    for row in (first, second):
+        assert (row["number"], row["ok"]) == (7, False)
+        assert [one["member"] for one in row["failed"]] == ["1.png"]
+    assert target.read_bytes() == made
+    source.write_bytes(tar_of({"0.png": b"ab"}))
+    assert worker.row(replace(task, replace=True))["ok"]
+    assert worker.row(task) == {"number": 7, "ok": True, "skipped": True}
+
+
+def test_a_target_that_is_more_generous_than_needed_is_noted():
+    coding = Coding(True, {"target_size": 1e6, "model": "factorized"})
+    assert "quality 100" in " ".join(coding(io.BytesIO(png(0)))[1]["notes"])
 
 
 def run(*arguments):

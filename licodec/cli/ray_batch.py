@@ -13,7 +13,7 @@ from licodec.cli import batch, plan
 from licodec.cli.plan import Found, Job, Outputs, Plan, Source
 from licodec.errors import FileAccessError, UsageError
 from licodec.progress import say
-from licodec.ray.batch import FAILED, Task, cluster, imported, run
+from licodec.ray.batch import FAILED, Task, cluster, failed_before, imported, run
 from licodec.ray.coding import Coding
 from licodec.ray.shards import SUFFIXES
 from licodec.ray.store import Store, located
@@ -140,7 +140,7 @@ def _rows(
         elif job.replace or target not in there:
             tasks.append(Task(number, source, target, job.replace))
         elif f"{target}.{FAILED}" in there:
-            yield number, _failed_before(targets, f"{target}.{FAILED}")
+            yield number, failed_before(targets, f"{target}.{FAILED}")
         else:
             yield number, {"ok": True, "skipped": True}
     if not tasks:
@@ -153,14 +153,6 @@ def _rows(
 
 LOCAL = "local"
 """Stands for no address."""
-
-
-def _failed_before(targets: Store, name: str) -> dict[str, Any]:
-    """The row of a shard that is there without some of its images."""
-    with targets.open(name) as file:
-        failed = [json.loads(line) for line in file.read().splitlines()]
-    error = f"{len(failed)} of its images failed before; -f tries them again"
-    return {"ok": False, "error": error, "failed": failed}
 
 
 def _failures(rows: Rows, jobs: list[Job], failed: list[dict[str, Any]]) -> Rows:

@@ -19,9 +19,11 @@ import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from io import BytesIO
 from typing import Any
 
 from licodec.errors import FileAccessError, LicodecError, UsageError, family
+from licodec.io.files import MOST_BYTES
 from licodec.ray.coding import Coding
 from licodec.ray.shards import SUFFIXES, convert
 from licodec.ray.store import Store
@@ -81,7 +83,7 @@ class Worker:
     def row(self, task: Task) -> Row:
         try:
             if not task.replace and self.targets.has(task.target):
-                done: Row = {"ok": True, "skipped": True}
+                done = self._already(task)
             elif task.is_shard:
                 done = self._shard(task)
             else:
@@ -90,9 +92,18 @@ class Worker:
             done = {"ok": False, "error": str(family(error))}
         return {"number": task.number, **done}
 
+    def _already(self, task: Task) -> Row:
+        """Of an output that is there: a worker that was lost may have got so far."""
+        told = f"{task.target}.{FAILED}"
+        if task.is_shard and self.targets.has(told):
+            return failed_before(self.targets, told)
+        return {"ok": True, "skipped": True}
+
     def _image(self, task: Task) -> Row:
-        with self.sources.open(task.source) as source, self.lock:
-            data, row = self.coding(source)
+        with self.sources.open(task.source) as source:
+            content = source.read(MOST_BYTES + 1)
+        with self.lock:
+            data, row = self.coding(BytesIO(content))
         self.targets.write(task.target, data, task.replace)
         return {"ok": True, "skipped": False, **row}
 
@@ -112,6 +123,18 @@ class Worker:
         if failed:
             row |= {"error": f"{len(failed)} of {images} images failed", "failed": failed}
         return row
+
+
+def failed_before(targets: Store, told: str) -> Row:
+    """Of a shard that is there without some of its images.
+
+    Args:
+        told: the list of these.
+    """
+    with targets.open(told) as file:
+        failed = [json.loads(line) for line in file.read().splitlines()]
+    error = f"{len(failed)} of its images failed before; -f tries them again"
+    return {"ok": False, "error": error, "failed": failed}
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from licodec.io.files import has_image_suffix
 from licodec.io.output import check_quality, output_format
 from licodec.open_codec import open_codec
 from licodec.options import DecodeOptions, EncodeOptions
+from licodec.rate_control import Target
 
 
 @dataclass(frozen=True)
@@ -75,5 +76,9 @@ class Coding:
                     source, target, format=self.format, format_quality=self.format_quality,
                     **self.options,
                 )  # fmt: skip
+        if self.encodes:
+            rate, pixels = EncodeOptions(**self.options).rate, row["width"] * row["height"]
+            if isinstance(rate, Target):
+                row["notes"] += rate.notes(row["quality"], row["bytes"], pixels)
         row["notes"] += [str(warning.message) for warning in heard[:1]]
         return target.getvalue(), row
