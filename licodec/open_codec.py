@@ -123,14 +123,18 @@ class Codec:
             return None
         return alpha.visible_positions(opacity, STRIDE, self.transforms.halo)
 
+    def least_bytes(self, height: int, width: int) -> int:
+        """Of the payload of so many pixels."""
+        h, w = (math.ceil(side / STRIDE) for side in (height, width))
+        return self.transforms.M * h * w // LATENTS_PER_BYTE
+
     def refuse_short(self, container: Container) -> None:
         """Hold a file's payload against its latents.
 
         Raises:
             DamagedFileError: it is too short for so many.
         """
-        h, w = (math.ceil(side / STRIDE) for side in (container.height, container.width))
-        if len(container.payload) < self.transforms.M * h * w // LATENTS_PER_BYTE:
+        if len(container.payload) < self.least_bytes(container.height, container.width):
             raise DamagedFileError(
                 f"{len(container.payload)} bytes cannot hold {container.width}x{container.height} pixels"
             )

@@ -16,7 +16,7 @@ from licodec.errors import DamagedFileError
 from licodec.io import alpha
 from licodec.io.image import Picture
 from licodec.open_codec import Codec, Latents
-from licodec.rangecoder import LATENTS_PER_BYTE, Decoder, Encoder
+from licodec.rangecoder import Decoder, Encoder
 from licodec.tile_plan import plan_tiles
 from licodec.tiles import STRIDE
 
@@ -75,7 +75,7 @@ def code(
         quality_step=quality_step,
         side_bytes=math.ceil(model.side_bits(side, position) / 8),
         latents_crc32=latents_crc32(y_hat) if color is None else zlib.crc32(color.data),
-        payload=encoder.finish(max(y.size // LATENTS_PER_BYTE, least_payload(width, height))),
+        payload=encoder.finish(max(codec.least_bytes(height, width), least_payload(width, height))),
     )
     return Coded(container, color, corrected, y_hat if color is None else None)
 

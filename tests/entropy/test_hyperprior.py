@@ -288,7 +288,7 @@ def test_the_least_payload_holds(hyper_weights, arch, monkeypatch):
     shorter = unpack(licodec.encode(image, 0, weights=path))
     latents = 24 * 5 * 3
     assert len(shorter.payload) < latents
-    monkeypatch.setattr("licodec.payload.LATENTS_PER_BYTE", 1)
+    monkeypatch.setattr("licodec.open_codec.LATENTS_PER_BYTE", 1)
     container = unpack(licodec.encode(image, 0, weights=path))
     assert container.payload == shorter.payload.ljust(latents, b"\0")
     assert licodec.decode(pack(container), weights=path).size == image.size
