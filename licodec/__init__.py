@@ -18,6 +18,7 @@ signals.guard()
 
 from typing import TYPE_CHECKING, Any
 
+from licodec import memory
 from licodec.errors import (
     DamagedFileError,
     FileAccessError,
@@ -69,6 +70,8 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
+    if name in ("encode", "decode", "encode_file", "decode_file"):
+        memory.need_numpy()
     if name in ("encode", "decode"):
         from licodec import codec
 

@@ -77,7 +77,9 @@ def one_family() -> Iterator[None]:
     except OutOfMemoryError:
         raise
     except Exception as error:
-        if not isinstance(error, MemoryError) and not any(s in str(error) for s in _SAID):
+        # NumPy says of what cannot be loaded that it is installed wrongly; the loader said why before.
+        text = f"{error} {error.__cause__ if isinstance(error, ImportError) else ''}"
+        if not isinstance(error, MemoryError) and not any(s in text for s in _SAID):
             raise
         raise OutOfMemoryError(_NO_MEMORY) from error
 

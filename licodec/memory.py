@@ -7,6 +7,7 @@ again, for ever. So what they are about to map is asked for first, and given bac
 from __future__ import annotations
 
 import mmap
+import os
 import sys
 
 from licodec.errors import OutOfMemoryError
@@ -25,6 +26,42 @@ def need(size: int) -> None:
         mmap.mmap(-1, size).close()
     except OSError as error:
         raise MemoryError from error
+
+
+NUMPY = 128 * 2**20
+"""Bytes that NumPy maps when it is loaded, and at its first product of matrices, with one thread."""
+
+_THREAD = 144 * 2**20
+"""Bytes that each further thread of OpenBLAS maps: a stack, an arena and a buffer."""
+
+
+def need_numpy() -> None:
+    """See that NumPy can be loaded, if it is not yet; with one thread where there is no room for more.
+
+    A thread of OpenBLAS that gets no buffer asks for ever, and keeps the process from ending.
+
+    Raises:
+        OutOfMemoryError: it cannot.
+    """
+    if "numpy" in sys.modules:
+        return
+    try:
+        need(NUMPY)
+    except MemoryError as error:
+        raise OutOfMemoryError("not enough memory to load NumPy") from error
+    try:
+        need(NUMPY + _is_limited() * _THREAD * ((os.cpu_count() or 1) - 1))
+    except MemoryError:
+        os.environ["OPENBLAS_NUM_THREADS"] = "1"
+
+
+def _is_limited() -> bool:
+    """Whether the process may map no more than so much."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return False
+    return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
 
 
 def need_libraries() -> None:

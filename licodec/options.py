@@ -46,7 +46,7 @@ class DecodeOptions:
 
     @property
     def weights_path(self) -> Path | None:
-        return None if self.weights is None else Path(self.weights)
+        return None if self.weights is None else Path(os.fsdecode(self.weights))
 
 
 @dataclass(frozen=True, kw_only=True)

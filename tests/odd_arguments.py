@@ -23,7 +23,16 @@ OTHERS = (
     Path(), Path("/"), Path("nothing.safetensors"), np.float32(7), np.int64(3), np.zeros(0), np.zeros((2, 2)),
     1j, range(3), datetime.date(2000, 1, 1),
 )  # fmt: skip
-VALUES = (*NUMBERS, *OTHERS)
+
+
+class _BytesPath:
+    """A path, whose name is bytes."""
+
+    def __fspath__(self) -> bytes:
+        return b"nothing.safetensors"
+
+
+VALUES = (*NUMBERS, *OTHERS, _BytesPath())
 
 DECODING = ("weights", "device", "precision", "strip", "max_pixels")
 ENCODING = (

@@ -5,9 +5,13 @@ import subprocess
 import sys
 
 import pytest
+import small_everyday
 from conftest import noise
+from PIL import Image
 
+import licodec
 from licodec import memory
+from licodec.errors import OutOfMemoryError, family
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs limits on address space")
 BUSY = "needs /proc/self/statm"
@@ -66,6 +70,57 @@ def test_pytorch_is_not_loaded_where_it_would_end_the_process():
     done = after(loaded, "licodec.encode(x, model='adaptive')", 5 * 10**8)
     assert done.returncode == 1
     assert done.stderr.strip().endswith(b"OutOfMemoryError: not enough memory to load PyTorch")
+
+
+def test_openblas_has_one_thread_where_there_is_no_room_for_more(monkeypatch):
+    """A thread that gets no buffer would keep the process from ending."""
+
+    def need(size):
+        if size > room:
+            raise MemoryError
+
+    modules = {name: module for name, module in sys.modules.items() if name != "numpy"}
+    monkeypatch.setattr(memory.sys, "modules", modules)
+    monkeypatch.setattr(memory, "need", need)
+    monkeypatch.setattr(memory, "_is_limited", lambda: True)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "4")
+    room = 2**40
+    memory.need_numpy()
+    assert os.environ["OPENBLAS_NUM_THREADS"] == "4"
+    room = memory.NUMPY
+    memory.need_numpy()
+    assert os.environ["OPENBLAS_NUM_THREADS"] == "1"
+    room -= 1
+    with pytest.raises(OutOfMemoryError, match="not enough memory to load NumPy"):
+        memory.need_numpy()
+
+
+def test_numpy_that_cannot_be_loaded_is_a_lack_of_memory():
+    cause = ImportError("libopenblas.so: failed to map segment from shared object")
+    error = ImportError("Error importing numpy: you should not try to import numpy from here")
+    assert not isinstance(family(error), OutOfMemoryError)
+    error.__cause__ = cause
+    assert isinstance(family(error), OutOfMemoryError)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("megabytes", [40, 80, 115, 130, 160, 180, 200, 220, 250, 280])
+def test_what_needs_numpy_alone_ends(tmp_path, megabytes):
+    weights = small_everyday.weights(tmp_path)
+    image, file = tmp_path / "x.png", tmp_path / "x.lic"
+    noise(160, 120, "RGB").save(image)
+    file.write_bytes(licodec.encode(Image.open(image), weights=weights))
+    for arguments in (
+        ["encode", image, "--weights", weights, "-f", "-o", tmp_path / "y.lic"],
+        ["decode", file, "--weights", weights, "-f", "-o", tmp_path / "y.png"],
+        ["verify", "--deep", file, "--weights", weights],
+        ["compare", image, file, "--weights", weights],
+    ):
+        done = limited(megabytes, *arguments)
+        if megabytes > 60:  # less is too little for Python itself
+            assert done.stderr.count(b"\n") <= 1, done.stderr
+            assert done.returncode == 0 or b"not enough memory" in done.stderr, done.stderr
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 
+from licodec import memory
 from licodec.cli.plan import Job, Plan
 from licodec.errors import FileAccessError, LicodecError, UsageError, family
 from licodec.io import files
@@ -225,6 +226,7 @@ class Batch:
         if not self.plan.lone:
             _make_folder(target.parent)
         files.check_output(job.target, job.source)
+        memory.need_numpy()
         result = self.work(job)
         self._heard(source, "writing", 1.0)
         files.write(job.target, result.data, job.replace)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from licodec import help
+from licodec import help, memory
 from licodec.cli import shared_options
 from licodec.errors import LicodecError, UsageError
 from licodec.io import files
@@ -43,6 +43,7 @@ def compare(first: str, second: str, max_pixels: int, weights: str | None, as_js
     MS-SSIM needs pytorch-msssim and 161 pixels a side, SSIMULACRA 2 the package ssimulacra2. Transparent
     images are compared over grey, and turned ones as they are shown.
     """
+    memory.need_numpy()
     from licodec.bench.metrics import scores
 
     if first == second == files.STANDARD:

@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 import licodec
-from licodec import signals
+from licodec import memory, signals
 from licodec.cli import batch, shared_options
 from licodec.cli import plan as plans
 from licodec.errors import FileAccessError, LicodecError, family
@@ -192,6 +192,7 @@ def verify(
     def check(data: bytes) -> dict[str, Any]:
         row = licodec.info(data, max_pixels)
         if deep:
+            memory.need_numpy()
             from licodec.codec import verify_latents
 
             row["latents_crc32"] = verify_latents(data, max_pixels, weights)

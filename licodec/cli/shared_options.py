@@ -39,7 +39,9 @@ def inputs(required: bool) -> Callable[[Any], Any]:
     )
 
 
-recursive = click.option("-r", "--recursive", is_flag=True, help="Go into folders.")
+recursive = click.option(
+    "-r", "--recursive", is_flag=True, help="Go into folders, but for hidden ones."
+)
 
 as_json = click.option(
     "--json",
