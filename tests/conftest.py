@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import numpy as np
 import pytest
@@ -13,6 +14,12 @@ from skimage import data
 # No test is about time: a busy machine may take as long as it likes.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
+
+# A shell starts what it runs in the background, and nohup all it runs, with some signals ignored, and
+# processes hand that on; tests of signals need them.
+for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, signal.SIG_DFL)
 
 if precision := os.environ.get("LICODEC_TEST_PRECISION"):
     import torch
@@ -32,7 +39,7 @@ def encoded(photo: Image.Image) -> bytes:
     """`photo`, adaptive, at quality 40."""
     import licodec
 
-    return licodec.encode(photo, quality=40)
+    return licodec.encode(photo, quality=40, model="adaptive")
 
 
 @pytest.fixture(scope="session")

@@ -80,7 +80,7 @@ def test_every_long_loop_of_a_codec_is_heard(photo):
 
     heard = set()
     with watching(lambda stage, share: heard.add(stage)):
-        data = licodec.encode(photo)
+        data = licodec.encode(photo, model="adaptive")
         licodec.decode(data)
     assert heard == {"analysis", "latents", "synthesis"}
 

@@ -186,7 +186,8 @@ def test_the_model_is_loaded_once(tree, tmp_path, monkeypatch, jobs):
     weights_file.load.cache_clear()
     open_codec._codec.cache_clear()
     open_codec._transforms.cache_clear()
-    assert run("encode", "-r", tree, "--output-dir", tmp_path / "out", "-j", jobs).exit_code == 0
+    arguments = ("-m", "adaptive", "--output-dir", tmp_path / "out", "-j", jobs)
+    assert run("encode", "-r", tree, *arguments).exit_code == 0
     assert sorted(made) == ["Adaptive", "Codec", "Weights"]
 
 

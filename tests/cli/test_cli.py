@@ -316,7 +316,7 @@ def test_pillow_plugin_reads_and_writes(photo, tmp_path, encoded):
     photo.save(tmp_path / "x.lic", model="factorized", target_size=900, dpi=(72, 72))
     assert licodec.info((tmp_path / "x.lic").read_bytes())["model"] == "factorized"
     assert 800 < (tmp_path / "x.lic").stat().st_size <= 900
-    photo.save(tmp_path / "x.lic", quality=40)
+    photo.save(tmp_path / "x.lic", quality=40, model="adaptive")
     assert (tmp_path / "x.lic").read_bytes() == encoded
     with Image.open(tmp_path / "x.lic") as image:
         assert (np.asarray(image) == np.asarray(licodec.decode(encoded))).all()
@@ -486,7 +486,7 @@ def test_json_of_one_file(run, png, lic, tmp_path):
 
 def test_the_psnr_is_that_of_what_was_written(run, png, tmp_path):
     out = tmp_path / "x.lic"
-    result = run("encode", png, "-o", out, "--json", "--psnr")
+    result = run("encode", png, "-o", out, "-m", "adaptive", "--json", "--psnr")
     row = json.loads(result.stdout)
     error = np.asarray(licodec.decode(out.read_bytes()), float) - np.asarray(opened(png), float)
     psnr = 10 * np.log10(255**2 / (error**2).mean())
@@ -615,7 +615,7 @@ def test_a_damaged_file_does_not_pass_pillows_verify(encoded, lic):
         (["--target-bpp", "0"], "a target bpp is a number above 0, not 0.0"),
         (["--target-psnr", "-3"], "a target PSNR is a number above 0, not -3.0"),
         (
-            ["-e", "3"],
+            ["-m", "adaptive", "-e", "3"],
             "--effort 3 asks for a search, and adaptive has none; --effort 0 goes without",
         ),
     ],

@@ -7,6 +7,7 @@ from conftest import noise
 from small_checkpoints import network
 
 import licodec
+from licodec.architectures import TABLE
 from licodec.cli.main import main
 from licodec.weights import file as weights_file
 
@@ -71,7 +72,7 @@ def test_import_encode_decode(run, state, png, tmp_path, monkeypatch):
     assert weights_file.load(tmp_path / "w" / file.rsplit("/", 1)[-1]).position(200) == 0
     rows = json.loads(run("models", "--json").stdout)
     assert [r["model"] for r in rows if r["hash"] == file[-20:-12]] == ["hyperprior"]
-    assert [r["model"] for r in rows if r["default"]] == ["adaptive"]
+    assert [r["model"] for r in rows if r["default"]] == [TABLE[0].name]
     named = f"hyperprior@{licodec.info(lic.read_bytes())['model_hash']}"
     assert run("encode", png, "-o", lic, "-f", "-m", named).exit_code == 0
     # The default model is still the installed adaptive one.
