@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from licodec.bench.metrics import ms_ssim_db
-from licodec.errors import LicodecError, UsageError
+from licodec.errors import FileAccessError, LicodecError, TooLargeError, UsageError
 from licodec.io import files
 
 Row = dict[str, Any]
@@ -128,14 +128,14 @@ def load_curves(path: Path) -> list[Curve]:
         stem, name = path.name.rsplit("#", 1)
         path = path.with_name(stem)
     try:
-        document = json.loads(path.read_text("utf-8"))
+        document = json.loads(files.read_all(str(path)))
         documents = [document, *document.get("others", ())]
         curves = [Curve.from_json(d) for d in documents]
         if any("bpp" not in d["results"] and "rows" not in d for d in documents):
             raise KeyError("bpp")
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (FileAccessError, TooLargeError) as error:
+        raise UsageError(f"{path}: {error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise LicodecError(f"{path}: no rate-distortion curve in CompressAI's schema") from error
     if name is None:
         return curves

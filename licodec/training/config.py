@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from licodec.architectures import BY_NAME, TABLE, Architecture
-from licodec.errors import UsageError
+from licodec.errors import LicodecError, UsageError
+from licodec.io import files
 from licodec.options import DEVICES
 
 if sys.version_info >= (3, 11):
@@ -148,8 +149,10 @@ def load(path: str | Path, **instead: dict[str, Any]) -> Config:
         UsageError: not TOML, an unknown key, or a value of the wrong type.
     """
     try:
-        raw = tomllib.loads(Path(path).read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        raw = tomllib.loads(files.read_all(str(path)).decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: no text, which TOML is") from error
+    except (LicodecError, ValueError, RecursionError) as error:
         raise UsageError(f"{path}: {error}") from error
     for section, values in instead.items():
         given = {key: value for key, value in values.items() if value is not None}

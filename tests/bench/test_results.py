@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 
 import pytest
@@ -13,6 +14,7 @@ from rich.console import Console
 from licodec.bench import report
 from licodec.bench.results import Curve, aggregate, load_curves, save_curves, to_json
 from licodec.errors import LicodecError, UsageError
+from licodec.training import config as configs
 
 
 def row(image: str, quality: float, bpp: float, psnr: float, ms_ssim: float | None = 0.9, **more):
@@ -69,11 +71,21 @@ def test_rows_stay_out_of_json_unless_asked_for():
     assert "rows" in json.loads(to_json([curve("one")], rows=True))
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"name": "x", "results": {}}', '{"name": 1'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"name": "x", "results": {}}', '{"name": 1', "[" * 10**5, "\xff"]
+)
 def test_other_json_is_refused(tmp_path, text):
-    (tmp_path / "x.json").write_text(text)
+    (tmp_path / "x.json").write_text(text, "latin-1")
     with pytest.raises(LicodecError, match="x.json: no rate-distortion curve"):
         load_curves(tmp_path / "x.json")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="needs /dev/zero")
+def test_curves_and_configs_that_have_no_end_are_refused(tmp_path):
+    for name, load in (("x.json", load_curves), ("x.toml", configs.load)):
+        (tmp_path / name).symlink_to("/dev/zero")
+        with pytest.raises(UsageError, match=f"{name}: is a device, not a file"):
+            load(tmp_path / name)
 
 
 @pytest.mark.parametrize(

@@ -415,6 +415,10 @@ def test_the_command_line_stands_in_for_a_config(tmp_path):
     assert (given.train.steps, given.train.out) == (3, "b")
     with pytest.raises(UsageError, match=r"train.minutes must be float"):
         configs.load(path, train={"minutes": "x"})
+    for text in ("\xff", "x = " + "[" * 10**5):
+        path.write_text(text, "latin-1")
+        with pytest.raises(UsageError, match="run.toml: "):
+            configs.load(path)
     path.write_text("train = 1\n")
     with pytest.raises(UsageError, match=r"unknown section \[train\]"):
         configs.load(path, train={"steps": 3})
