@@ -46,13 +46,21 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     return state
 
 
+def refuse_endless(path: str | Path) -> None:
+    """Raises UsageError of a device or a pipe, of which nobody knows how much there is to read."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise UsageError(f"{path}: not a regular file")
+
+
 def load(path: str | Path) -> Any:
     """What PyTorch saved, without running anything in it.
 
     Raises:
-        UsageError: a tensor has fewer values than its shape says, and would ask for any amount of memory.
+        UsageError: it may have no end, or a tensor has fewer values than its shape says, and would ask for
+            any amount of memory.
         Exception: of any type, it is no such file.
     """
+    refuse_endless(path)
     saved = torch.load(path, map_location="cpu", weights_only=True)
     left, seen = [saved], set()
     while left:

@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 import torch
@@ -118,6 +119,16 @@ def test_what_is_no_such_checkpoint(run, state, tmp_path):
     path.write_bytes(b"PK not a checkpoint")
     one_line(run("import", path, "--arch", "mbt2018", "-o", tmp_path / "w"), 2)
     assert run("import", path, "--arch", "vgg16").exit_code == 2
+    assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="needs /dev/zero")
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+def test_checkpoints_that_have_no_end_are_refused(run, tmp_path, suffix):
+    path = tmp_path / f"endless.{suffix}"
+    path.symlink_to("/dev/zero")
+    for command in (["import", path, "--arch", "mbt2018"], ["export", path]):
+        assert "not a regular file" in one_line(run(*command, "-o", tmp_path / "w"), 2)
     assert not (tmp_path / "w").exists()
 
 

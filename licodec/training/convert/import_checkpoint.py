@@ -33,7 +33,7 @@ from licodec.errors import UsageError
 from licodec.networks.hyper import HYPER_STRIDE, HyperNetworks, MaskedConv
 from licodec.networks.tiled import has_native_bf16
 from licodec.tiles import STRIDE
-from licodec.training.checkpoint import load, stages_beside
+from licodec.training.checkpoint import load, refuse_endless, stages_beside
 from licodec.training.codecs.compressai_layers import EntropyBottleneck
 from licodec.training.convert.export import check_name, log2_integers, write_weights
 from licodec.training.convert.quantize_nets import ACTIVATION_LIMIT, Inputs, quantize_net
@@ -171,6 +171,7 @@ def read(path: str | Path) -> Checkpoint:
 
 def _saved(path: str | Path) -> dict[str, Any]:
     """What a checkpoint or a safetensors file holds."""
+    refuse_endless(path)
     try:
         if Path(path).suffix == ".safetensors":
             tensors = parsed(Path(path).read_bytes())[1]
