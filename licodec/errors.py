@@ -106,6 +106,11 @@ def family(error: Exception) -> LicodecError:
             raise error
     except LicodecError as member:
         return member
+    except OSError:  # of a disk or a network, in the middle of whatever it was
+        said_so = getattr(error, "strerror", None) or str(error)
+        return FileAccessError(
+            ": ".join(str(s) for s in (getattr(error, "filename", None), said_so) if s)
+        )
     except Exception:
         text = " ".join(str(error).split())
         return InternalError(f"internal error, please report it: {type(error).__name__}: {text}")

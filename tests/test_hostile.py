@@ -253,6 +253,16 @@ def test_devices_have_no_end_and_are_refused(verb, device, tmp_path):
     assert result.exit_code == 1 and "is a device, not a file" in result.stderr
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/mem"), reason="needs a file that fails")
+@pytest.mark.parametrize("command", ["encode", "decode", "info", "verify", "compare"])
+def test_a_disk_that_fails_is_one_line(command):
+    """Address 0 cannot be read, as a bad sector cannot."""
+    path = "/proc/self/mem"
+    result = run(command, *[path] * (1 + (command == "compare")))
+    assert result.exit_code == 1
+    assert result.stderr == f"licodec: {path}: Input/output error\n"
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
 def test_named_pipes_are_read(tmp_path, photo):
     pipe = tmp_path / "pipe"
@@ -585,6 +595,7 @@ def test_a_defect_is_one_line_and_debugging_shows_where(tmp_path, monkeypatch):
 def test_one_family():
     assert isinstance(family(ValueError("x")), LicodecError)
     assert isinstance(family(MemoryError()), OutOfMemoryError)
+    assert str(family(OSError(5, "Input/output error", "x"))) == "x: Input/output error"
     assert family(TooLargeError("x")).args == ("x",)
     causes = LicodecError.__subclasses__()
     assert len({c.__name__ for c in causes}) == len(causes) >= 9

@@ -344,7 +344,7 @@ def refuse_foreign(path: str) -> None:
     if path == STANDARD or _is_pipe(path):
         return
     with _opened(path) as file, contextlib.suppress(TooLargeError):  # which may be damage
-        unpack_header(file.read(HEADER_BYTES))
+        unpack_header(_taken(file, HEADER_BYTES))
 
 
 def begins_as_lic(path: str) -> bool:
@@ -356,7 +356,7 @@ def begins_as_lic(path: str) -> bool:
     if _is_pipe(path):
         return False
     with _opened(path) as file:
-        return file.read(len(SIGNATURE)) == SIGNATURE
+        return _taken(file, len(SIGNATURE)) == SIGNATURE
 
 
 def refuse_coded(path: str) -> None:
