@@ -11,9 +11,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 import licodec
+from licodec.cli import thumbnailer
 from licodec.container import SIGNATURE
 
 if sys.version_info >= (3, 11):
@@ -58,6 +60,13 @@ def test_the_thumbnailer_writes_a_small_png_over_the_file_that_is_prepared(tmp_p
         subprocess.run(called(60, tmp_path / f"{name}.lic", output), check=True)
         with Image.open(output) as small:
             assert small.format == "PNG" and small.size == size
+
+
+@pytest.mark.parametrize("arguments", [[], ["0", "a", "b"], ["x", "a", "b"], ["9", "a"]])
+def test_the_thumbnailer_tells_odd_arguments_in_one_line(arguments):
+    result = CliRunner().invoke(thumbnailer.main, arguments)
+    assert result.exit_code == 2 and result.stderr.count("\n") == 1
+    assert result.stderr.startswith("licodec-thumbnailer: ")
 
 
 @pytest.mark.slow

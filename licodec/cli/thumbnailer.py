@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from typing import Any
 
 import click
 
@@ -13,7 +14,18 @@ from licodec.io import files, metadata
 from licodec.progress import say
 
 
-@click.command()
+class _OneLine(click.Command):
+    """Says in one line what arguments it does not understand."""
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        try:
+            return super().main(*arguments, **{**options, "standalone_mode": False})
+        except click.ClickException as error:
+            say(f"licodec-thumbnailer: {error.format_message()}")
+            sys.exit(error.exit_code)
+
+
+@click.command(cls=_OneLine)
 @click.argument("size", type=click.IntRange(1))
 @click.argument("source", metavar="IN", type=click.Path())
 @click.argument("output", metavar="OUT", type=click.Path())
