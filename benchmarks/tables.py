@@ -17,7 +17,7 @@ def points(curve: dict) -> tuple[list[float], list[float]]:
 
 def qualities(curves: dict[str, dict]) -> list[str]:
     """What a quality gives with each model."""
-    models = ("adaptive", "hyperprior")
+    models = ("everyday", "hyperprior")
     rows = [curves[f"licodec-{model}"]["results"] for model in models]
     lines = [
         f"| `-q` | {' | '.join(f'`{m}`: bpp | PSNR [dB]' for m in models)} |",

@@ -111,7 +111,7 @@ EVERYDAY = Architecture(
     stages=(("transforms", "everyday:EverydayStage"),),
 )
 
-TABLE = (ADAPTIVE, FACTORIZED, SCALE_HYPERPRIOR, HYPERPRIOR, AUTOREGRESSIVE, ATTENTION, EVERYDAY)
+TABLE = (EVERYDAY, ADAPTIVE, FACTORIZED, SCALE_HYPERPRIOR, HYPERPRIOR, AUTOREGRESSIVE, ATTENTION)
 """The default first."""
 BY_NAME = {a.name: a for a in TABLE}
 BY_COMPRESSAI = {a.compressai: a for a in TABLE if a.has_hyperprior and a.compressai}

@@ -51,7 +51,7 @@ def encode(
             alpha, or (H, W) in grey.
         quality: 0 (smallest) … 100 (best), continuous in halves; 50 unless there is a target.
         model: a name that `licodec models` lists, with or without its `@HASH8`, or the path of a
-            weights file; by default adaptive, or what `weights` offers.
+            weights file; by default everyday, or what `weights` offers.
         weights: a weights file to use instead of the installed ones.
         target_size: search the best quality of at most so many bytes; 100 where that takes less.
         target_bpp: the same in bits per pixel.
