@@ -271,7 +271,7 @@ def test_released_weights_can_be_trained_on(folder, tmp_path, arch):
         export(run, None, "two"), BY_NAME[arch].compressai, folder, tmp_path, arch
     )
     config = settings(
-        folder, tmp_path / "on", arch, lambdas, init=str(path), steps=1, lr=0.0, bottleneck_lr=0.0
+        folder, tmp_path / "on", arch, lambdas, init=str(path), steps=1, lr=1e-9, bottleneck_lr=1e-9
     )
     images = Images(folder, 2, 64, torch.device("cpu"))
     ema = load_checkpoint(run)["ema"]
