@@ -142,6 +142,7 @@ def test_the_guide_is_built_without_a_warning_and_holds_every_page_command_and_f
             f'id="licodec.{name}"',
             f'id="licodec.errors.{name}"',
             f'id="licodec.{name}.describe"',
+            f'id="licodec.torch_models.{name}"',
         }
         assert name.startswith("_") or any(anchor in python for anchor in found), name
     links = re.findall(r'(?:src|href)="([^"#:]+)(?:#[^"]*)?"', home)
