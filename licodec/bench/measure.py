@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from licodec.bench import metrics, peers
 from licodec.bench.datasets import SourceImage, load
@@ -49,6 +50,7 @@ def _start(settings: Settings) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C is the parent's to handle
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(settings.threads)  # before anything imports torch
+    threadpool_limits(settings.threads)  # of NumPy, which is loaded by now
 
 
 def alone(settings: Settings, work: Callable[..., Any], *args: Any) -> tuple[Any, float, Any]:

@@ -6,6 +6,7 @@ of them, encoding and decoding a photograph took 5 to 10 % longer than with one.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import sys
@@ -26,8 +27,7 @@ _BUFFER = 80 * 2**20
 Pool = tuple[Callable[[], int], Callable[[int], None]]
 
 
-@cache
-def _pools() -> list[Pool]:
+def _loaded_pools() -> list[Pool]:
     """What tells and what sets the number of threads, for each OpenBLAS with threads of its own.
 
     Threadpoolctl finds them; it lets only one thread set what it leaves set, and here the last may not be
@@ -44,6 +44,9 @@ def _pools() -> list[Pool]:
                 if all(hasattr(own, name) for name in names):
                     found.append((getattr(own, names[0]), getattr(own, names[1])))
     return found
+
+
+_pools = cache(_loaded_pools)
 
 
 class _Limit:
@@ -149,9 +152,16 @@ _shares = 1
 
 
 def share_among(files: int) -> None:
-    """Let each of so many files at once have its share of PyTorch's threads, once PyTorch is loaded."""
+    """Let each of so many files at once have its share of the threads of OpenBLAS, and of PyTorch's once that
+    is loaded.
+
+    OpenBLAS does one product on several threads at a time: files would wait for each other.
+    """
     global _shares
     _shares = files
+    with contextlib.suppress(ImportError):  # of threadpoolctl
+        for count, limit in _loaded_pools():
+            limit(max(1, count() // files))
     take_share()
 
 

@@ -93,3 +93,15 @@ def test_files_at_once_share_pytorchs_threads():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
     assert done.stdout.strip() == b"2"
+
+
+def test_files_at_once_share_the_threads_of_products(three):
+    script = (
+        "from licodec.entropy import threads\n"
+        "for _, limit in threads._pools():\n"
+        "    limit(6)\n"
+        "threads.share_among(3)\n"
+        "print({count() for count, _ in threads._pools()})\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert done.stdout.strip() == b"{2}"
