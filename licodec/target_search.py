@@ -28,7 +28,11 @@ def code_for_target(codec: Codec, picture: Picture, target: Target, rounds: int)
     Raises:
         UnreachableTargetError: no quality is small or good enough.
     """
-    return _Trials(codec, picture, rounds).best(target)
+    trials = _Trials(codec, picture, rounds)
+    try:
+        return trials.best(target)
+    finally:
+        vars(trials).clear()  # its caches hold it, and it the picture, until garbage is collected
 
 
 class _Trials:

@@ -27,9 +27,9 @@ class PillowPeer(Peer):
         return file.getvalue()
 
     def decode(self, data: bytes) -> Image.Image:
-        with image_of(data, formats=(self.format,)) as image:
-            image.load()
-            return image
+        image = image_of(data, formats=(self.format,))
+        image.load()
+        return image
 
     def missing(self) -> str | None:
         return None if features.check(self.feature) else f"this Pillow has no {self.format}"

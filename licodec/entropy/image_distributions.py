@@ -53,7 +53,9 @@ class ImageDistributions:
         shape = M, first.shape[0], self.Z, groups, last.shape[2]
         self.h_a = built(partial(PdfAnalysis, *shape), weights.torch(f"{prefix}h_a."))
         # The encoder weighs tables before it codes with them, and those of ẑ = 0 for every image.
-        self._kept_tables = lru_cache(maxsize=4)(self._tables)
+        # None of these caches holds this object, which would then outlive its last use.
+        tables = partial(_tables, self.class_prior, self.h_s, self.Z, self.anchors)
+        self._kept_tables = lru_cache(maxsize=4)(tables)
         self._z_tables = lru_cache(maxsize=4)(partial(_frequencies, self.z_prior))
         self._prior = lru_cache(maxsize=4)(partial(_frequencies, self.prior))
 
@@ -90,14 +92,17 @@ class ImageDistributions:
         assert z is not None
         return self._kept_tables(position, z.astype(np.int32).tobytes())
 
-    def _tables(self, position: int, z: bytes) -> Pmf:
-        z_hat = np.frombuffer(z, dtype=np.int32).reshape(self.Z, SIDE_LENGTH)
-        rate = position * RATE_UNIT // max(1, (self.anchors - 1) * STEPS)
-        logits = interpolate(self.class_prior, position, STEPS)
-        logits[..., :-1] += self.h_s(z_hat, rate)[:, None]
-        pmf = integer_softmax(logits)
-        pmf.setflags(write=False)
-        return pmf
+
+def _tables(
+    class_prior: NDArray[Any], h_s: IntegerSynthesis, Z: int, anchors: int, position: int, z: bytes
+) -> Pmf:
+    z_hat = np.frombuffer(z, dtype=np.int32).reshape(Z, SIDE_LENGTH)
+    rate = position * RATE_UNIT // max(1, (anchors - 1) * STEPS)
+    logits = interpolate(class_prior, position, STEPS)
+    logits[..., :-1] += h_s(z_hat, rate)[:, None]
+    pmf = integer_softmax(logits)
+    pmf.setflags(write=False)
+    return pmf
 
 
 def _frequencies(prior: NDArray[Any], position: int) -> Pmf:

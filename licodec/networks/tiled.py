@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,6 +19,9 @@ from licodec.progress import track
 from licodec.quantize import quantize
 from licodec.tiles import STRIDE, Box, cut, tiles
 from licodec.weights.file import Weights
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _TILE = 64
 """Latent positions a side of a tile; larger images go through in tiles of 1024 pixels."""
