@@ -9,7 +9,8 @@ so each input is parsed as it is, decoded with its CRC-32 made right, and one in
 or exact pixels made right, too, so that pixels are synthesized, metadata is written, and an image file comes
 out. Each is read as EXIF, XMP and a file's name as well, and some choose arguments of the Python API.
 Anything but a decoded image or a LicodecError is a find, and so is running out of memory or of time. Finds
-are left as crash-* files; each deserves a test of its own.
+are left as crash-* files; each deserves a test of its own. Atheris never frees what instrumented code
+compares, so a fresh process goes on every so many inputs.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ import shutil
 import struct
 import sys
 import tempfile
+import time
 import warnings
 import zlib
+from multiprocessing import get_context
 from pathlib import Path
 
 import atheris
@@ -55,6 +58,8 @@ MAX_PIXELS = 2**12
 CAP_BYTES = 2**30
 """Address space beyond what a warm process has."""
 SECONDS = 20
+ROUND = 4000
+"""Inputs of a process."""
 CALLED = 8
 """Of so many inputs one is taken for arguments of the Python API as well, by its first CHOICES bytes."""
 CHOICES = 16
@@ -166,6 +171,20 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--corpus", help="kept between runs; a temporary folder by default")
     arguments = parser.parse_args()
+    end = time.monotonic() + arguments.minutes * 60
+    with tempfile.TemporaryDirectory() as temporary:
+        corpus = Path(arguments.corpus or Path(temporary) / "corpus")
+        corpus.mkdir(exist_ok=True)
+        while (left := round(end - time.monotonic())) > 0:
+            process = get_context("spawn").Process(target=fuzz, args=(corpus, left))
+            process.start()
+            process.join()
+            if process.exitcode:
+                sys.exit(process.exitcode)
+
+
+def fuzz(corpus: Path, seconds: int) -> None:
+    """Run ROUND inputs, or for so long."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "weights"
@@ -173,8 +192,6 @@ def main() -> None:
         for path in GOLDEN.glob("*/*.safetensors"):
             shutil.copy(path, folder)
         os.environ["LICODEC_WEIGHTS"] = str(folder)
-        corpus = Path(arguments.corpus or Path(temporary) / "corpus")
-        corpus.mkdir(exist_ok=True)
         small = small_weights(folder)
         WHOLE[:] = Path(temporary) / "whole.lic", small
         WHOLE[0].write_bytes(licodec.encode(Image.new("RGB", (6, 5)), weights=small))
@@ -184,7 +201,7 @@ def main() -> None:
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + CAP_BYTES, used + CAP_BYTES))
         options = [
-            f"-max_total_time={round(arguments.minutes * 60)}", f"-timeout={SECONDS}",
+            f"-max_total_time={seconds}", f"-timeout={SECONDS}", f"-runs={ROUND}",
             "-rss_limit_mb=0", "-max_len=4096", "-print_final_stats=1",
         ]  # fmt: skip
         atheris.Setup([sys.argv[0], *options, str(corpus)], one_input)
