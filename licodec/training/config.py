@@ -106,8 +106,8 @@ class Train:
     """How much of y's back-projection the encoder is to add at each lambda, as stage (b) chose it for earlier
     weights; none in a first run of the factorized transforms."""
     coded_rate: float = 0.0
-    """Of everyday: the share of the rate that is counted on values as an encoder chooses them, not on noise. For
-    the end of a run."""
+    """Of everyday: the share of the rate that is counted on values as an encoder chooses them, not on noise;
+    for the end of a run."""
     histogram_kernel: str = "triangular"
     """One of HISTOGRAM_KERNELS."""
     precision: str = "auto"
