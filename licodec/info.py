@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from licodec.architectures import ADAPTIVE, EVERYDAY
 from licodec.container import ALPHA, EXIF, ICC, MAX_PIXELS, QUALITY_STEPS, XMP, Container, unpack
 from licodec.errors import ModelMissingError, UsageError
 from licodec.weights import catalogue
 
+ALWAYS_ADAPTIVE = (ADAPTIVE.name, EVERYDAY.name)
+"""Models whose every file tells the image's own distributions."""
 _NAMES = {ALPHA: "alpha", ICC: "icc", EXIF: "exif", XMP: "xmp"}
 
 
@@ -43,6 +46,8 @@ def describe(data: bytes, max_pixels: int = MAX_PIXELS) -> dict[str, Any]:
     """
     data = checked_bytes(data)
     container = unpack(data, max_pixels)
+    model = model_name(container)
+    is_adaptive = container.adaptive or model in ALWAYS_ADAPTIVE
     streams = {
         "side": container.side_bytes,
         "latents": len(container.payload) - container.side_bytes,
@@ -53,9 +58,9 @@ def describe(data: bytes, max_pixels: int = MAX_PIXELS) -> dict[str, Any]:
         "width": container.width,
         "height": container.height,
         "mode": container.mode,
-        "model": model_name(container),
+        "model": model,
         "model_hash": container.model_hash.hex(),
-        "distributions": "adaptive" if container.adaptive else "static",
+        "distributions": "adaptive" if is_adaptive else "static",
         "quality": container.quality_step * 100 / QUALITY_STEPS,
         "streams": {**streams, "header": len(data) - sum(streams.values())},
         "latents_crc32": container.latents_crc32,

@@ -157,10 +157,11 @@ def complain(message: str) -> None:
 def info(inputs: tuple[str, ...], as_json: bool, recursive: bool) -> None:
     """Show what .lic files hold, without decoding them."""
 
+    from licodec.info import ALWAYS_ADAPTIVE
+
     def line(row: dict[str, Any]) -> str:
-        own = (
-            ", adaptive distributions" if row["distributions"] == "adaptive" != row["model"] else ""
-        )
+        is_told = row["distributions"] == "adaptive" and row["model"] not in ALWAYS_ADAPTIVE
+        own = ", adaptive distributions" if is_told else ""
         streams = ", ".join(f"{name} {size}" for name, size in row["streams"].items())
         return (
             f"{row['file']}: {row['width']}x{row['height']} {row['mode']}, {row['bytes']} bytes, "

@@ -86,6 +86,11 @@ def test_info(run, lic, encoded):
     assert "adaptive" in run("info", lic).stdout
 
 
+def test_files_of_the_default_have_their_own_distributions():
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    assert licodec.info(licodec.encode(Image.fromarray(noise)))["distributions"] == "adaptive"
+
+
 def test_verify(run, lic, encoded, tmp_path):
     assert run("verify", lic).exit_code == 0
     deep = run("verify", "--deep", "--json", lic)
