@@ -75,7 +75,7 @@ _FOLD = 42
 """From this class on, low bits are coded evenly: one from here, another every octave."""
 LOW_BITS = np.maximum(0, (np.arange(CLASSES) - _FOLD + PER_OCTAVE) // PER_OCTAVE).astype(np.int32)
 
-STEP_BITS = 40.0
+_STEP_BITS = 40.0
 """Bits that a squared step of distortion is worth, by trial: R + λD is least there at middle rates."""
 _SCALES = (LEAST_SCALE * 2 ** (np.arange(CLASSES) / PER_OCTAVE)).astype(np.float32)
 _Z_TILE = 24
@@ -374,7 +374,7 @@ def _cheapest(
     def cost(values: Integers) -> NDArray[np.float64]:
         symbols = np.clip((values >> shift) + BINS // 2, 0, BINS)
         loss = (residual / LATENT_UNIT - values) ** 2
-        found: NDArray[np.float64] = STEP_BITS * loss + bits[classes, symbols]
+        found: NDArray[np.float64] = _STEP_BITS * loss + bits[classes, symbols]
         return found
 
     found = np.where(cost(lower) < cost(near), lower, near)

@@ -105,9 +105,6 @@ class Train:
     back_projection: tuple[float, ...] = ()
     """How much of y's back-projection the encoder is to add at each lambda, as stage (b) chose it for earlier
     weights; none in a first run of the factorized transforms."""
-    coded_rate: float = 0.0
-    """Of everyday: the share of the rate that is counted on values as an encoder chooses them, not on noise;
-    for the end of a run."""
     histogram_kernel: str = "triangular"
     """One of HISTOGRAM_KERNELS."""
     precision: str = "auto"
@@ -231,11 +228,10 @@ _LEAST = {
     "data": {"images": 0, "holdout": 0, "batch": 1},
     "model": {"N": 1, "M": 1},
     "train": dict.fromkeys(
-        "steps minutes cooldown warmup beta2 ema seed coded_rate checkpoint_s validate_s keep_every".split(),
-        0,
+        "steps minutes cooldown warmup beta2 ema seed checkpoint_s validate_s keep_every".split(), 0
     ),
 }
-_MOST = {"train": {"cooldown": 1, "beta2": 1, "ema": 1, "coded_rate": 1, "seed": 2**32 - 1}}
+_MOST = {"train": {"cooldown": 1, "beta2": 1, "ema": 1, "seed": 2**32 - 1}}
 _POSITIVE = {"train": ("lr", "bottleneck_lr", "clip")}
 
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from licodec.entropy.quadtree import GROUPS, ORDERS, STEP_BITS
+from licodec.entropy.quadtree import GROUPS, ORDERS
 
 PATCH, CELL, HYPER = 8, 2, 2
 """Sides of what the transforms' two layers and each of the hyperprior's two take together."""
@@ -201,21 +201,20 @@ class Everyday(nn.Module):
         x_hat: Tensor = self.g_s(y_hat * between(self.log_inverse_gain, t).exp())
         return x_hat.float() + 0.5
 
-    def forward(self, x: Tensor, t: Tensor, coded: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, x: Tensor, t: Tensor, noise: bool = True) -> tuple[Tensor, Tensor, Tensor]:
         """R and D of each image.
 
         Args:
             x: (B, H, W, 3), 0 … 1.
             t: (B,), 0 … K - 1.
-            coded: share of the rate that is counted on whole numbers, chosen as an encoder does; the rest is
-                counted on y with uniform noise. At 0, whole numbers are the nearest.
+            noise: uniform noise for the rate, as in training; else whole numbers.
 
         Returns:
             bpp (B,), mse (B,) on 0 … 1, and x̂ (B, H, W, 3). Rounding is straight through for x̂.
         """
         y = self.analyze(x, t)
-        z_bits, features = self.hyper(y, t, noise=coded < 1)
-        y_bits, y_hat = self.latents(y, features, t, coded)
+        z_bits, features = self.hyper(y, t, noise)
+        y_bits, y_hat = self.latents(y, features, t, noise)
         x_hat = self.synthesize(y_hat, t)
         bpp = (z_bits + y_bits) / (x.shape[1] * x.shape[2])
         return bpp, (x_hat - x).square().mean((1, 2, 3)), x_hat
@@ -230,9 +229,7 @@ class Everyday(nn.Module):
         features = self.h_s(z_hat / Z_UNIT) + between(self.rate_features, t)
         return -mass.clamp_min(1e-9).log2().sum((1, 2, 3)), features
 
-    def latents(
-        self, y: Tensor, features: Tensor, t: Tensor, coded: float
-    ) -> tuple[Tensor, Tensor]:
+    def latents(self, y: Tensor, features: Tensor, t: Tensor, noise: bool) -> tuple[Tensor, Tensor]:
         """Bits of ŷ (B,), and ŷ (B, h, w, M) in steps."""
         B, h, w, M = y.shape
         base = between(self.log_scale, t).reshape(B, 1, 1, GROUPS, M // GROUPS)
@@ -242,23 +239,11 @@ class Everyday(nn.Module):
             mu, log_scale = step(features, y_hat).float().chunk(2, -1)
             scale = (log_scale + base).exp().clamp_min(LEAST_SCALE)
             residual = cells_of(y, i) - mu
-            values = cheapest(residual, scale) if coded else residual.round()
-            rounded = residual + (values - residual).detach()
-            noisy = residual + torch.rand_like(residual) - 0.5
-            for value, share in ((rounded, coded), (noisy, 1 - coded)):
-                if share:
-                    bits = bits + share * gaussian_bits(value, scale).sum((1, 2, 3, 4))
+            rounded = residual + (residual.round() - residual).detach()
+            value = residual + torch.rand_like(residual) - 0.5 if noise else rounded
+            bits = bits + gaussian_bits(value, scale).sum((1, 2, 3, 4))
             y_hat = y_hat + spread(rounded + mu, i)
         return bits, y_hat
-
-
-@torch.no_grad()
-def cheapest(residual: Tensor, scale: Tensor) -> Tensor:
-    """The nearest whole numbers or the next ones towards 0, by their bits and what their errors are worth."""
-    near = residual.round()
-    lower = near - near.sign()
-    costs = (STEP_BITS * (residual - v) ** 2 + gaussian_bits(v, scale) for v in (near, lower))
-    return torch.where(torch.le(*costs), near, lower)
 
 
 def between(table: Tensor, t: Tensor) -> Tensor:

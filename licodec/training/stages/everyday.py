@@ -42,7 +42,7 @@ class EverydayStage:
         shares = (rng.permutation(len(x)) + rng.random(len(x))) / len(x)
         t = torch.from_numpy(shares * (K - 1)).float().to(self.device)
         with precision(self.config, self.device):
-            bpp, mse, _ = network(x, t, self.config.train.coded_rate)
+            bpp, mse, _ = network(x, t)
         lmbda = self.model.lmbda(t)
         weight = torch.from_numpy(np.where(is_drawn, _GRAPHICS_WEIGHT, 1.0)).to(lmbda)
         costs = weight * rate_distortion(bpp, mse, lmbda)
@@ -58,7 +58,7 @@ class EverydayStage:
             x = central(image, 384, 64).float().permute(1, 2, 0)[None] / 255
             for k in range(K):
                 with precision(self.config, self.device):
-                    bits, _, x_hat = self.model(x, torch.tensor([float(k)], device=x.device), 1.0)
+                    bits, _, x_hat = self.model(x, torch.tensor([float(k)], device=x.device), False)
                 error = (x_hat.clamp(0, 1) * 255).round() / 255 - x
                 bpp[k] += float(bits) / len(self.images.validation)
                 psnr[k] -= 10 * float(error.square().mean().log10()) / len(self.images.validation)
