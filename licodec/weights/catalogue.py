@@ -31,7 +31,7 @@ from licodec.options import EncodeOptions
 Z_DISTRIBUTIONS = "z_distributions."
 """How the names start of what codes ẑ by the image's own distributions."""
 
-RELEASED = ("48b94aa6", "049464c7", "409b8e25")
+RELEASED = ("48b94aa6", "049464c7", "ecb5102a")
 """Hashes of the weights that come with licodec; all others are the user's own."""
 
 _MAX_HEADER = 2**24
