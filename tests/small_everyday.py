@@ -8,7 +8,7 @@ import torch
 
 from licodec.training.codecs.everyday import Everyday
 from licodec.training.convert.export import write_weights
-from licodec.training.convert.quantize_everyday import packed_integers, quantized
+from licodec.training.convert.quantize_everyday import quantized
 from licodec.weights.file import ARITHMETIC
 
 LAMBDAS = (0.001, 0.008, 0.064)
@@ -42,7 +42,7 @@ def weights(folder):
         "name": "small", "arch": "everyday", "arithmetic": ARITHMETIC,
         "lambdas": json.dumps(LAMBDAS),
     }  # fmt: skip
-    return write_weights(folder, "small", packed_integers(tensors()), metadata, {})
+    return write_weights(folder, "small", tensors(), metadata, {})
 
 
 def latents(h: int, w: int, seed: int = 0, largest: float = 200.0) -> np.ndarray:

@@ -98,15 +98,21 @@ def export(checkpoint: str, output_dir: str | None, name: str, calibrate: str | 
     "--arch", required=True, type=click.Choice(list(BY_COMPRESSAI)), help="Its CompressAI class."
 )
 @click.option("--calibrate", metavar="DIR", help="Images to measure activations on.")
+@click.option("--share", metavar="FILE", help="Weights to share equal tensors with, stored once.")
 @click.option("-o", "--output-dir", default="weights", show_default=True)
 @click.option("--name", help="First part of the file's name.  [default: the architecture]")
 def import_(
-    checkpoint: str, arch: str, calibrate: str | None, output_dir: str, name: str | None
+    checkpoint: str,
+    arch: str,
+    calibrate: str | None,
+    share: str | None,
+    output_dir: str,
+    name: str | None,
 ) -> None:
     """Turn a CompressAI checkpoint into a hashed weights file, its entropy path in integers."""
     from licodec.training.convert.import_checkpoint import import_checkpoint as run
 
-    click.echo(run(checkpoint, arch, calibrate, output_dir, name or arch))
+    click.echo(run(checkpoint, arch, calibrate, output_dir, name or arch, share))
     if calibrate is None:
         click.echo(
             "licodec: note: calibrated on noise; --calibrate DIR with photographs costs less rate",

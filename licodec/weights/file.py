@@ -11,6 +11,8 @@ import json
 import math
 import os
 import struct
+import zlib
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,8 +35,11 @@ STEPS = 256
 BACK_PROJECTION = "echo"
 """The tensor, in weights files, of how much of its back-projection an encoder adds to y at each anchor."""
 
-_LEAST = -(2**15)
-"""What most entries of a table of log frequencies are: symbols that a channel does not use."""
+SHARED = "shared"
+"""The key of the metadata that tells which tensors are those of other files: a list of names by HASH8."""
+
+_DEFLATED = "deflated"
+"""The key of the metadata that tells type and shape of each tensor that stands there deflated."""
 
 ARITHMETIC = "2"
 """Version of the integer arithmetic that tables and nets are made for."""
@@ -54,8 +59,9 @@ class Weights:
         try:
             data = path.read_bytes()
             self.hash = hashlib.sha256(data).digest()[:4]
-            self.metadata, tensors = parsed(data)
-            self._tensors = unpacked(tensors)
+            self.metadata, self._tensors = parsed(data)
+            shared = json.loads(self.metadata.pop(SHARED, "{}"))
+            wanted = {bytes.fromhex(hash8): list(names) for hash8, names in shared.items()}
         except MemoryError:
             raise
         except Exception as error:  # bytes that are none fail anywhere
@@ -73,6 +79,21 @@ class Weights:
                 )
             raise ModelMissingError(f"{path}: made for another version of licodec")
         self.path = path
+        for other, names in wanted.items():
+            self._take(other, names)
+
+    def _take(self, other: bytes, names: list[str]) -> None:
+        """Add tensors of another file, which lies beside this one or is installed.
+
+        Raises:
+            ModelMissingError: it is not there, not intact, or has no such tensor.
+        """
+        beside = sorted(self.path.parent.glob(f"*-{other.hex()}.safetensors"))
+        source = by_hash(other, next(iter(beside), None))
+        for name in names:
+            if name not in source:
+                raise ModelMissingError(f"{self.path}: {source.path.name} has no {name} to share")
+            self._tensors[name] = source[name]
 
     @property
     def architecture(self) -> Architecture:
@@ -184,53 +205,81 @@ def parsed(data: bytes) -> tuple[dict[str, str], dict[str, NDArray[Any]]]:
         if entry["dtype"] == "BF16":
             flat = (flat.astype("<u4") << 16).view("<f4")
         tensors[name] = flat.reshape(sizes).astype(flat.dtype.newbyteorder("="))
+    for name, (code, sizes) in json.loads(metadata.pop(_DEFLATED, "{}")).items():
+        tensors[name] = _inflated(tensors[name].tobytes(), code, sizes)
     return metadata, tensors
 
 
-def packed(name: str, table: NDArray[np.int16]) -> dict[str, NDArray[Any]]:
-    """A table of log frequencies as a weights file holds it: a bit for each entry that is not the least
-    there is, and those entries. A tenth of the bytes where few are."""
-    used = table != _LEAST
-    return {
-        f"{name}.shape": np.array(table.shape, np.int32),
-        f"{name}.used": np.packbits(used),
-        f"{name}.values": table[used],
-    }
+_WORTHWHILE = 7 / 8
+"""A plane of bytes is deflated where that leaves this share of them at most."""
 
 
-def narrowed(name: str, weight: NDArray[np.int16]) -> dict[str, NDArray[Any]]:
-    """An integer layer's weights as a weights file holds them: a byte each, a bit that says whether it was
-    too narrow, and the values of which it was."""
-    used = weight != weight.astype(np.int8)
-    return {
-        f"{name}.bytes": np.where(used, 0, weight).astype(np.int8),
-        f"{name}.used": np.packbits(used),
-        f"{name}.values": weight[used],
-    }
+def deflated(
+    tensors: Mapping[str, NDArray[Any]],
+) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    """Tensors as a weights file holds them, and what its metadata say of it.
+
+    The bytes of the values stand in planes, the lowest first, each a zlib stream. Integers are written in
+    digits of -128 … 127: of small ones, the higher planes are 0.
+    """
+    stored, told = dict(tensors), {}
+    for name, tensor in tensors.items():
+        data = b"".join(map(_zlib, _planes(tensor)))
+        if len(data) < _WORTHWHILE * tensor.nbytes:
+            stored[name] = np.frombuffer(data, np.uint8)
+            told[name] = tensor.dtype.str[1:], tensor.shape
+    return stored, {_DEFLATED: json.dumps(told, separators=(",", ":"))} if told else {}
 
 
-_PACKED = (".shape", ".bytes", ".used", ".values")
+def _zlib(plane: NDArray[np.uint8]) -> bytes:
+    data = plane.tobytes()
+    streams = [zlib.compress(data, 0)]
+    for strategy in (zlib.Z_DEFAULT_STRATEGY, zlib.Z_HUFFMAN_ONLY):
+        squeezer = zlib.compressobj(9, zlib.DEFLATED, zlib.MAX_WBITS, 9, strategy)
+        streams.append(squeezer.compress(data) + squeezer.flush())
+    shortest = min(streams, key=len)
+    # What deflating hardly shortens would take its time at each load.
+    return shortest if len(shortest) < _WORTHWHILE * len(data) else streams[0]
 
 
-def unpacked(tensors: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """A weights file's tensors, those that are packed or narrowed as they were before.
+def _planes(tensor: NDArray[Any]) -> list[NDArray[np.uint8]]:
+    size = tensor.itemsize
+    rest = np.ascontiguousarray(tensor).reshape(-1).view(f"i{size}")
+    if tensor.dtype.kind == "f":
+        return list(rest.view(np.uint8).reshape(-1, size).T)
+    planes = []
+    for _ in range(size):
+        digits = rest.astype(np.int8)
+        planes.append(digits.view(np.uint8))
+        rest = (rest - digits) >> 8
+    return planes
+
+
+def _inflated(data: bytes, code: str, shape: list[int]) -> NDArray[Any]:
+    """A tensor of its planes.
 
     Raises:
-        ValueError: the parts of one do not fit each other.
+        ValueError: they are not those of such a tensor.
+        zlib.error: they are no zlib streams.
     """
-    whole = {k: v for k, v in tensors.items() if not k.endswith(_PACKED)}
-    for name in [k.removesuffix(".used") for k in tensors if k.endswith(".used")]:
-        used, values = tensors[f"{name}.used"], tensors[f"{name}.values"]
-        narrow = tensors.get(f"{name}.bytes")
-        shape = tensors[f"{name}.shape"].tolist() if narrow is None else narrow.shape
-        bits = np.unpackbits(used)
-        size = math.prod(shape)
-        if not 0 <= len(bits) - size < 8 or values.shape != (bits[:size].sum(),):
-            raise ValueError(f"{name} is not packed as it should be")
-        table = np.full(shape, _LEAST, np.int16) if narrow is None else narrow.astype(np.int16)
-        table.reshape(-1)[bits[:size].astype(bool)] = values
-        whole[name] = table
-    return whole
+    dtype, size = np.dtype(code), math.prod(shape)
+    if dtype.kind not in "biuf" or any(type(n) is not int or n < 0 for n in shape):
+        raise ValueError(f"a deflated tensor of type {code} and shape {shape}")
+    planes: list[NDArray[Any]] = []
+    for _ in range(dtype.itemsize):
+        stream = zlib.decompressobj()
+        plane = stream.decompress(data, size + 1)
+        data = stream.unused_data
+        if len(plane) != size or not stream.eof:
+            raise ValueError("a plane of bytes is too short or too long")
+        planes.append(np.frombuffer(plane, np.uint8 if dtype.kind == "f" else np.int8))
+    if data:
+        raise ValueError("bytes follow the last plane")
+    bits = np.zeros(size, f"i{dtype.itemsize}")
+    for digits in reversed(planes):
+        np.left_shift(bits, 8, out=bits)
+        np.add(bits, digits, out=bits)
+    return bits.view(dtype).reshape(shape)
 
 
 @lru_cache(maxsize=2)

@@ -25,7 +25,6 @@ from licodec.options import EncodeOptions  # noqa: E402
 from licodec.payload import code  # noqa: E402
 from licodec.rate_control import quality_step  # noqa: E402
 from licodec.training.convert.export import write_weights  # noqa: E402
-from licodec.training.convert.quantize_everyday import packed_integers  # noqa: E402
 from licodec.training.fit.class_directions import fit_directions  # noqa: E402
 from licodec.training.graphics import drawn  # noqa: E402
 from licodec.weights.file import ARITHMETIC, STEPS  # noqa: E402
@@ -47,7 +46,7 @@ def make_weights() -> Path:
         "name": "small", "arch": "everyday", "arithmetic": ARITHMETIC,
         "lambdas": json.dumps(small_everyday.LAMBDAS),
     }  # fmt: skip
-    return write_weights(FOLDER, "small", packed_integers(tensors), metadata, {})
+    return write_weights(FOLDER, "small", tensors, metadata, {})
 
 
 def main() -> None:

@@ -1,9 +1,11 @@
 """Weights files that are not what they must be: one line that names the file and what is wrong."""
 
+import hashlib
 import json
 import os
 import shutil
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ import torch
 from click.testing import CliRunner
 from conftest import noise
 from opened import opened
+from safetensors.numpy import save
 from small_weights import small_weights
 
 import licodec
@@ -145,76 +148,101 @@ def test_odd_metadata(metadata, originals, tmp_path):
     assert path.name in result.stderr and "internal" not in result.stderr
 
 
-def test_tables_are_packed(tmp_path):
-    table = np.full((2, 3, 257), -(2**15), np.int16)
-    table[0, 1, 100:140] = np.arange(-20, 20)
-    table[1, 2, 256] = 7
-    parts = weights_file.packed("class_prior", table)
-    assert sum(p.nbytes for p in parts.values()) < table.nbytes / 8
-    assert (weights_file.unpacked(parts)["class_prior"] == table).all()
-    path = write_weights(tmp_path, "odd", parts, {"arithmetic": weights_file.ARITHMETIC}, {})
-    assert (weights_file.load(path).numpy("class_prior") == table).all()
-    full = np.zeros((3, 5), np.int16)
-    assert (weights_file.unpacked(weights_file.packed("t", full))["t"] == full).all()
+TENSORS = {
+    "table": np.where(np.arange(6000).reshape(2, 3000) % 50, -(2**15), 40).astype(np.int16),
+    "layer": np.random.default_rng(0).integers(-90, 90, (40, 30)).astype(np.int16),
+    "wide": np.array([2**31 - 1, -(2**31), 128, -129, 127, -128] + 994 * [3], np.int32),
+    "widest": np.array([2**63 - 1, -(2**63), 2**40] + 97 * [-1], np.int64),
+    "ends": np.array([2**15 - 1, -(2**15), -1, 255, 256] * 200, np.int16),
+    "floats": np.random.default_rng(1).standard_normal((30, 50)).astype(np.float16),
+    "noise": np.random.default_rng(2).integers(-128, 128, 500).astype(np.int8),
+    "none": np.zeros((0, 3), np.int16),
+}
 
 
-def test_layers_are_narrowed():
-    layer = np.random.default_rng(0).integers(-90, 90, (40, 30)).astype(np.int16)
-    layer[:4, 0] = -(2**15), 2**15 - 1, 128, -129
-    parts = weights_file.narrowed("integer.h_s.0.weight", layer)
-    assert sum(p.nbytes for p in parts.values()) < 0.6 * layer.nbytes
-    whole = weights_file.unpacked(parts)["integer.h_s.0.weight"]
-    assert whole.dtype == np.int16 and (whole == layer).all()
+def stored(folder, tensors, base=None):
+    metadata = {"arithmetic": weights_file.ARITHMETIC}
+    return write_weights(folder, "odd", tensors, metadata, {}, base)
+
+
+def test_tensors_are_deflated(tmp_path):
+    path = stored(tmp_path, TENSORS)
+    found = weights_file.load(path).tensors("")
+    assert found.keys() == TENSORS.keys()
+    for name, tensor in TENSORS.items():
+        assert found[name].dtype == tensor.dtype and np.array_equal(found[name], tensor)
+    entries = catalogue.header(path)
+    size = {k: np.diff(entries[k]["data_offsets"])[0] for k in TENSORS}
+    assert size["table"] < TENSORS["table"].nbytes / 8
+    assert size["layer"] < 0.6 * TENSORS["layer"].nbytes
+    assert size["noise"] == TENSORS["noise"].nbytes
 
 
 @pytest.mark.parametrize(
-    ("part", "value"),
+    ("entry", "data"),
     [
-        ("bytes", np.zeros((40, 31), np.int8)),
-        ("bytes", None),
-        ("used", np.zeros(149, np.uint8)),
-        ("used", np.zeros(150, np.uint8)),
-        ("values", np.zeros(3, np.int16)),
-        ("values", None),
+        (["i2", [40, 31]], None),
+        (["i2", [40, 29]], None),
+        (["i2", [-40, -30]], None),
+        (["i2", [2**40, 2**40]], None),
+        (["i2", [40, 30.0]], None),
+        (["i4", [40, 30]], None),
+        (["i1", [40, 30]], None),
+        (["O", [40, 30]], None),
+        (["i2"], None),
+        (3, None),
+        (["i2", [40, 30]], b""),
+        (["i2", [40, 30]], b"no zlib stream"),
+        (["i2", [2**24]], 2 * zlib.compress(bytes(2**26), 9)),
     ],
 )
-def test_narrowings_that_make_no_sense(part, value, tmp_path):
-    parts = weights_file.narrowed("integer.h_s.0.weight", np.full((40, 30), 300, np.int16))
-    parts |= {f"integer.h_s.0.weight.{part}": value}
-    parts = {k: v for k, v in parts.items() if v is not None}
-    path = write_weights(tmp_path, "odd", parts, {"arithmetic": weights_file.ARITHMETIC}, {})
+def test_tensors_that_do_not_inflate(entry, data, tmp_path):
+    own, told = weights_file.deflated({"layer": TENSORS["layer"]})
+    assert json.loads(told["deflated"]) == {"layer": ["i2", [40, 30]]}
+    own = own if data is None else {"layer": np.frombuffer(data, np.uint8)}
+    metadata = {"arithmetic": weights_file.ARITHMETIC, "deflated": json.dumps({"layer": entry})}
+    content = save(own, metadata)
+    path = tmp_path / f"odd-{hashlib.sha256(content).hexdigest()[:8]}.safetensors"
+    path.write_bytes(content)
     with pytest.raises(ModelMissingError, match=path.name) as caught:
         weights_file.load(path)
     assert "\n" not in str(caught.value)
 
 
+def test_equal_tensors_are_shared(tmp_path):
+    base = weights_file.load(stored(tmp_path / "base", TENSORS))
+    altered = TENSORS["wide"] + np.int32(1)
+    path = stored(tmp_path, TENSORS | {"wide": altered}, base)
+    assert [k for k in catalogue.header(path) if k != "__metadata__"] == ["wide"]
+    with pytest.raises(ModelMissingError, match=f"{base.hash.hex()}.*not installed"):
+        weights_file.load(path)
+    shutil.copy(base.path, tmp_path)
+    found = weights_file.load(path).tensors("")
+    assert np.array_equal(found.pop("wide"), altered)
+    assert found.keys() == TENSORS.keys() - {"wide"}
+    assert all(np.array_equal(found[name], TENSORS[name]) for name in found)
+
+
 @pytest.mark.parametrize(
-    ("part", "value"),
-    [
-        ("shape", np.array([2, 3, 258], np.int32)),
-        ("shape", np.array([-2, -3, 257], np.int32)),
-        ("shape", np.array([2**20, 2**20, 2**20], np.int32)),
-        ("shape", np.array([np.inf])),
-        ("shape", np.zeros((2, 2), np.int32)),
-        ("used", np.zeros(193, np.uint8)),
-        ("used", np.zeros(192, np.uint8)),
-        ("used", np.zeros(193)),
-        ("values", np.zeros(1, np.int16)),
-        ("values", np.zeros(40, np.int16)),
-        ("values", np.zeros((41, 1), np.int16)),
-        ("shape", None),
-        ("values", None),
-    ],
+    "told", ["[]", "3", '{"x": ["a"]}', '{"00": ["a"]}', '{"00000000": 3}', "{"]
 )
-def test_packings_that_make_no_sense(part, value, tmp_path):
-    table = np.full((2, 3, 257), -(2**15), np.int16)
-    table[0, 1, 100:141] = 5
-    parts = {**weights_file.packed("class_prior", table), f"class_prior.{part}": value}
-    parts = {k: v for k, v in parts.items() if v is not None}
-    path = write_weights(tmp_path, "odd", parts, {"arithmetic": weights_file.ARITHMETIC}, {})
-    with pytest.raises(ModelMissingError, match=path.name) as caught:
+def test_shares_that_make_no_sense(tmp_path, told):
+    metadata = {"arithmetic": weights_file.ARITHMETIC, "shared": told}
+    path = write_weights(tmp_path, "odd", TENSORS, metadata, {})
+    with pytest.raises(ModelMissingError) as caught:
         weights_file.load(path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_share_that_is_not_there(tmp_path):
+    base = stored(tmp_path, {"a": TENSORS["wide"]})
+    metadata = {
+        "arithmetic": weights_file.ARITHMETIC,
+        "shared": json.dumps({base.stem[-8:]: ["b"]}),
+    }
+    path = write_weights(tmp_path, "other", {"c": TENSORS["wide"]}, metadata, {})
+    with pytest.raises(ModelMissingError, match="has no b to share"):
+        weights_file.load(path)
 
 
 def with_header(text):

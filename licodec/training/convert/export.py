@@ -29,7 +29,7 @@ from licodec.training.codecs.hyperprior import z_distributions
 from licodec.training.convert.compressai_state import compressai_state
 from licodec.training.convert.export_everyday import everyday_tensors
 from licodec.weights.catalogue import Z_DISTRIBUTIONS
-from licodec.weights.file import ARITHMETIC, BACK_PROJECTION, packed
+from licodec.weights.file import ARITHMETIC, BACK_PROJECTION, SHARED, Weights, deflated
 
 
 def export(
@@ -74,6 +74,12 @@ def export(
     return write_weights(folder or "weights", name, tensors, metadata, recipe)
 
 
+def _is_same(tensor: NDArray[Any], base: Weights, name: str) -> bool:
+    if name not in base or base[name].dtype != tensor.dtype:
+        return False
+    return np.array_equal(base[name], tensor)
+
+
 def check_name(name: str) -> None:
     """Refuse what would lead out of the folder that weights are written to."""
     if not re.fullmatch(r"[\w.-]+", name):
@@ -98,10 +104,24 @@ def write_weights(
     tensors: Mapping[str, NDArray[Any]],
     metadata: dict[str, str],
     recipe: dict[str, Any],
+    base: Weights | None = None,
 ) -> Path:
-    """Write `NAME-HASH8.safetensors` and, with its hash, the recipe beside it."""
+    """Write `NAME-HASH8.safetensors` and, with its hash, the recipe beside it.
+
+    Args:
+        metadata: with `arithmetic`, tensors are deflated, as only licodec reads them.
+        base: weights to share tensors with: those that are the same there are left out.
+    """
+    own = {k: np.ascontiguousarray(v) for k, v in tensors.items()}
+    if base is not None:
+        same = sorted(k for k, v in own.items() if _is_same(v, base, k))
+        own = {k: v for k, v in own.items() if k not in same}
+        metadata = {**metadata, SHARED: json.dumps({base.hash.hex(): same})}
+    if "arithmetic" in metadata:
+        own, told = deflated(own)
+        metadata = metadata | told
     # safetensors writes the buffer as it lies, and channels_last tensors lie in another order.
-    data = _sorted(save({k: np.ascontiguousarray(v) for k, v in tensors.items()}, metadata))
+    data = _sorted(save(own, metadata))
     digest = hashlib.sha256(data).hexdigest()
     path = Path(folder) / f"{name}-{digest[:8]}.safetensors"
     Path(folder).mkdir(parents=True, exist_ok=True)
@@ -159,7 +179,7 @@ def _adaptive(config: configs.Config, ema: dict[str, Tensor]) -> dict[str, NDArr
     check_exact(context_weights)
     return {
         **_distributions(model),
-        **packed("class_prior", log2_integers(ema["class_prior"])),
+        "class_prior": log2_integers(ema["class_prior"]),
         "context.order": ema["context_order"].numpy().astype(np.int16),
         "context.weights": context_weights,
         "context.thresholds": ema["context_thresholds"].numpy(),

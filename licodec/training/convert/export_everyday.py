@@ -16,7 +16,7 @@ from licodec.entropy.tables import exp2
 from licodec.networks.everyday import LATENT_UNIT, EverydayTransforms
 from licodec.training.codecs.everyday import Everyday
 from licodec.training.config import Config
-from licodec.training.convert.quantize_everyday import class_tables, packed_integers, quantized
+from licodec.training.convert.quantize_everyday import class_tables, quantized
 from licodec.training.data import Images
 from licodec.training.fit.class_directions import fit_directions
 from licodec.training.graphics import drawn
@@ -53,7 +53,7 @@ def everyday_tensors(config: Config, ema: dict[str, Tensor], folder: str) -> dic
     tensors["class_prior"] = class_tables(np.stack(by_anchor))
     tensors |= fit_directions(tensors["class_prior"], counts)
     tensors["positions"] = _positions(psnr)
-    return packed_integers(tensors)
+    return tensors
 
 
 def _spread(images: list[Tensor], count: int) -> list[Tensor]:

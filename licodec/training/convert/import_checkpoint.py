@@ -41,7 +41,8 @@ from licodec.training.data import Images, central
 from licodec.training.fit import scale_shifts
 from licodec.training.fit.back_projection import middles, strengths
 from licodec.weights.catalogue import Z_DISTRIBUTIONS
-from licodec.weights.file import ARITHMETIC, BACK_PROJECTION, narrowed, parsed
+from licodec.weights.file import ARITHMETIC, BACK_PROJECTION, parsed
+from licodec.weights.file import load as load_weights
 
 Z_BINS = 128
 """Bins of ẑ's tables, centred on the median; an escape follows."""
@@ -70,7 +71,12 @@ class Checkpoint:
 
 
 def import_checkpoint(
-    path: str | Path, arch: str, calibrate: str | Path | None, folder: str | Path, name: str
+    path: str | Path,
+    arch: str,
+    calibrate: str | Path | None,
+    folder: str | Path,
+    name: str,
+    share: str | Path | None = None,
 ) -> Path:
     """Write a weights file from a checkpoint of CompressAI's class for `arch`.
 
@@ -82,8 +88,11 @@ def import_checkpoint(
             back-projection where the checkpoint tells its lambdas, and from which
             scale shifts are learnt where there is no context and they are enough; without it, smooth
             noise, no back-projection and no scale shifts.
+        share: a weights file: tensors that are the same there are left to it. Both files must then be
+            there to code with.
 
     Raises:
+        ModelMissingError: share is no weights file.
         UsageError: no such architecture, no checkpoint of it, or its weights cannot be made integers.
     """
     check_name(name)
@@ -98,8 +107,6 @@ def import_checkpoint(
             tensors |= _learnt(checkpoint, architecture, tensors, images, photographs)
     except ValueError as error:
         raise UsageError(f"{path}: {error}") from error
-    for weight in [k for k in tensors if re.fullmatch(r"integer\..*\.weight", k)]:
-        tensors |= narrowed(weight, tensors.pop(weight))
     metadata = {
         "name": name,
         "arithmetic": ARITHMETIC,
@@ -115,7 +122,8 @@ def import_checkpoint(
     }
     if stages := stages_beside(path):
         recipe["stages"] = stages
-    return write_weights(folder, name, tensors, metadata, recipe)
+    base = None if share is None else load_weights(Path(share))
+    return write_weights(folder, name, tensors, metadata, recipe, base)
 
 
 def _learnt(

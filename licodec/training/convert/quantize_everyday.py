@@ -38,7 +38,6 @@ from licodec.training.codecs.everyday import (
     Step,
 )
 from licodec.training.fit.class_directions import no_directions
-from licodec.weights.file import narrowed
 
 Array = NDArray[Any]
 Units = dict[str, Tensor]
@@ -206,15 +205,6 @@ def class_tables(counts: NDArray[np.int64]) -> NDArray[np.int16]:
     inner = total[:, :, 1:BINS]
     inner[:] = (inner + inner[:, :, ::-1]) / 2
     return _log2(total / total.sum(2, keepdims=True))
-
-
-def packed_integers(tensors: dict[str, Array]) -> dict[str, Array]:
-    """The tensors as a weights file holds them: wide weights a byte each where that holds them."""
-    out: dict[str, Array] = {}
-    for name, value in tensors.items():
-        is_wide = name.endswith(".weight") and value.dtype == np.int16
-        out |= narrowed(name, value) if is_wide else {name: value}
-    return out
 
 
 def _ranges(net: Everyday, images: Iterable[Tensor]) -> Units:

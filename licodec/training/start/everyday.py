@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
+from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from licodec.errors import UsageError, said
+from licodec.errors import ModelMissingError, UsageError, said
 from licodec.training.checkpoint import load_checkpoint
 from licodec.training.codecs.everyday import PATCH, Everyday, karhunen_loeve
 from licodec.training.config import Config
 from licodec.training.convert.quantize_everyday import dequantized
 from licodec.training.data import Images
-from licodec.weights.file import unpacked
+from licodec.weights.file import Weights
 
 _CROPS = 96
 
@@ -43,14 +42,13 @@ def initialize(net: Everyday, config: Config, images: Images) -> None:
 def _of_weights(path: str, net: Everyday) -> dict[str, Tensor]:
     """The state of a weights file: its integer layers as floats again."""
     try:
-        with safe_open(path, "np") as file:
-            tensors = unpacked({name: file.get_tensor(name) for name in file.keys()})
-            lambdas = json.loads((file.metadata() or {}).get("lambdas", "[]"))
-    except (OSError, SafetensorError, ValueError) as error:
+        weights = Weights(Path(path))
+        lambdas = tuple(weights.lambdas)
+    except (ModelMissingError, ValueError) as error:
         raise UsageError(f"train.init {path}: {error}") from error
-    if tuple(lambdas) != net.lambdas:
+    if lambdas != net.lambdas:
         raise UsageError(f"train.init {path}: its lambdas are not those of the model")
     try:
-        return dequantized(net, tensors)
+        return dequantized(net, weights.tensors(""))
     except (KeyError, RuntimeError) as error:
         raise UsageError(f"train.init {path}: does not fit the model{said(error)}") from error

@@ -5,20 +5,20 @@ from __future__ import annotations
 import json
 import math
 import re
+from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from licodec.errors import UsageError
+from licodec.errors import UsageError, said
 from licodec.networks.transforms import GDN
-from licodec.training.checkpoint import load_checkpoint
+from licodec.training.checkpoint import load_checkpoint, refuse_endless
 from licodec.training.codecs.factorized import AdaptiveNetwork, FactorizedNetwork, between
 from licodec.training.codecs.hyperprior import HyperpriorNetwork
 from licodec.training.config import Config
 from licodec.training.data import Images
-from licodec.weights.file import BACK_PROJECTION
+from licodec.weights.file import BACK_PROJECTION, SHARED, load, parsed
 
 TABLES = (
     "prior",
@@ -93,20 +93,23 @@ def read_state(path: str) -> tuple[dict[str, Tensor], tuple[float, ...]]:
     if not path.endswith(".safetensors"):
         saved = load_checkpoint(path)
         return saved["ema"], tuple(saved["config"]["model"]["lambdas"])
+    refuse_endless(path)
     try:
-        with safe_open(path, "pt") as file:
-            state = {name: file.get_tensor(name) for name in file.keys()}
-            # Names that differ between weights files and models in training.
-            state = {re.sub(r"^context\.", "context_", name): t for name, t in state.items()}
-            if BACK_PROJECTION in state:
-                state["back_projection"] = state.pop(BACK_PROJECTION)
-            told = (file.metadata() or {}).get("lambdas")
-    except (OSError, SafetensorError) as error:
-        raise UsageError(f"train.init {path}: {error}") from error
+        metadata, tensors = parsed(Path(path).read_bytes())
+        if SHARED in metadata:
+            tensors = load(Path(path)).tensors("")
+    except Exception as error:  # bytes that are none fail anywhere
+        raise UsageError(f"train.init {path}: no readable weights{said(error)}") from error
+    # Names that differ between weights files and models in training.
+    state = {
+        re.sub(r"^context\.", "context_", name): torch.from_numpy(t) for name, t in tensors.items()
+    }
+    if BACK_PROJECTION in state:
+        state["back_projection"] = state.pop(BACK_PROJECTION)
     try:
-        lambdas = tuple(float(lmbda) for lmbda in json.loads(told or ""))
+        lambdas = tuple(float(lmbda) for lmbda in json.loads(metadata.get("lambdas", "")))
         if not all(0 < lmbda < math.inf for lmbda in lambdas):
-            raise ValueError(told)
+            raise ValueError(lambdas)
     except (ValueError, TypeError, RecursionError) as error:
         raise UsageError(f"train.init {path}: its metadata tells no list of lambdas") from error
     return state, lambdas
