@@ -88,7 +88,13 @@ SCALE_HYPERPRIOR = Architecture(
     alpha=0.1,
 )
 HYPERPRIOR = Architecture("hyperprior", "mbt2018-mean", has_search=True, usual_effort=5, alpha=0.1)
-AUTOREGRESSIVE = Architecture("autoregressive", "mbt2018", has_context=True, alpha=1.0)
+AUTOREGRESSIVE = Architecture(
+    "autoregressive",
+    "mbt2018",
+    has_context=True,
+    alpha=1.0,
+    stages=(*HYPERPRIOR.stages, ("context", "rate:ContextStage")),
+)
 ATTENTION = Architecture(
     "attention",
     "cheng2020-attn",

@@ -185,6 +185,26 @@ class KnownTransforms(HyperpriorNetwork):
         return rounded, likelihoods * noisy / noisy.detach()
 
 
+class KnownHyperprior(KnownTransforms):
+    """A network with a context whose h_a, h_s and bottleneck stay as they are, too. Nothing stands for
+    rounding then: ŷ and its rate are those of files, in training as well."""
+
+    def __init__(
+        self, architecture: Architecture, N: int, M: int, lambdas: tuple[float, ...]
+    ) -> None:
+        super().__init__(architecture, N, M, lambdas)
+        for part in (self.h_a, self.h_s, self.entropy_bottleneck):
+            part.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> KnownHyperprior:
+        return super().train(False)
+
+    def conditional(self, u: Tensor, scales: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
+        gaussians = self.gaussian_conditional
+        y_hat = u.round()
+        return y_hat, gaussians.likelihood_lower_bound(gaussians._likelihood(y_hat, scales, means))
+
+
 class ZDistributions(HyperpriorNetwork):
     """A trained network, frozen, and the nets that code ẑ by the image's own distributions."""
 

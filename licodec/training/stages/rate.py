@@ -9,14 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from licodec.tiles import STRIDE
-from licodec.training.codecs.hyperprior import HyperpriorNetwork, KnownTransforms
+from licodec.training.codecs.hyperprior import (
+    HyperpriorNetwork,
+    KnownHyperprior,
+    KnownTransforms,
+)
 from licodec.training.config import Config
 from licodec.training.data import Images, window
 from licodec.training.fit.counts import latents
 from licodec.training.objective import balanced, by_rate
 from licodec.training.stages.stage import precision, rounded
 from licodec.training.stages.transforms import HyperpriorStage
-from licodec.training.start import hyperprior
+from licodec.training.start import context, hyperprior
 
 
 class RateStage(HyperpriorStage):
@@ -43,3 +47,13 @@ class RateStage(HyperpriorStage):
             bpp = by_rate(network(y), len(lambdas))
         loss: Tensor = balanced(bpp, lambdas, self.config.train.rate_balance)
         return loss, {"bpp": rounded(bpp.detach(), 3)}
+
+
+class ContextStage(RateStage):
+    """Context and entropy parameters on top of a trained codec with a hyperprior, which stays as it is."""
+
+    def _start(self) -> HyperpriorNetwork:
+        settings = self.config.model
+        model = KnownHyperprior(settings.architecture, settings.N, settings.M, settings.lambdas)
+        context.initialize(model, self.config, self.images)
+        return model

@@ -77,7 +77,7 @@ def initialize(model: HyperpriorNetwork, config: Config, images: Images) -> None
     model.load_state_dict({name: state[name].float() for name in known}, strict=False)
     _set_gains(model, log_gain.float())
     if released:
-        _find_units(model, images, config)
+        find_units(model, images, config)
         take_units(model, 1 / model.unit)
         for net in ("h_s", "entropy_parameters"):
             if hasattr(model, net):
@@ -140,7 +140,7 @@ def _fit_bottlenecks(
 def _start_rate(model: HyperpriorNetwork, images: Images, config: Config) -> None:
     """Units and fresh nets that suit latents of known transforms, at the middle rate: Gaussians as wide as
     each channel, and z that does not round to 0 throughout, which would tell h_s nothing."""
-    u = _find_units(model, images, config)
+    u = find_units(model, images, config)
     tail(model).bias[: model.M].fill_(1.0)
     last: Any = model.h_a[-1]
     z = model.hyper_latents(u)
@@ -150,7 +150,7 @@ def _start_rate(model: HyperpriorNetwork, images: Images, config: Config) -> Non
 
 
 @torch.no_grad()
-def _find_units(model: HyperpriorNetwork, images: Images, config: Config) -> Tensor:
+def find_units(model: HyperpriorNetwork, images: Images, config: Config) -> Tensor:
     """Set the units to the spread of latents u of some patches at the middle rate; these u."""
     rng = np.random.default_rng(config.train.seed)
     x = images.crops(rng, 16, config.data.patch).float().cpu() / 255
