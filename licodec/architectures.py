@@ -30,6 +30,7 @@ class Architecture:
         is_exact: it decodes to the same pixels everywhere, without PyTorch, and a file's checksum is theirs.
         has_attention: its nets are those of Cheng et al. 2020; M equals N.
         stages: of its training, in their order: name, and module and class in licodec/training/stages.
+        export: module in licodec/training/convert, and the function that makes tensors of a checkpoint.
         alpha: weight of the regularizer in paper 2.
     """
 
@@ -53,6 +54,7 @@ class Architecture:
         ("rate", "rate:RateStage"),
         ("distributions", "distributions:ZDistributionsStage"),
     )
+    export: str = "export_hyperprior:hyperprior_state"
     alpha: float = 0.0
 
 
@@ -68,6 +70,7 @@ FACTORIZED = Architecture(
         ("distributions", "distributions:DistributionsStage"),
         ("joint", "distributions:JointStage"),
     ),
+    export="export_factorized:factorized_tensors",
 )
 ADAPTIVE = Architecture(
     "adaptive",
@@ -78,6 +81,7 @@ ADAPTIVE = Architecture(
     entropy_model="licodec.entropy.tabled:Adaptive",
     sends_distributions=True,
     stages=FACTORIZED.stages,
+    export=FACTORIZED.export,
 )
 SCALE_HYPERPRIOR = Architecture(
     "scale-hyperprior",
@@ -115,6 +119,7 @@ EVERYDAY = Architecture(
     schema="licodec.weights.everyday_schema:check",
     entropy_model="licodec.entropy.quadtree:Quadtree",
     stages=(("transforms", "everyday:EverydayStage"),),
+    export="export_everyday:everyday_tensors",
 )
 
 TABLE = (EVERYDAY, ADAPTIVE, FACTORIZED, SCALE_HYPERPRIOR, HYPERPRIOR, AUTOREGRESSIVE, ATTENTION)

@@ -14,7 +14,8 @@ from licodec.entropy.tables import BINS, count_values
 from licodec.open_codec import Codec, is_precise
 from licodec.training.codecs.factorized import DistributionNets
 from licodec.training.config import Model
-from licodec.training.convert.export import write_weights, z_tensors
+from licodec.training.convert.export import write_weights
+from licodec.training.convert.export_hyperprior import z_tensors
 from licodec.training.convert.import_checkpoint import SCALES
 from licodec.training.fit import scale_shifts
 from licodec.weights import file as weights_file

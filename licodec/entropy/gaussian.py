@@ -105,6 +105,11 @@ def to_steps(y: Integers) -> Integers:
     return steps
 
 
+def choose_steps(y: Integers) -> Integers:
+    """What the encoder codes of latents, means taken off, in 1/MEAN_UNIT: steps. Decoders take any."""
+    return to_steps(y)
+
+
 _BATCH = 2**20
 """Frequencies that are gathered at once; bounds the memory."""
 

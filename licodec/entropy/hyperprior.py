@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from licodec.architectures import Architecture
-from licodec.entropy.gaussian import MEAN_UNIT, SCALE_UNIT, Forecast, Gaussians, to_steps
+from licodec.entropy.gaussian import MEAN_UNIT, SCALE_UNIT, Forecast, Gaussians, choose_steps
 from licodec.entropy.image_distributions import ImageDistributions
 from licodec.entropy.integer_nets import IntegerNet, LayerSpec, exact_products
 from licodec.entropy.scale_shifts import PARTS, PREFIX, ScaleShifts
@@ -159,7 +159,7 @@ class Hyperprior:
     def quantize(self, y: Integers, side: Integers | None, position: int) -> Integers:
         """ŷ (M, h, w) that a decoder would get for y and ẑ's symbols, both in 1/MEAN_UNIT."""
         if not self.about_means:
-            return to_steps(y) * MEAN_UNIT
+            return choose_steps(y) * MEAN_UNIT
         _, h, w = y.shape
         side = self.side_information(y, position) if side is None else side
         return self.code_latents(Encoder(), position, h, w, y, side)
@@ -232,7 +232,7 @@ class Hyperprior:
             if self.scale_shifts is not None:
                 y_hat[places] = self._code_shifted(coder, known, index, mean, places, w)
                 continue
-            values = None if known is None else to_steps(known - mean).ravel()
+            values = None if known is None else choose_steps(known - mean).ravel()
             steps = self.gaussians.code(coder, values, index.ravel(), None)
             y_hat[places] = steps.reshape(index.shape) * MEAN_UNIT + mean
         return y_hat

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from licodec.entropy.classes import Features, magnitudes
-from licodec.entropy.gaussian import MEAN_UNIT, Gaussians, to_steps
+from licodec.entropy.gaussian import MEAN_UNIT, Gaussians, choose_steps
 from licodec.rangecoder import Coder
 
 Integers = NDArray[np.int32]
@@ -104,7 +104,7 @@ class ScaleShifts:
                     about = about + (shift * near >> NEAR_BITS)
                 scale_index = moved(own[:, part], forecast[:, part], len(self.table))
                 values = (
-                    None if known is None else to_steps(known[:, part] - about[:, part]).ravel()
+                    None if known is None else choose_steps(known[:, part] - about[:, part]).ravel()
                 )
                 coded = gaussians.code(coder, values, scale_index.ravel(), None)
                 steps[:, part] = coded.reshape(scale_index.shape)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from licodec.entropy.gaussian import MEAN_UNIT, Gaussians, to_steps
+from licodec.entropy.gaussian import MEAN_UNIT, Gaussians, choose_steps
 from licodec.entropy.integer_nets import IntegerNet, LayerSpec
 from licodec.networks.hyper import MaskedConv
 from licodec.progress import track
@@ -73,7 +73,7 @@ class Wavefronts:
         """
         neighbours = _Neighbours(h, w, self.M)
         if y is not None:
-            steps = to_steps(y)
+            steps = choose_steps(y)
             neighbours.know(np.arange(h * w), steps)
             batches = np.split(np.arange(h * w), range(_BATCH, h * w, _BATCH))
             parts = [

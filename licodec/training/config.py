@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from licodec.architectures import BY_NAME, TABLE, Architecture
+from licodec.architectures import BY_NAME, HYPERPRIOR, TABLE, Architecture
 from licodec.errors import LicodecError, UsageError
 from licodec.io import files
 from licodec.options import DEVICES
@@ -293,7 +293,7 @@ def _customary_rules(config: Config) -> Iterator[tuple[bool, str]]:
 def _hyperprior_rules(config: Config) -> Iterator[tuple[bool, str]]:
     model, train = config.model, config.train
     if train.stage != "transforms":
-        known = "transforms" if train.stage == "rate" else model.arch
+        known = {"rate": "transforms", "context": HYPERPRIOR.name}.get(train.stage, model.arch)
         needs = f"stage {train.stage} needs a trained {known} in train.init"
         yield train.init in ("klt", "fresh"), needs
         yield config.regularizer is not None, "[regularizer] is for the stage transforms"

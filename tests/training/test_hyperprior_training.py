@@ -10,6 +10,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from small_runs import ARCHES, M, N, latents, settings
+from small_weights import small_weights
 
 import licodec
 from licodec.architectures import BY_NAME, HYPERPRIOR
@@ -404,6 +405,53 @@ def test_transforms_can_stay_as_they_are(folder, tmp_path, exported):
     assert torch.equal(now["log_gain"][0], was["log_gain"][0])
     with pytest.raises(UsageError, match="stage rate needs"):
         train(settings(folder, tmp_path / "fresh", "hyperprior", init="fresh", stage="rate"))
+
+
+def test_a_context_starts_from_a_hyperprior_and_shares_its_weights(
+    folder, tmp_path, exported, photo
+):
+    base = import_checkpoint(exported["hyperprior"], "mbt2018-mean", None, tmp_path, "base")
+    config = settings(folder, tmp_path / "run", "autoregressive", init=str(base), stage="context")
+    images = Images(folder, 2, 64, torch.device("cpu"))
+    model = make_stage(config, images, torch.device("cpu")).model
+    z_hat, y_hat = torch.randn(1, N, 3, 3).round(), (3 * torch.randn(1, M, 12, 12)).round()
+    with torch.no_grad():
+        scales, means = model.h_s(z_hat).chunk(2, 1)
+        passed = model.parameters_of(z_hat, y_hat)
+    # At first, scales and means of the hyperprior pass, whatever the context sees.
+    torch.testing.assert_close(passed[0].clamp(min=0), scales.clamp(min=0), atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(passed[1], means, atol=1e-4, rtol=1e-3)
+    frozen = ("g_a.", "g_s.", "h_a.", "h_s.", "entropy_bottleneck.")
+    was = {k: v.clone() for k, v in model.state_dict().items()}
+    checkpoint = train(config)
+    now = load_checkpoint(checkpoint)["ema"]
+    assert all(torch.equal(now[k], was[k]) for k in was if k.startswith(frozen))
+    assert not torch.equal(now["context_prediction.weight"], was["context_prediction.weight"])
+    state = export(checkpoint, None, "tiny")
+    path = import_checkpoint(state, "mbt2018", None, tmp_path, "own", base)
+    whole = import_checkpoint(state, "mbt2018", None, tmp_path / "whole", "own")
+    assert "g_a.0.weight" not in catalogue.header(path)
+    assert Weights(path).tensors("").keys() == Weights(whole).tensors("").keys()
+    data = licodec.encode(photo, weights=path)
+    assert licodec.decode(data, weights=path).size == photo.size
+
+
+@pytest.mark.parametrize(
+    ("init", "reason"),
+    [("klt", "stage context needs"), ("factorized", "no weights of hyperprior"), ("rates", "stay")],
+)
+def test_where_a_context_cannot_start(folder, tmp_path, exported, init, reason):
+    lambdas = (0.013,)
+    if init == "factorized":
+        init = str(small_weights(tmp_path))
+    elif init == "rates":
+        path = import_checkpoint(exported["hyperprior"], "mbt2018-mean", None, tmp_path, "base")
+        init, lambdas = str(path), (0.013, 0.05)
+    config = settings(folder, tmp_path, "autoregressive", lambdas, init=init, stage="context")
+    images = Images(folder, 2, 64, torch.device("cpu"))
+    with pytest.raises(UsageError, match=reason):
+        configs.check(config)
+        make_stage(config, images, torch.device("cpu"))
 
 
 def test_sizes_that_are_no_multiple_of_64():

@@ -12,24 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save
 from torch import Tensor
 
-from licodec.entropy.classes import check_exact
-from licodec.entropy.pdf_transform import quantize_synthesis
-from licodec.entropy.tables import BINS, LOG2_UNIT
+from licodec.entropy.tables import LOG2_UNIT
 from licodec.errors import UsageError
+from licodec.interface import named
 from licodec.io.files import write
 from licodec.training import config as configs
 from licodec.training.checkpoint import load_checkpoint
-from licodec.training.codecs.factorized import AdaptiveNetwork, DistributionNets, FactorizedNetwork
-from licodec.training.codecs.hyperprior import z_distributions
-from licodec.training.convert.compressai_state import compressai_state
-from licodec.training.convert.export_everyday import everyday_tensors
-from licodec.weights.catalogue import Z_DISTRIBUTIONS
-from licodec.weights.file import ARITHMETIC, BACK_PROJECTION, SHARED, Weights, deflated
+from licodec.weights.file import SHARED, Weights, deflated
 
 
 def export(
@@ -56,22 +49,11 @@ def export(
     config = configs.from_dict(state["config"], str(checkpoint))
     ema: dict[str, Tensor] = state["ema"]
     metadata = {"name": name, "lambdas": json.dumps(list(config.model.lambdas))}
-    architecture = config.model.architecture
-    if architecture.is_exact:
-        tensors = everyday_tensors(config, ema, photographs or config.data.path)
-        metadata |= {"arch": architecture.name, "arithmetic": ARITHMETIC}
-    elif architecture.has_hyperprior:
-        nets = z_distributions(config, ema)
-        plain = {k: v for k, v in ema.items() if not k.startswith(Z_DISTRIBUTIONS)}
-        tensors = {k: v.numpy() for k, v in compressai_state(config, plain).items()}
-        tensors |= {} if nets is None else z_tensors(nets)
-        metadata["arch"] = architecture.compressai
-        folder = folder or Path(checkpoint).parent
-    else:
-        tensors = _licodec_tensors(config, ema)
-        metadata |= {"arithmetic": ARITHMETIC, "groups": str(config.model.groups)}
+    make = named(f"licodec.training.convert.{config.model.architecture.export}")
+    tensors, own = make(config, ema, photographs or config.data.path)
     recipe = {"stages": [_stage(s) for s in (*state.get("earlier", []), state)]}
-    return write_weights(folder or "weights", name, tensors, metadata, recipe)
+    usual = "weights" if "arithmetic" in own else Path(checkpoint).parent
+    return write_weights(folder or usual, name, tensors, metadata | own, recipe)
 
 
 def _is_same(tensor: NDArray[Any], base: Weights, name: str) -> bool:
@@ -84,18 +66,6 @@ def check_name(name: str) -> None:
     """Refuse what would lead out of the folder that weights are written to."""
     if not re.fullmatch(r"[\w.-]+", name):
         raise UsageError(f"{name!r} is no name for weights: letters, digits, . _ and - are")
-
-
-def _licodec_tensors(config: configs.Config, ema: dict[str, Tensor]) -> dict[str, NDArray[Any]]:
-    tensors: dict[str, NDArray[Any]] = {
-        k: v.half().numpy() for k, v in ema.items() if k.startswith(("g_a.", "g_s."))
-    }
-    tensors["log_gain"] = ema["log_gain"].float().numpy()
-    if config.train.stage == "transforms":
-        tensors["prior"] = log2_integers(trained_prior(config, ema))
-    else:
-        tensors |= _adaptive(config, ema)
-    return tensors
 
 
 def write_weights(
@@ -157,59 +127,6 @@ def _stage(state: dict[str, Any]) -> dict[str, Any]:
         "history": state["history"],
         "provenance": state["provenance"],
     }
-
-
-def trained_prior(config: configs.Config, ema: dict[str, Tensor]) -> Tensor:
-    """log2 of the trained bottlenecks' mass in each bin: (K, M, BINS + 1)."""
-    K, M = len(config.model.lambdas), config.model.M
-    model = FactorizedNetwork(config.model.N, M, config.model.lambdas)
-    model.load_state_dict(ema)
-    bins = torch.arange(BINS, dtype=torch.float32) - BINS // 2
-    with torch.no_grad():
-        _, mass = model.bottleneck(bins.repeat(K * M, 1)[None], training=False)
-    mass = mass.reshape(K, M, BINS).double()
-    escape = (1 - mass.sum(-1, keepdim=True)).clamp(min=2.0**-20)
-    return torch.cat([mass.clamp(min=2.0**-24), escape], -1).log2()
-
-
-def _adaptive(config: configs.Config, ema: dict[str, Tensor]) -> dict[str, NDArray[Any]]:
-    model = AdaptiveNetwork(config.model)
-    model.load_state_dict(ema)
-    context_weights = ema["context_weights"].numpy().astype(np.int16)
-    check_exact(context_weights)
-    return {
-        **_distributions(model),
-        "class_prior": log2_integers(ema["class_prior"]),
-        "context.order": ema["context_order"].numpy().astype(np.int16),
-        "context.weights": context_weights,
-        "context.thresholds": ema["context_thresholds"].numpy(),
-        BACK_PROJECTION: ema["back_projection"].float().numpy(),
-    }
-
-
-def _distributions(nets: DistributionNets) -> dict[str, NDArray[Any]]:
-    """As licodec.entropy.image_distributions reads them.
-
-    Raises:
-        UsageError: their tables are not set yet.
-    """
-    if not nets.z_prior.any():
-        raise UsageError("the checkpoint has no tables yet: they are set at its first validation")
-    return {
-        "prior": log2_integers(nets.prior),
-        "z_prior": log2_integers(nets.z_prior),
-        **{f"h_a.{k}": v.half().numpy() for k, v in nets.h_a.state_dict().items()},
-        **quantize_synthesis(nets.h_s),
-    }
-
-
-def z_tensors(nets: DistributionNets) -> dict[str, NDArray[Any]]:
-    """What codes ẑ by the image's own distributions, as a weights file names it.
-
-    Raises:
-        UsageError: their tables are not set yet.
-    """
-    return {f"{Z_DISTRIBUTIONS}{k}": v for k, v in _distributions(nets).items()}
 
 
 def log2_integers(log2: Tensor) -> NDArray[Any]:

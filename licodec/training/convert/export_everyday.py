@@ -20,7 +20,7 @@ from licodec.training.convert.quantize_everyday import class_tables, quantized
 from licodec.training.data import Images
 from licodec.training.fit.class_directions import fit_directions
 from licodec.training.graphics import drawn
-from licodec.weights.file import STEPS
+from licodec.weights.file import ARITHMETIC, STEPS
 
 Array = NDArray[Any]
 
@@ -32,11 +32,13 @@ _LEAST_RATE = 0.5
 """Place on the rate axis that quality 0 stands for."""
 
 
-def everyday_tensors(config: Config, ema: dict[str, Tensor], folder: str) -> dict[str, Array]:
-    """The tensors of a weights file.
+def everyday_tensors(
+    config: Config, ema: dict[str, Tensor], photographs: str
+) -> tuple[dict[str, Array], dict[str, str]]:
+    """The tensors of a weights file, and metadata of its own.
 
     Args:
-        folder: of photographs, or shards of them.
+        photographs: a folder of them, or of shards.
 
     Raises:
         UsageError: there are none.
@@ -46,14 +48,14 @@ def everyday_tensors(config: Config, ema: dict[str, Tensor], folder: str) -> dic
     net.load_state_dict(ema)
     net.eval()
     data = config.data
-    photographs = Images(folder, 0, _RANGE_SIZE, torch.device("cpu"), scale=data.scale).train
-    tensors = quantized(net, _ranging(photographs))
-    counts, psnr = _coded(tensors, _spread(photographs, _MEASURED))
+    images = Images(photographs, 0, _RANGE_SIZE, torch.device("cpu"), scale=data.scale).train
+    tensors = quantized(net, _ranging(images))
+    counts, psnr = _coded(tensors, _spread(images, _MEASURED))
     by_anchor = [sum(c for k, c in counts if k == anchor) for anchor in range(len(psnr))]
     tensors["class_prior"] = class_tables(np.stack(by_anchor))
     tensors |= fit_directions(tensors["class_prior"], counts)
     tensors["positions"] = _positions(psnr)
-    return tensors
+    return tensors, {"arch": config.model.arch, "arithmetic": ARITHMETIC}
 
 
 def _spread(images: list[Tensor], count: int) -> list[Tensor]:

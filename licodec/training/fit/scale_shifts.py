@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from licodec.entropy.classes import Features, check_exact
-from licodec.entropy.gaussian import MEAN_UNIT, MIXTURE_TOTAL, to_steps
+from licodec.entropy.gaussian import MEAN_UNIT, MIXTURE_TOTAL, choose_steps
 from licodec.entropy.scale_shifts import (
     LARGEST,
     NEAR_BITS,
@@ -69,7 +69,7 @@ class Samples(NamedTuple):
     def magnitude(self, own: NDArray[np.int64]) -> NDArray[np.int16]:
         """(M, n) of the steps that are coded, below _BINS, when the values of neighbours weigh own (M,)."""
         shift = own[:, None] * self.near[:, 1] >> NEAR_BITS
-        steps = to_steps((self.residual - shift).astype(np.int32))
+        steps = choose_steps((self.residual - shift).astype(np.int32))
         return np.minimum(np.abs(steps), _BINS - 1).astype(np.int16)
 
 
@@ -188,7 +188,7 @@ def _sample(
             residual = (
                 ((u - means) * MEAN_UNIT).round().clamp(-_FURTHEST, _FURTHEST)[0].int().numpy()
             )
-            steps = to_steps(residual)
+            steps = choose_steps(residual)
             index = torch.bucketize(sigma[0].contiguous(), thresholds).byte().numpy()
             shown = score(table, index, steps)
             M, h, w = steps.shape

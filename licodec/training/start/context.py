@@ -78,7 +78,8 @@ def _pass_on(model: KnownHyperprior, spread: Tensor) -> None:
     """
     M = model.M
     _clear(model.context_prediction, M)
-    first, second, third = (model.entropy_parameters[i] for i in (0, 2, 4))
+    layers: Any = model.entropy_parameters
+    first, second, third = layers[0], layers[2], layers[4]
     eye = torch.eye(M)
     _clear(first, 3 * M)
     first.weight[:M, :M, 0, 0] = eye
