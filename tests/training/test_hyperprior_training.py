@@ -421,7 +421,7 @@ def test_a_context_starts_from_a_hyperprior_and_shares_its_weights(
     # At first, scales and means of the hyperprior pass, whatever the context sees.
     torch.testing.assert_close(passed[0].clamp(min=0), scales.clamp(min=0), atol=1e-4, rtol=1e-3)
     torch.testing.assert_close(passed[1], means, atol=1e-4, rtol=1e-3)
-    frozen = ("g_a.", "g_s.", "h_a.", "h_s.", "entropy_bottleneck.")
+    frozen = ("g_a.", "g_s.", "h_a.", "h_s.")
     was = {k: v.clone() for k, v in model.state_dict().items()}
     checkpoint = train(config)
     now = load_checkpoint(checkpoint)["ema"]
@@ -447,10 +447,9 @@ def test_where_a_context_cannot_start(folder, tmp_path, exported, init, reason):
     elif init == "rates":
         path = import_checkpoint(exported["hyperprior"], "mbt2018-mean", None, tmp_path, "base")
         init, lambdas = str(path), (0.013, 0.05)
-    config = settings(folder, tmp_path, "autoregressive", lambdas, init=init, stage="context")
     images = Images(folder, 2, 64, torch.device("cpu"))
     with pytest.raises(UsageError, match=reason):
-        configs.check(config)
+        config = settings(folder, tmp_path, "autoregressive", lambdas, init=init, stage="context")
         make_stage(config, images, torch.device("cpu"))
 
 
