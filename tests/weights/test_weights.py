@@ -380,6 +380,8 @@ def test_what_is_released_is_known():
     shipped = Path(licodec.__file__).parent.parent / "weights"
     for path in shipped.glob("natural-*.safetensors"):
         assert catalogue.is_released(path), f"{path.name}: its hash belongs into catalogue.RELEASED"
+        shared = json.loads(catalogue.header(path)["__metadata__"].get("shared", "{}"))
+        assert set(shared) <= set(catalogue.RELEASED)
 
 
 @pytest.mark.parametrize(
