@@ -173,10 +173,8 @@ def test_what_is_done_is_one_line_with_quality_and_model(run, png):
 def test_an_unknown_model_lists_the_installed_ones(run, png):
     result = run("encode", png, "-m", "foo")
     assert result.exit_code == 2 and result.stderr.count("\n") == 1
-    assert (
-        "no model named 'foo'; adaptive, factorized, everyday, hyperprior are installed"
-        in result.stderr
-    )
+    there = "adaptive, factorized, autoregressive, everyday, hyperprior, scale-hyperprior"
+    assert f"no model named 'foo'; {there} are installed" in result.stderr
 
 
 def test_an_unknown_model_beside_weights_that_cannot_be_read(run, png, tmp_path, monkeypatch):
