@@ -24,6 +24,7 @@ from licodec.training.codecs.hyperprior import z_distributions
 from licodec.training.convert.export import export
 from licodec.training.convert.import_checkpoint import import_checkpoint
 from licodec.training.loop import train
+from licodec.weights.file import Weights
 
 every_arch = pytest.mark.parametrize("arch", ARCHES)
 PREFIX = "z_distributions."
@@ -216,7 +217,7 @@ def test_trained_nets_come_into_the_weights_and_code(trained, folder, tmp_path, 
     for i, checkpoint in enumerate(trained):
         exported = export(checkpoint, tmp_path / str(i), "tiny")
         paths.append(import_checkpoint(exported, "mbt2018-mean", str(folder), tmp_path, f"w{i}"))
-    plain, own = (load_file(path) for path in paths)
+    plain, own = (Weights(path).tensors("") for path in paths)
     assert {k for k in own if k not in plain} == {k for k in own if k.startswith(PREFIX)}
     for name, value in plain.items():
         assert (own[name] == value).all(), name
@@ -228,7 +229,8 @@ def test_trained_nets_come_into_the_weights_and_code(trained, folder, tmp_path, 
         encode(photo, paths[0])
     on = train(stage_b(folder, tmp_path / "on", paths[0], steps=1))
     exported = export(on, tmp_path / "2", "tiny")
-    own = load_file(import_checkpoint(exported, "mbt2018-mean", str(folder), tmp_path, "on"))
+    path = import_checkpoint(exported, "mbt2018-mean", str(folder), tmp_path, "on")
+    own = Weights(path).tensors("")
     assert own[f"{PREFIX}h_s.4.weight"].any()  # nets for weights that had none
     bias, shift = "integer.h_s.2.bias", "integer.h_s.2.shift"
     was, now = (np.ldexp(w[bias].astype(float), -w[shift].astype(int)) for w in (plain, own))
