@@ -30,10 +30,8 @@ def export(
 ) -> Path:
     """Write `NAME-HASH8.safetensors`, and its recipe beside it as `NAME-HASH8.json`.
 
-    A checkpoint of stage (a) gives static tables from its trained bottlenecks; one of stages (b) or
-    (c) the best average tables, and the adaptive distributions. One with a hyperprior gives the state
-    of CompressAI's own class and `log_gain`, in float32, and what codes ẑ by the image's own distributions,
-    if that was trained, as weights hold it: `licodec import` makes weights of it.
+    What is in it the architecture's own export says. One with a hyperprior is a state of CompressAI's class:
+    `licodec import` makes weights of it.
 
     Args:
         folder: by default `weights`; with a hyperprior the checkpoint's own, since a file that cannot

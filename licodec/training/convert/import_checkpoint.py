@@ -98,6 +98,7 @@ def import_checkpoint(
     check_name(name)
     if arch not in BY_COMPRESSAI:
         raise UsageError(f"no architecture {arch!r}; there are {', '.join(BY_COMPRESSAI)}")
+    base = None if share is None else load_weights(Path(share))
     architecture, checkpoint = BY_COMPRESSAI[arch], read(path)
     photographs = _photographs(calibrate)
     images = _middles(photographs)
@@ -122,7 +123,6 @@ def import_checkpoint(
     }
     if stages := stages_beside(path):
         recipe["stages"] = stages
-    base = None if share is None else load_weights(Path(share))
     return write_weights(folder, name, tensors, metadata, recipe, base)
 
 
