@@ -191,6 +191,7 @@ def _encoding_distributions(
     from rich.console import Console
 
     from licodec.bench import paper1 as preset
+    from licodec.bench import paper1_others as others
     from licodec.bench.plots import save_plot
     from licodec.bench.report import table
     from licodec.bench.results import save_curves, to_json
@@ -198,15 +199,18 @@ def _encoding_distributions(
 
     with Bar("starting") as bar:
         curves = preset.run(plan, static, bar.count)
+        of_others = others.run(plan, bar.count)
+    all_curves = [*curves.values(), *of_others.values()]
     if output is not None:
-        save_curves(output, list(curves.values()))
+        save_curves(output, all_curves)
     if output is None and not sys.stdout.isatty():
-        click.echo(to_json(list(curves.values()), rows=False), nl=False)
+        click.echo(to_json(all_curves, rows=False), nl=False)
     else:
         console = Console(width=None if sys.stdout.isatty() else 160)
         title = f"{plan.dataset}: {len(plan.images)} images"
         console.print(table(title, preset.bd_rates(curves)))
         console.print(table("side stream", preset.side_stream(curves)))
+        console.print(table("other codecs", others.bd_rates(of_others)))
         console.print(table("complexity", preset.complexity(plan)))
     if plot is not None:
         save_plot(plot, list(curves.values()), "encoding distributions")

@@ -25,7 +25,7 @@ MS_SSIM_MIN_SIDE = 161
 """Five scales of an 11-tap window; smaller images have no MS-SSIM."""
 
 
-def bpp(size: int, width: int, height: int) -> float:
+def bpp(size: float, width: int, height: int) -> float:
     """Bits per pixel of a file of `size` bytes."""
     return 8 * size / (width * height)
 

@@ -57,7 +57,7 @@ PAPER = {ADAPTIVE: "-7.10 %", IDEAL: "about -8.2 %"}
 """BD-rates that the paper reports against its static distributions."""
 PAPER_SIDE_BPP = "0.0004 to 0.0016"
 
-Counts = npt.NDArray[np.float64]
+Counts = npt.NDArray[np.float64] | npt.NDArray[np.int64]
 
 
 @dataclass
@@ -73,7 +73,7 @@ class _Measured:
 def run(
     plan: BenchPlan, static: Path | None, progress: Callable[[int, int, str], None]
 ) -> dict[str, Curve]:
-    """The curves, by name; at the rates that the weights are anchored at.
+    """The curves, by name; at evenly spaced qualities, as many as the weights have anchors.
 
     Raises:
         ModelMissingError: no adaptive weights are installed.

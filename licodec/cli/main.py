@@ -30,6 +30,7 @@ _ELSEWHERE = {
     "train": "licodec.training.command:train",
     "export": "licodec.training.command:export",
     "import": "licodec.training.command:import_",
+    "qualities": "licodec.training.command:qualities",
 }
 """Commands of other files, loaded when asked for."""
 
@@ -42,7 +43,7 @@ _PLAINER = {
 }  # fmt: skip
 """What click says of values, and what is meant."""
 
-_GENTLE = {"bench", "train", "export", "import"}
+_GENTLE = {"bench", "train", "export", "import", "qualities"}
 """Commands with more to put away than a temporary file, when a signal ends them."""
 
 
@@ -50,7 +51,7 @@ class Commands(click.Group):
     """Turns whatever goes wrong into one line and its exit code."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        names = "encode decode info verify compare models bench train export import completion"
+        names = "encode decode info verify compare models bench train export import qualities completion"
         return names.split()
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:

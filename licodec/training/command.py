@@ -118,3 +118,18 @@ def import_(
             "licodec: note: calibrated on noise; --calibrate DIR with photographs costs less rate",
             err=True,
         )
+
+
+@click.command()
+@click.argument("weights", type=click.Path(exists=True, dir_okay=False))
+@click.argument("photographs", type=click.Path(exists=True, file_okay=False))
+@click.option("-o", "--output-dir", default="weights", show_default=True)
+@click.option("--share", metavar="FILE", help="Weights to share equal tensors with, stored once.")
+def qualities(weights: str, photographs: str, output_dir: str, share: str | None) -> None:
+    """Write WEIGHTS anew, such that -q means what it means with all others.
+
+    Each quality then has a PSNR of its own on the last images of the folder PHOTOGRAPHS.
+    """
+    from licodec.training.convert.quality_axis import with_qualities as run
+
+    click.echo(run(weights, photographs, output_dir, share))

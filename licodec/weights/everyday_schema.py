@@ -8,7 +8,7 @@ import numpy as np
 
 from licodec.entropy.quadtree import BINS, CLASSES, GROUPS
 from licodec.networks.everyday import CELL, HYPER, LATENT_LIMIT, PATCH, blocks_of
-from licodec.weights.file import STEPS, Weights
+from licodec.weights.file import Weights
 from licodec.weights.needed import (
     BYTES,
     FLOATS,
@@ -126,7 +126,3 @@ def _values(weights: Weights, tensors: Tensors) -> Values:
     yield "asinh", rises(asinh) and 0 < asinh[0] and asinh[-1] <= 2 * LATENT_LIMIT
     K = len(weights["log_gain"])
     yield "lambdas", len(weights.lambdas) == K
-    if "positions" in weights:
-        positions = weights["positions"]
-        known = positions.ndim == 1 and len(positions) > 1 and rises(positions)
-        yield "positions", known and 0 <= positions[0] and positions[-1] <= (K - 1) * STEPS

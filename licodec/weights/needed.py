@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from licodec.errors import ModelMissingError
-from licodec.weights.file import Weights
+from licodec.weights.file import STEPS, Weights
 
 Shape = tuple[int, ...]
 Tensors = dict[str, tuple[Shape, str]]
@@ -55,8 +55,16 @@ def hold(
 def _rates(weights: Weights) -> Values:
     yield "log_gain", within(weights["log_gain"], _LARGEST_LOG_GAIN)
     lambdas = weights.lambdas
-    known = len(lambdas) in (0, len(weights["log_gain"]))
-    yield "lambdas", known and all(0 < lmbda < np.inf for lmbda in lambdas)
+    K = len(weights["log_gain"])
+    yield "lambdas", len(lambdas) in (0, K) and all(0 < lmbda < np.inf for lmbda in lambdas)
+    if "positions" in weights:
+        positions = weights["positions"]
+        known = positions.dtype.kind in "iu" and positions.ndim == 1 and len(positions) > 1
+        last = (K - 1) * STEPS
+        yield (
+            "positions",
+            known and rises(positions) and 0 <= positions[0] and positions[-1] <= last,
+        )
 
 
 def sizes(weights: Weights, name: str, axes: int) -> Shape:

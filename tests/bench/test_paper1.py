@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from PIL import Image
 from safetensors.numpy import save
 
-from licodec.bench import licodec_networks
+from licodec.bench import licodec_networks, paper1_others
 from licodec.bench import paper1 as experiment
 from licodec.bench.command import bench
 from licodec.bench.datasets import examine
@@ -139,6 +139,15 @@ def test_the_preset_prints_the_papers_figures_beside_its_own(curves, folders, tm
     assert "-7.10 %" in result.stdout and "0.0004 to 0.0016" in result.stdout
     assert "scale hyperprior" in result.stdout
     document = json.loads((tmp_path / "r.json").read_text())
-    assert [document["name"], *(o["name"] for o in document["others"])] == list(curves[0])
+    names = [document["name"], *(o["name"] for o in document["others"])]
+    of_others = [f"{m}, {t}" for m in paper1_others.MODELS for t in ("fixed", "adaptive", "ideal")]
+    assert names == [*curves[0], *of_others]
+    rows = {o["name"]: o["rows"] for o in document["others"]}
+    for model in paper1_others.MODELS:
+        kinds = (rows[f"{model}, {tables}"] for tables in ("fixed", "adaptive", "ideal"))
+        for fixed, adaptive, ideal in zip(*kinds, strict=True):
+            assert fixed["psnr-rgb"] == adaptive["psnr-rgb"] == ideal["psnr-rgb"]
+            assert ideal["bytes"] < min(fixed["bytes"], adaptive["bytes"])
+            assert 0 < adaptive["side_bytes"] < adaptive["bytes"]
     mixed = CliRunner().invoke(bench, [str(a) for a in [*arguments, "--codecs", "jpeg"]])
     assert mixed.exit_code == 2

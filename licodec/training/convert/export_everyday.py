@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +15,7 @@ from licodec.entropy.tables import exp2
 from licodec.networks.everyday import LATENT_UNIT, EverydayTransforms
 from licodec.training.codecs.everyday import Everyday
 from licodec.training.config import Config
+from licodec.training.convert import quality_axis
 from licodec.training.convert.quantize_everyday import class_tables, quantized
 from licodec.training.data import Images
 from licodec.training.fit.class_directions import fit_directions
@@ -27,9 +27,6 @@ Array = NDArray[Any]
 _RANGES, _GRAPHICS, _MEASURED = 24, 4, 12
 """Photographs and drawings that set the ranges of activations, and photographs coded at every anchor."""
 _RANGE_SIZE, _SIZE = 256, 512
-_QUALITIES = 20
-_LEAST_RATE = 0.5
-"""Place on the rate axis that quality 0 stands for."""
 
 
 def everyday_tensors(
@@ -50,11 +47,16 @@ def everyday_tensors(
     data = config.data
     images = Images(photographs, 0, _RANGE_SIZE, torch.device("cpu"), scale=data.scale).train
     tensors = quantized(net, _ranging(images))
-    counts, psnr = _coded(tensors, _spread(images, _MEASURED))
-    by_anchor = [sum(c for k, c in counts if k == anchor) for anchor in range(len(psnr))]
+    middles = [
+        image[:, :_SIZE, :_SIZE].permute(1, 2, 0).numpy() for image in _spread(images, _MEASURED)
+    ]
+    counts, _ = _coded(tensors, middles)
+    rates = np.arange(len(settings.lambdas))
+    by_anchor = [sum(c for k, c in counts if k == anchor) for anchor in rates]
     tensors["class_prior"] = class_tables(np.stack(by_anchor))
     tensors |= fit_directions(tensors["class_prior"], counts)
-    tensors["positions"] = _positions(psnr)
+    _, found = _coded(tensors, quality_axis.photographs(photographs))
+    tensors["positions"] = quality_axis.positions(found, rates * STEPS)
     return tensors, {"arch": config.model.arch, "arithmetic": ARITHMETIC}
 
 
@@ -73,7 +75,7 @@ def _ranging(photographs: list[Tensor]) -> Iterator[Tensor]:
 
 
 def _coded(
-    tensors: dict[str, Array], images: list[Tensor]
+    tensors: dict[str, Array], images: list[NDArray[np.uint8]]
 ) -> tuple[list[tuple[int, NDArray[np.int64]]], NDArray[np.float64]]:
     """The anchor and how often each class has each bin (CLASSES, BINS + 1), for each image at each anchor;
     and mean PSNR (K,)."""
@@ -82,22 +84,11 @@ def _coded(
     for k in range(len(tensors["log_gain"])):
         gain = np.exp(tensors["log_gain"][k]) * np.float32(LATENT_UNIT)
         total = 0.0
-        for image in images:
-            x = image[:, :_SIZE, :_SIZE].permute(1, 2, 0).numpy()
+        for x in images:
             side = model.side_information(transforms.analyze(x, gain), k * STEPS)
             counts.append((k, count_classes(side.symbols)))
             step = exp2(tensors["log2_step"][k])
             x_hat = transforms.synthesize(side.y_hat, step, x.shape[0], x.shape[1], 3)
-            error = np.square(x_hat.astype(np.float64) - x).mean()
-            total += 10 * math.log10(255**2 / max(error, 1e-3))
+            total += quality_axis.psnr(x, x_hat)
         psnr.append(total / len(images))
     return counts, np.array(psnr)
-
-
-def _positions(psnr: NDArray[np.float64]) -> NDArray[np.int32]:
-    """Rate positions of evenly spaced qualities, such that PSNR (K,) rises evenly with quality."""
-    rates = np.arange(len(psnr))
-    rising = np.maximum.accumulate(psnr)
-    wanted = np.linspace(np.interp(_LEAST_RATE, rates, rising), rising[-1], _QUALITIES + 1)
-    positions = np.rint(np.interp(wanted, rising, rates) * STEPS).astype(np.int32)
-    return np.maximum.accumulate(positions)

@@ -1,0 +1,91 @@
+"""`licodec qualities`: -q as a PSNR on photographs."""
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+from skimage import data
+from small_weights import small_weights
+
+from licodec.cli.main import main
+from licodec.open_codec import open_codec
+from licodec.options import EncodeOptions
+from licodec.training.convert import quality_axis
+from licodec.training.convert.export import write_weights
+from licodec.weights import catalogue
+from licodec.weights.file import STEPS, Weights
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    for i, picture in enumerate((data.astronaut(), data.coffee())):
+        Image.fromarray(picture[100:260, 100:292]).save(folder / f"{i}.png")
+    return folder
+
+
+@pytest.fixture
+def weights(tmp_path):
+    return small_weights(tmp_path)
+
+
+def measured(path, photographs):
+    codec, _ = open_codec(EncodeOptions(weights=path))
+    images = quality_axis.photographs(photographs)
+    return quality_axis._measured(codec, images, [0, 40, 100, 160, 200])
+
+
+def test_positions_lie_where_the_wanted_psnr_is():
+    psnr = np.linspace(quality_axis.WORST - 3, quality_axis.BEST + 3, 5)
+    found = quality_axis.positions(psnr, np.arange(5) * STEPS)
+    told = np.interp(found, np.arange(5) * STEPS, psnr)
+    wanted = np.linspace(quality_axis.WORST, quality_axis.BEST, len(found))
+    assert np.abs(told - wanted).max() < 0.02
+
+
+def test_a_model_that_does_not_reach_as_far_stays_at_its_end():
+    psnr = np.array([quality_axis.WORST + 2, quality_axis.WORST + 1.9, quality_axis.BEST - 4])
+    found = quality_axis.positions(psnr, np.arange(3) * STEPS)
+    assert found[0] == found[1] and found[-1] == found[-5] == 2 * STEPS
+    assert (np.diff(found) >= 0).all()
+
+
+def test_each_quality_gets_its_psnr(photographs, tmp_path, monkeypatch):
+    shipped = catalogue.resolve("adaptive")[1]
+    ends = measured(shipped, photographs)[[0, -1]]
+    low, high = ends[0] + 2, ends[1] - 1
+    monkeypatch.setattr(quality_axis, "WORST", low)
+    monkeypatch.setattr(quality_axis, "BEST", high)
+    made = quality_axis.with_qualities(shipped, photographs, tmp_path / "out")
+    wanted = low + (high - low) * np.array([0, 0.2, 0.5, 0.8, 1])
+    assert np.abs(measured(made, photographs) - wanted).max() < 0.3
+
+
+def test_the_command_keeps_all_else(weights, photographs, tmp_path):
+    weights.with_suffix(".json").write_text('{"sha256": "of the old file", "steps": 7}')
+    command = ["qualities", weights, photographs, "-o", tmp_path / "out"]
+    result = CliRunner().invoke(main, [str(part) for part in command])
+    assert result.exit_code == 0, result.stderr
+    old, new = Weights(weights), Weights(next((tmp_path / "out").glob("*.safetensors")))
+    assert str(new.path) == result.stdout.strip()
+    assert set(new.tensors("")) - set(old.tensors("")) == {"positions"}
+    for name, tensor in old.tensors("").items():
+        np.testing.assert_array_equal(new[name], tensor)
+    assert new.metadata == old.metadata
+    recipe = json.loads(new.path.with_suffix(".json").read_text())
+    assert recipe["steps"] == 7 and recipe["sha256"].startswith(new.hash.hex())
+    assert len(recipe["qualities"]["psnr"]) == 11
+
+
+def test_one_rate_alone_is_refused(weights, photographs, tmp_path):
+    source = Weights(weights)
+    one = {k: v[:1] if len(v) == 2 else v for k, v in source.tensors("").items()}
+    told = {**source.metadata, "lambdas": "[0.01]"}
+    alone = write_weights(tmp_path / "one", "one", one, told, {})
+    command = ["qualities", str(alone), str(photographs), "-o", str(tmp_path / "out")]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 2 and "one rate alone" in result.stderr
+    assert not (tmp_path / "out").exists()
