@@ -18,13 +18,17 @@ def points(curve: dict) -> tuple[list[float], list[float]]:
 def qualities(curves: dict[str, dict]) -> list[str]:
     """What a quality gives with each model."""
     models = ("everyday", "hyperprior")
-    rows = [curves[f"licodec-{model}"]["results"] for model in models]
+    rows = []
+    for model in models:
+        found = curves[f"licodec-{model}"]["results"]
+        rates = zip(found["bpp"], found["psnr-rgb"], strict=True)
+        rows.append(dict(zip(found["quality"], rates, strict=True)))
     lines = [
         f"| `-q` | {' | '.join(f'`{m}`: bpp | PSNR [dB]' for m in models)} |",
         "|---" * 5 + "|",
     ]
-    for i, quality in enumerate(rows[0]["quality"]):
-        cells = [f"{r['bpp'][i]:.2f} | {r['psnr-rgb'][i]:.1f}" for r in rows]
+    for quality in sorted(set(rows[0]).intersection(*rows[1:])):
+        cells = ["{:.2f} | {:.1f}".format(*row[quality]) for row in rows]
         lines.append(f"| {quality:g} | {' | '.join(cells)} |")
     return lines
 

@@ -12,7 +12,7 @@ from licodec.errors import LicodecError
 class Licodec(Peer):
     """licodec's own files, through its public functions."""
 
-    qualities = (0, 15, 30, 45, 60, 75, 90, 100)
+    qualities = (0, 12.5, 25, 37.5, 50, 62.5, 75, 87.5, 100)
     quality_step = 0.5
 
     def __init__(self, settings: Settings, model: str) -> None:

@@ -51,8 +51,8 @@ def features() -> dict[str, Feature]:
     everything[0x010E] = "a description"
     icc, xmp = b"profile" * 50, b"<x:xmpmeta xmlns:x='adobe:ns:meta/'/>"
 
-    def coded(image: Image.Image, **options: Any) -> bytes:
-        return licodec.encode(image, **options, **PRECISE)
+    def coded(image: Image.Image, model: str = "adaptive", **options: Any) -> bytes:
+        return licodec.encode(image, model=model, **options, **PRECISE)
 
     plain = coded(rgb)
     return {

@@ -134,6 +134,23 @@ def test_values_that_make_no_sense(kind, name, values, originals, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "positions", [[0], [[0, 256]], [0.0, 256.0], [256, 0], [-1, 256], [0, 257]]
+)
+def test_odd_positions(positions, originals, tmp_path):
+    path = changed(originals["adaptive"], tmp_path, {"positions": np.array(positions)})
+    with pytest.raises(ModelMissingError, match="positions has values that make no sense"):
+        encode(path)
+
+
+def test_qualities_lie_where_positions_say(originals, tmp_path):
+    told = {"positions": np.array([20, 100, 256], np.int32)}
+    weights = weights_file.Weights(changed(originals["adaptive"], tmp_path, told))
+    assert [weights.position(step) for step in (0, 50, 100, 101, 199, 200)] == [
+        20, 60, 100, 101, 254, 256
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
     "metadata",
     [{"groups": "0"}, {"groups": "three"}, {"groups": "3"}, {"groups": None}, {"arch": "vgg"},
      {"arch": "mbt2018"}, {"arithmetic": "9"}, {"arithmetic": None}],
@@ -382,6 +399,8 @@ def test_what_is_released_is_known():
         assert catalogue.is_released(path), f"{path.name}: its hash belongs into catalogue.RELEASED"
         shared = json.loads(catalogue.header(path)["__metadata__"].get("shared", "{}"))
         assert set(shared) <= set(catalogue.RELEASED)
+        weights = weights_file.load(path)
+        assert weights.position(200) == (len(weights["log_gain"]) - 1) * weights_file.STEPS
 
 
 @pytest.mark.parametrize(
