@@ -63,12 +63,13 @@ def ms_ssim_rgb(x: Pixels, x_hat: Pixels) -> float | None:
 def ssimulacra2(x: Pixels, x_hat: Pixels) -> float | None:
     """SSIMULACRA 2, which follows what people see: 30 low, 50 medium, 70 high quality; at most 100.
 
-    None where the package of that name is not installed: it is an extra, and takes half a second.
+    None where the package of that name, or what it needs, is not installed: it is an extra, and takes half a
+    second.
     """
-    if find_spec("ssimulacra2") is None:
+    try:
+        from ssimulacra2 import compute_ssimulacra2  # type: ignore[import-not-found]
+    except ImportError:
         return None
-    from ssimulacra2 import compute_ssimulacra2  # type: ignore[import-not-found]
-
     return float(compute_ssimulacra2(_file(x), _file(x_hat)))
 
 
