@@ -25,9 +25,11 @@ from PIL import Image, ImageDraw
 from skimage import data
 
 from licodec import payload
+from licodec.bench import datasets
 from licodec.bench.provenance import provenance
 from licodec.codec import decode_picture, encode_at
 from licodec.container import pack, unpack
+from licodec.io.files import image_of
 from licodec.io.image import from_pillow
 from licodec.open_codec import open_codec
 from licodec.options import EncodeOptions
@@ -50,7 +52,7 @@ def pictures(folders: list[Path]) -> Iterator[tuple[str, str, Image.Image]]:
     for folder in folders:
         for path in sorted(folder.iterdir()):
             if path.suffix.lower() in (".png", ".jpg", ".webp"):
-                yield folder.name, path.stem, Image.open(path).convert("RGB")
+                yield folder.name, path.stem, datasets.load(path)
     for name in PICTURES:
         try:
             pixels = getattr(data, name)()
@@ -134,7 +136,7 @@ def jpeg(image: Image.Image, most: int) -> float | None:
         low, high = (middle, high) if len(coded(middle)) <= most else (low, middle - 1)
     if low == 0:
         return None
-    return psnr(np.asarray(image), np.asarray(Image.open(io.BytesIO(coded(low)))))
+    return psnr(np.asarray(image), np.asarray(image_of(coded(low))))
 
 
 def measured(kind: str, name: str, image: Image.Image, quality: int) -> dict[str, object]:

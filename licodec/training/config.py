@@ -301,8 +301,6 @@ def _hyperprior_rules(config: Config) -> Iterator[tuple[bool, str]]:
     yield config.data.patch % 64 > 0, f"data.patch must be a multiple of 64 for {model.arch}"
     if model.architecture.has_attention:
         yield model.M != model.N, f"{model.arch} has as many latent channels M as N"
-        start = f'{model.arch} has no such start: train.init = "fresh", or a file'
-        yield train.init == "klt", start
     if q := config.regularizer:
         negative = q.alpha < 0 or q.lr <= 0
         yield negative, "regularizer.alpha must not be negative, and lr positive"

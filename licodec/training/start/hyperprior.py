@@ -20,7 +20,7 @@ from licodec.training.codecs.hyperprior import (
 )
 from licodec.training.config import Config
 from licodec.training.data import Images
-from licodec.training.start import klt
+from licodec.training.start import attention, klt
 from licodec.training.start.dequantize import balance, dequantize
 from licodec.weights.catalogue import Z_DISTRIBUTIONS, header, models
 from licodec.weights.file import Weights, load
@@ -49,7 +49,8 @@ def initialize(model: HyperpriorNetwork, config: Config, images: Images) -> None
     if init == "fresh":
         return
     if init == "klt":
-        klt.karhunen_loeve(model, images, seed)
+        place = attention if model.architecture.has_attention else klt
+        place.karhunen_loeve(model, images, seed)
         _set_gains(model, first_log_gain(model.lambdas, model.M))
         _start_rate(model, images, config)
         return

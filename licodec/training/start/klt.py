@@ -160,10 +160,8 @@ def karhunen_loeve(model: FactorizedNetwork | HyperpriorNetwork, images: Images,
         C = x.shape[1]
         blocks = torch.nn.functional.unfold(x, 2, stride=2).transpose(1, 2).reshape(-1, 4 * C)
         mean = blocks.mean(0)
-        centred = (blocks - mean).double()
-        _, vectors = torch.linalg.eigh(centred.T @ centred)
         count = min(conv.out_channels, 4 * C)
-        V = vectors.flip(1)[:, :count].T.float().reshape(count, C, 2, 2)
+        V = principal(blocks - mean, count).reshape(count, C, 2, 2)
         for layer, scale in ((conv, 0.05), (deconv, 0.05)):
             layer.weight.mul_(scale)
             layer.weight[:count].zero_()
@@ -174,3 +172,11 @@ def karhunen_loeve(model: FactorizedNetwork | HyperpriorNetwork, images: Images,
         x = conv(x)
         if following is not None:
             x = following(x)
+
+
+def principal(rows: Tensor, count: int) -> Tensor:
+    """The strongest components (count, n) of rows (…, n) about 0."""
+    centred = rows.double()
+    _, vectors = torch.linalg.eigh(centred.T @ centred)
+    basis: Tensor = vectors.flip(1)[:, :count].T.float()
+    return basis
