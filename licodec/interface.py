@@ -93,6 +93,9 @@ class SearchedModel(EntropyModel, Protocol):
     def forecast(self, y: Integers, side: Any, position: int) -> Forecast:
         """What y would be coded with, its side information given."""
 
+    def side_after(self, y: Integers, side: Any, position: int, visible: Mask | None) -> Any:
+        """Side information of y after a search, which was made for `side`."""
+
 
 def check(architecture: Architecture, weights: Weights) -> None:
     """Hold a weights file against what its architecture needs.

@@ -4,6 +4,9 @@ g_a is one for all images and rates. Each image's latents can be better than wha
 on R + λD moves them, D by its gradient through g_s, R by the Gaussians that they are coded with. Rounding
 is softened, less with each round, so that latents end where rounding them changes little.
 
+Where what latents are coded with depends on those coded before, they are settled in that order: the descent
+goes on for those that are left, whose means are then known.
+
 Campos et al. 2019, "Content adaptive optimization for neural image compression"; the soft rounding
 is that of Agustsson and Theis 2020, "Universally quantized neural compression".
 """
@@ -12,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -26,6 +29,7 @@ from licodec.progress import track
 from licodec.tiles import STRIDE, Box, cut, tiles
 
 Integers = NDArray[np.int32]
+Mask = NDArray[np.bool_]
 
 _STEP = 0.15
 """Of the way to where a latent's own curvature says that the cost is least: latents move all at once, and
@@ -33,6 +37,8 @@ g_s mixes them. It falls to 0 over the rounds."""
 _LARGEST_STEP = 0.3
 _SHARPNESS = (1.0, 8.0)
 """Of the soft rounding, in the first round and in the last."""
+_UNSETTLED = 1.0
+"""Of latents whose turn to be settled is yet to come."""
 _LEAST_VARIANCE = 0.02
 _LEAST_MASS = 1e-30
 
@@ -83,31 +89,78 @@ def search(
 ) -> Integers:
     """Latents of less R + λ·255²·mse than y; all (M, h, w), in 1/unit of a step, not rounded to steps.
 
-    Each tile sees what the tiles before it have become, and stays as it was where it comes out worse.
+    Each tile sees what the tiles before it have become. It stays as it was where it comes out worse, but for
+    latents that are settled in an order: the caller has to weigh these as a whole.
 
     Args:
         picture: what alpha hides of it does not count.
-        forecast: what latents would be coded with; asked again halfway, when they have moved.
-        rounds: steps of the descent, each of which goes through g_s forth and back.
+        forecast: what latents would be coded with; asked again when they have moved.
+        rounds: steps of the descent, each of which goes through g_s forth and back. Where latents are settled
+            in an order, they are dealt out and rounded up.
     """
+    known = forecast(y)
+    if known.order is not None:
+        return _settled(transforms, picture, y, known, forecast, rate, rounds)
     _, h, w = y.shape
     boxes = tiles(h, w, transforms.tile, 2 * transforms.halo)
     ticks = track(range(len(boxes) * rounds), "search")
     halfway = (rounds + 1) // 2
     found = y
     for part in filter(None, (range(halfway), range(halfway, rounds))):
-        known, found = forecast(found), found.copy()
+        if part.start:
+            known = forecast(found)
+        found = found.copy()
         for inner, outer in boxes:
             tile = _Tile(transforms, picture, outer, known, rate)
             d = tile.steps(found)
             for i, _ in zip(part, ticks, strict=False):
-                tile.descend(d, 1 - i / rounds, i / max(1, rounds - 1))
-            latents = tile.latents(d)
+                progress = i / max(1, rounds - 1)
+                tile.descend(d, 1 - i / rounds, float(np.interp(progress, (0, 1), _SHARPNESS)))
+            latents = tile.latents(d).round().int()
             if part.stop == rounds and tile.cost(d) >= tile.cost(tile.steps(y)):
                 latents = torch.from_numpy(y[tile.box])
             top, bottom, left, right = inner
             found[:, top:bottom, left:right] = cut(latents, inner, outer, 1).numpy()
     return found
+
+
+def _settled(
+    transforms: Searchable,
+    picture: Picture,
+    y: Integers,
+    known: Forecast,
+    forecast: Callable[[Integers], Forecast],
+    rate: Rate,
+    rounds: int,
+) -> Integers:
+    """`search` where latents are coded in an order: those of one turn after the other become whole steps."""
+    _, h, w = y.shape
+    boxes, found = tiles(h, w, transforms.tile, 2 * transforms.halo), y.astype(np.float32)
+    assert known.order is not None
+    turns = int(known.order.max()) + 1
+    each = -(-rounds // turns)
+    ticks = track(range(len(boxes) * each * turns), "search")
+    for turn in range(turns):
+        known = forecast(np.rint(found).astype(np.int32)) if turn else known
+        for inner, outer in boxes:
+            tile = _Tile(transforms, picture, outer, known, rate)
+            d = tile.steps(found)
+            now, later, nothing = (torch.from_numpy(part) for part in _turn(known, tile.box, turn))
+            d[nothing] = 0
+            sharpness = torch.where(now, _SHARPNESS[1], _UNSETTLED)
+            for i, _ in zip(range(each), ticks, strict=False):
+                tile.descend(d, 1 - 0.5 * i / max(1, each - 1), sharpness, now | later)
+            latents = tile.latents(torch.where(now, d.round(), d))
+            top, bottom, left, right = inner
+            found[:, top:bottom, left:right] = cut(latents, inner, outer, 1).numpy()
+    return np.rint(found).astype(np.int32)
+
+
+def _turn(known: Forecast, box: Any, turn: int) -> tuple[Mask, Mask, Mask]:
+    """Which latents are settled now, which later, and which are not coded though it is their turn."""
+    assert known.order is not None
+    order, coded = known.order[box], known.indices[box] > 0
+    return (order == turn) & coded, order > turn, (order == turn) & ~coded
 
 
 class _Tile:
@@ -138,24 +191,27 @@ class _Tile:
         missing = (0, right - left - x.shape[2], 0, bottom - top - x.shape[1])
         self.x, self.weight = F.pad(x, missing), F.pad(weight, missing)
 
-    def steps(self, y: Integers) -> Tensor:
+    def steps(self, y: NDArray[Any]) -> Tensor:
         """What a whole image's latents are here, in steps from their means."""
         return torch.from_numpy(y[self.box]).float() / self.unit - self.mean
 
     def latents(self, d: Tensor) -> Tensor:
         """These in 1/unit again."""
-        return torch.round((d + self.mean) * self.unit).int()
+        return (d + self.mean) * self.unit
 
-    def descend(self, d: Tensor, pace: float, progress: float) -> None:
-        """One step of the descent, in place; pace falls and progress rises between 0 and 1."""
-        v, slope_of_v = soft_round(d, float(np.interp(progress, (0, 1), _SHARPNESS)))
+    def descend(
+        self, d: Tensor, pace: float, sharpness: float | Tensor, free: Tensor | None = None
+    ) -> None:
+        """One step of the descent, in place, of all or of those that are free; pace falls from 1."""
+        v, slope_of_v = soft_round(d, sharpness)
         slope = self.transforms.slope(self._y(v), self.x, self.weight, self.precise) / self.gain
         slope += rate_slope(v, self.sigma)
         curvature = self.transforms.curvature + 1 / (
             math.log(2) * (self.sigma**2 + _LEAST_VARIANCE)
         )
         change = _STEP * pace * slope_of_v * slope / curvature
-        d -= change.clamp_(-_LARGEST_STEP, _LARGEST_STEP)
+        change.clamp_(-_LARGEST_STEP, _LARGEST_STEP)
+        d -= change if free is None else change * free
 
     def cost(self, d: Tensor) -> float:
         """R + λD in bits, once d is rounded."""
@@ -168,11 +224,11 @@ class _Tile:
         return (v + self.mean) / self.gain
 
 
-def soft_round(d: Tensor, sharpness: float) -> tuple[Tensor, Tensor]:
+def soft_round(d: Tensor, sharpness: float | Tensor) -> tuple[Tensor, Tensor]:
     """d drawn towards whole numbers, and how that changes with d; both of its shape."""
     middle = d.floor() + 0.5
     t = torch.tanh(sharpness * (d - middle))
-    half = 0.5 / math.tanh(sharpness / 2)
+    half = 0.5 / torch.tanh(torch.as_tensor(sharpness, dtype=d.dtype) / 2)
     return middle + half * t, half * sharpness * (1 - t * t)
 
 

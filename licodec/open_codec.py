@@ -81,8 +81,7 @@ class Codec:
             return model.forecast(y, side, position)
 
         y = search(transforms, picture, y, forecast, rate, rounds)
-        # Of an exact architecture, side information has all that is coded.
-        return y, None if self.architecture.is_exact else side
+        return y, model.side_after(y, side, position, self.visible(picture.alpha))
 
     def synthesize(
         self, y_hat: Latents, height: int, width: int, mode: str, quality_step: int

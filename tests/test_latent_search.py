@@ -65,6 +65,25 @@ def test_a_search_that_finds_nothing_changes_nothing():
     assert searched == plain
 
 
+def test_what_is_settled_in_an_order_is_what_files_hold(crop):
+    """Each turn's latents are whole steps from means that the decoder has, too."""
+    codec, picture = opened("everyday"), from_pillow(crop.crop((0, 0, 192, 128)))
+    y = codec.analyze(picture, 100)
+    found, side = codec.search(picture, y.copy(), 100, 4)
+    assert (found != y).any()
+    # The encoder's last choice, between a value and the next towards 0, is free to differ.
+    assert np.mean(side.y_hat != found) < 1e-3
+
+
+@pytest.mark.parametrize("quality", [15, 75])
+def test_files_settled_in_an_order_cost_less(crop, quality):
+    path = catalogue.resolve("everyday")[1]
+    costs = [
+        cost(licodec.encode(crop, quality, "everyday", effort=e), crop, path) for e in (0, 1, 5)
+    ]
+    assert costs[1] < 0.99 * costs[0] and costs[2] < 0.98 * costs[0]
+
+
 def test_the_usual_effort(crop):
     usual = licodec.encode(crop, model="hyperprior")
     assert usual == licodec.encode(crop, model="hyperprior", effort=HYPERPRIOR.usual_effort)

@@ -152,14 +152,17 @@ class Quadtree:
         self.seen = _seen(tensors["asinh"])
         self.tensors = tensors
 
-    def side_information(self, y: Array, position: int, visible: Mask | None = None) -> Side:
-        """ẑ, ŷ and all symbols, of y (M, h, w) in 1/LATENT_UNIT; where that is in int16, ŷ overwrites it."""
+    def side_information(
+        self, y: Array, position: int, visible: Mask | None = None, z: Integers | None = None
+    ) -> Side:
+        """ẑ, if it is not given, ŷ and all symbols, of y (M, h, w) in 1/LATENT_UNIT; where that is in int16,
+        ŷ overwrites it."""
         if not y.any():
             return Side(None, deque(), y, None)
         y = y.transpose(1, 2, 0)
         h, w, _ = y.shape
         padded = _padded(y)
-        z = self._analyze(padded)
+        z = self._analyze(padded) if z is None else z
         features = self._features(z, position)
         symbols: deque[Symbols] = deque()
         bits = np.log2(PMF_TOTAL / np.maximum(self.distributions.tables(position, None), 1))
@@ -175,6 +178,10 @@ class Quadtree:
         except StopIteration:
             class_z = self.distributions.choose(count_classes(symbols), position)
             return Side(z, symbols, _planes(padded, h, w), class_z)
+
+    def side_after(self, y: Array, side: Side, position: int, visible: Mask | None) -> Side:
+        """Of y after a search, with the ẑ that it was made for."""
+        return self.side_information(y, position, visible, side.z)
 
     def side_bits(self, side: Side, position: int) -> float:
         """Information of ẑ and of what tells the image's distributions."""
@@ -200,9 +207,11 @@ class Quadtree:
         y = y.transpose(1, 2, 0)
         h, w, _ = y.shape
         padded = _padded(y).copy()
-        found = Forecast(
-            np.zeros(padded.shape, np.uint8), np.zeros(padded.shape, np.int32), _SCALES
-        )
+        order = np.empty(padded.shape, np.uint8)
+        for step in range(GROUPS):
+            _place(order, np.full((*_cells_of(order, step).shape,), step), step)
+        empty = np.zeros(padded.shape, np.uint8), np.zeros(padded.shape, np.int32)
+        found = Forecast(*empty, _SCALES, order)
         z = self._analyze(padded) if side.z is None else side.z
         features = self._features(z, position)
         traversal = self.traverse(features, position, _coded(h, w, None), padded, True, found)
@@ -214,8 +223,8 @@ class Quadtree:
                 residual, _ = traversal.send(steps)
         except StopIteration:
             pass
-        indices, means = (_planes(plane, h, w) for plane in found[:2])
-        return Forecast(indices, means, _SCALES)
+        indices, means, order = (_planes(plane, h, w) for plane in (*empty, order))
+        return Forecast(indices, means, _SCALES, order)
 
     def code_latents(
         self,
