@@ -147,7 +147,7 @@ def _settled(
             d = tile.steps(found)
             now, later, nothing = (torch.from_numpy(part) for part in _turn(known, tile.box, turn))
             d[nothing] = 0
-            sharpness = torch.where(now, _SHARPNESS[1], _UNSETTLED)
+            sharpness = torch.where(now, _SHARPNESS[1], _UNSETTLED).to(d.dtype)
             for i, _ in zip(range(each), ticks, strict=False):
                 tile.descend(d, 1 - 0.5 * i / max(1, each - 1), sharpness, now | later)
             latents = tile.latents(torch.where(now, d.round(), d))
@@ -228,7 +228,7 @@ def soft_round(d: Tensor, sharpness: float | Tensor) -> tuple[Tensor, Tensor]:
     """d drawn towards whole numbers, and how that changes with d; both of its shape."""
     middle = d.floor() + 0.5
     t = torch.tanh(sharpness * (d - middle))
-    half = 0.5 / torch.tanh(torch.as_tensor(sharpness, dtype=d.dtype) / 2)
+    half = 0.5 / torch.tanh(torch.as_tensor(sharpness, dtype=d.dtype, device=d.device) / 2)
     return middle + half * t, half * sharpness * (1 - t * t)
 
 
