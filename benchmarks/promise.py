@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +25,7 @@ from skimage import data
 
 from licodec import payload
 from licodec.bench import datasets
+from licodec.bench.metrics import psnr_rgb
 from licodec.bench.provenance import provenance
 from licodec.codec import decode_picture, encode_at
 from licodec.container import pack, unpack
@@ -56,11 +56,7 @@ def pictures(folders: list[Path]) -> Iterator[tuple[str, str, Image.Image]]:
     for name in PICTURES:
         try:
             pixels = getattr(data, name)()
-        except (
-            AttributeError,
-            OSError,
-            ModuleNotFoundError,
-        ):  # not in this release, or not installed
+        except (AttributeError, OSError, ModuleNotFoundError):
             continue
         yield "scikit-image", name, Image.fromarray(pixels).convert("RGB")
     for seed in range(20):
@@ -109,14 +105,9 @@ def desktop() -> Image.Image:
     return image
 
 
-def psnr(x: NDArray[np.uint8], x_hat: NDArray[np.uint8]) -> float:
-    error = float(np.square(x.astype(np.float64) - x_hat).mean())
-    return 100.0 if error == 0 else 10 * math.log10(255**2 / error)
-
-
 def worst_tile(x: NDArray[np.uint8], x_hat: NDArray[np.uint8]) -> float:
     return min(
-        psnr(x[top : top + 64, left : left + 64], x_hat[top : top + 64, left : left + 64])
+        psnr_rgb(x[top : top + 64, left : left + 64], x_hat[top : top + 64, left : left + 64])
         for top in range(0, x.shape[0], 64)
         for left in range(0, x.shape[1], 64)
     )
@@ -136,7 +127,7 @@ def jpeg(image: Image.Image, most: int) -> float | None:
         low, high = (middle, high) if len(coded(middle)) <= most else (low, middle - 1)
     if low == 0:
         return None
-    return psnr(np.asarray(image), np.asarray(image_of(coded(low))))
+    return psnr_rgb(np.asarray(image), np.asarray(image_of(coded(low))))
 
 
 def measured(kind: str, name: str, image: Image.Image, quality: int) -> dict[str, object]:
@@ -153,7 +144,7 @@ def measured(kind: str, name: str, image: Image.Image, quality: int) -> dict[str
         "picture": name,
         "quality": quality,
         "bytes": len(encoded),
-        "psnr": round(psnr(x, x_hat), 2),
+        "psnr": round(psnr_rgb(x, x_hat), 2),
         "jpeg": None if beside is None else round(beside, 2),
         "worst_tile": round(worst_tile(x, x_hat), 2),
         "growth_percent": round(100 * (len(encoded) / len(bare) - 1), 3),

@@ -209,7 +209,7 @@ class Quadtree:
         padded = _padded(y).copy()
         order = np.empty(padded.shape, np.uint8)
         for step in range(GROUPS):
-            _place(order, np.full((*_cells_of(order, step).shape,), step), step)
+            _place(order, np.full_like(_cells_of(order, step), step), step)
         empty = np.zeros(padded.shape, np.uint8), np.zeros(padded.shape, np.int32)
         found = Forecast(*empty, _SCALES, order)
         z = self._analyze(padded) if side.z is None else side.z

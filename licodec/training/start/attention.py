@@ -43,7 +43,7 @@ def karhunen_loeve(model: HyperpriorNetwork, images: Images, seed: int) -> None:
         if isinstance(down, ResidualDown):
             basis, mean = _set_lifted(down, x)
         else:
-            basis, mean = _set_plain(down, x)
+            basis, mean, _ = _set_plain(down, x)
         _set_back(up.upsample if isinstance(up, ResidualUp) else up, basis, mean)
         x = down(x)
 
@@ -79,20 +79,20 @@ def _basis(x: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     return basis, mean, ((blocks - mean) @ basis.T).std(0)
 
 
-def _set_plain(conv: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Let a 3x3 convolution of stride 2 give the components of x's blocks, about 0."""
-    basis, mean, _ = _basis(x, conv.out_channels)
+def _set_plain(conv: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Let a 3x3 convolution of stride 2 give the components of x's blocks, about 0; what `_basis` tells."""
+    basis, mean, spread = _basis(x, conv.out_channels)
     _write(conv, basis)
     conv.bias.zero_()
     conv.bias[: len(basis)] = -basis @ mean
-    return basis, mean
+    return basis, mean, spread
 
 
 def _set_lifted(down: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     """Let a block's own path do that."""
-    basis, mean = _set_plain(down.conv1, x)
+    basis, mean, spread = _set_plain(down.conv1, x)
     lift = torch.zeros(len(down.conv1.bias))
-    lift[: len(basis)] = _LIFT * _basis(x, len(lift))[2]
+    lift[: len(basis)] = _LIFT * spread
     down.conv1.bias.add_(lift)
     k = len(basis)
     down.conv2.weight.mul_(_DEEPER)
