@@ -15,10 +15,16 @@ _PURE = [(r, g, b) for r in (0, 255) for g in (0, 255) for b in (0, 255)]
 _LETTERS = string.ascii_letters + string.digits + "     .,:;-()/"
 
 
-def drawn(rng: np.random.Generator, size: int) -> NDArray[np.uint8]:
-    """One picture (size, size, 3)."""
-    kinds = (_page, _window, _shapes, _pixel_art, _gradient)
-    return kinds[rng.integers(len(kinds))](rng, size)
+def drawn(rng: np.random.Generator, size: int, kind: str | None = None) -> NDArray[np.uint8]:
+    """One picture (size, size, 3): page, window, shapes, pixel art or gradient, any if `kind` is None."""
+    kinds = {
+        "page": _page,
+        "window": _window,
+        "shapes": _shapes,
+        "pixel art": _pixel_art,
+        "gradient": _gradient,
+    }
+    return kinds[kind or list(kinds)[rng.integers(len(kinds))]](rng, size)
 
 
 def _color(rng: np.random.Generator) -> tuple[int, int, int]:

@@ -195,6 +195,20 @@ def test_tensors_are_deflated(tmp_path):
     assert size["noise"] == TENSORS["noise"].nbytes
 
 
+def test_large_float16_tensors_keep_7_bits_of_mantissa(tmp_path):
+    rng = np.random.default_rng(0)
+    large, small = (rng.standard_normal(n).astype(np.float16) for n in (20_000, 200))
+    large[:4] = 65504, -65504, 1 + 2**-8, 1 + 3 * 2**-8
+    path = stored(tmp_path, {"large": large, "small": small})
+    found = weights_file.load(path).tensors("")
+    assert np.array_equal(found["small"], small)
+    assert found["large"][:4].tolist() == [65280, -65280, 1, 1 + 2**-6]
+    assert not (found["large"].view(np.uint16) & 7).any()
+    assert np.allclose(found["large"], large, rtol=2**-8, atol=2**-20)
+    again = weights_file.load(stored(tmp_path, found))
+    assert again.hash == weights_file.load(path).hash
+
+
 @pytest.mark.parametrize(
     ("entry", "data"),
     [
