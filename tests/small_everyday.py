@@ -37,12 +37,14 @@ def tensors() -> dict:
 
 
 @cache
-def weights(folder):
+def weights(folder, strengths=(0.0, 0.25, 0.5)):
+    """A file of them, whose encoder adds so much of its back-projection at each anchor."""
     metadata = {
         "name": "small", "arch": "everyday", "arithmetic": ARITHMETIC,
         "lambdas": json.dumps(LAMBDAS),
     }  # fmt: skip
-    return write_weights(folder, "small", tensors(), metadata, {})
+    own = {"echo": np.array(strengths, np.float32)} if strengths else {}
+    return write_weights(folder, "small", tensors() | own, metadata, {})
 
 
 def latents(h: int, w: int, seed: int = 0, largest: float = 200.0) -> np.ndarray:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from licodec.entropy.tables import exp2
 from licodec.interface import named
 from licodec.networks.fixed_point import (
     FINE_LIMIT,
@@ -232,6 +233,10 @@ def _grey(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return mean
 
 
+def _rounded(y: Array) -> Array:
+    return np.rint(y, out=y).clip(-LATENT_LIMIT, LATENT_LIMIT, out=y)
+
+
 class EverydayTransforms:
     """g_a and g_s as the codec runs them. y and ŷ are (M, h, w), in memory (h, w, M).
 
@@ -271,12 +276,17 @@ class EverydayTransforms:
     def features(
         self, color: NDArray[np.uint8], precise: bool = True, back_projection: bool = False
     ) -> NDArray[np.float32]:
-        """y (1, M, h, w) before the gain."""
+        """y (1, M, h, w) before the gain, or with its back-projection (2, M, h, w)."""
         h, w = (-(-side // STRIDE) for side in color.shape[:2])
-        y = np.empty((h, w, self.M), np.float32)
-        for (top, bottom, left, right), part in self.g_a(color):
-            y[top:bottom, left:right] = part
-        return y.transpose(2, 0, 1)[None]
+        out = np.empty((1 + back_projection, h, w, self.M), np.float32)
+        if back_projection:
+            y_hat = self._finely(color)
+            for (top, bottom, left, right), *parts in self._missed(color, y_hat):
+                out[:, top:bottom, left:right] = parts
+        else:
+            for (top, bottom, left, right), part in self.g_a(color):
+                out[0, top:bottom, left:right] = part
+        return out.transpose(0, 3, 1, 2)
 
     def analyze(
         self,
@@ -285,12 +295,43 @@ class EverydayTransforms:
         precise: bool = True,
         back_projection: float = 0.0,
     ) -> Array:
-        """y (M, h, w) times gain, rounded, in int16."""
+        """y (M, h, w) times gain, with so much of its back-projection, rounded, in int16."""
+        if back_projection:
+            found = self._finely(color)
+            y = found.transpose(1, 2, 0)
+            for (top, bottom, left, right), part, missed in self._missed(color, found):
+                part += np.float32(back_projection) * missed
+                y[top:bottom, left:right] = _rounded(part * gain)
+            return found
         h, w = (-(-side // STRIDE) for side in color.shape[:2])
         y = np.empty((h, w, self.M), np.int16)
         for (top, bottom, left, right), part in self.g_a(color):
-            y[top:bottom, left:right] = np.rint(part * gain).clip(-LATENT_LIMIT, LATENT_LIMIT)
+            y[top:bottom, left:right] = _rounded(part * gain)
         return y.transpose(2, 0, 1)
+
+    @property
+    def _finest(self) -> NDArray[np.float32]:
+        """(M,) the gain of the best quality, times LATENT_UNIT."""
+        gain: NDArray[np.float32] = np.exp(self.tensors["log_gain"][-1].astype(np.float32))
+        return gain * np.float32(LATENT_UNIT)
+
+    def _finely(self, color: NDArray[np.uint8]) -> Array:
+        """y (M, h, w) times the finest gain, as good as not rounded."""
+        return self.analyze(color, self._finest)
+
+    def _missed(
+        self, color: NDArray[np.uint8], y: Array
+    ) -> Iterator[tuple[Box, NDArray[np.float32], NDArray[np.float32]]]:
+        """(box of latent positions, y there before the gain, its back-projection): how far g_a(x) is from
+        g_a(g_s(y)). What of y is in a box may be overwritten once that box is told."""
+        height, width, channels = color.shape
+        step = exp2(self.tensors["log2_step"][-1])
+        x_hat = self.synthesize(y, step, height, width, channels)
+        rows = y.transpose(1, 2, 0)
+        for box, part in self.g_a(x_hat):
+            top, bottom, left, right = box
+            known = rows[top:bottom, left:right] / self._finest
+            yield box, known, known - part
 
     def synthesize(
         self,

@@ -31,7 +31,7 @@ from licodec.options import EncodeOptions
 Z_DISTRIBUTIONS = "z_distributions."
 """How the names start of what codes ẑ by the image's own distributions."""
 
-RELEASED = ("68cca2a7", "dffe2b84", "f1cfd898", "58abfd50", "e10303f4")
+RELEASED = ("68cca2a7", "dffe2b84", "be90fb7c", "58abfd50", "e10303f4")
 """Hashes of the weights that come with licodec; all others are the user's own."""
 
 _MAX_HEADER = 2**24

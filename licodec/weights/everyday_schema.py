@@ -8,7 +8,7 @@ import numpy as np
 
 from licodec.entropy.quadtree import BINS, CLASSES, GROUPS
 from licodec.networks.everyday import CELL, HYPER, LATENT_LIMIT, PATCH, blocks_of
-from licodec.weights.file import Weights
+from licodec.weights.file import BACK_PROJECTION, Weights
 from licodec.weights.needed import (
     BYTES,
     FLOATS,
@@ -55,6 +55,8 @@ def _tensors(weights: Weights) -> Tensors:
         **_linear("h_a.shrink", hyper_width, area),
         **_linear("h_a.leave", Z, area),
     }
+    if BACK_PROJECTION in weights:
+        floats[BACK_PROJECTION] = ((K,), FLOATS)
     for name, channels in _blocks(weights, "g_a", C, M):
         floats |= _float_block(name, channels)
     for part in ("first", "second"):

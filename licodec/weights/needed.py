@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from licodec.errors import ModelMissingError
-from licodec.weights.file import STEPS, Weights
+from licodec.weights.file import BACK_PROJECTION, STEPS, Weights
 
 Shape = tuple[int, ...]
 Tensors = dict[str, tuple[Shape, str]]
@@ -57,6 +57,9 @@ def _rates(weights: Weights) -> Values:
     lambdas = weights.lambdas
     K = len(weights["log_gain"])
     yield "lambdas", len(lambdas) in (0, K) and all(0 < lmbda < np.inf for lmbda in lambdas)
+    if BACK_PROJECTION in weights:
+        shares = weights[BACK_PROJECTION]
+        yield BACK_PROJECTION, bool(((shares >= 0) & (shares <= 1)).all())
     if "positions" in weights:
         positions = weights["positions"]
         known = positions.dtype.kind in "iu" and positions.ndim == 1 and len(positions) > 1

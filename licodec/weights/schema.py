@@ -165,9 +165,6 @@ def _z_bins(weights: Weights, prefix: str) -> int:
 
 
 def _values(weights: Weights, tensors: Tensors) -> Values:
-    if BACK_PROJECTION in tensors:
-        shares = weights[BACK_PROJECTION]
-        yield BACK_PROJECTION, bool(((shares >= 0) & (shares <= 1)).all())
     if "scales" in tensors:
         scales = weights["scales"]
         yield "scales", rises(scales) and 0 < scales[0] and scales[-1] <= _LARGEST_SCALE

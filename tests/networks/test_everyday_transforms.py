@@ -7,6 +7,7 @@ from licodec.entropy.tables import EXP2_UNIT, exp2
 from licodec.networks import everyday
 from licodec.networks.everyday import EverydayTransforms, HyperAnalysis
 from licodec.networks.everyday_torch import CudaSynthesis, Descent
+from licodec.quantize import quantize
 
 rng = np.random.default_rng(0)
 STEP = exp2(tensors()["log2_step"][1])
@@ -50,6 +51,27 @@ def test_tiles_do_not_show(height, width, monkeypatch):
         monkeypatch.setattr(everyday, "_TILE", tile)
         assert np.array_equal(transforms.synthesize(y, STEP, height, width, 3), whole)
         assert np.allclose(transforms.features(x), features, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (33, 50), (64, 96)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_latents_with_their_back_projection(size, channels, monkeypatch):
+    """What y misses is how far g_a(x) is from g_a(g_s(y)), in one pass as with features made before."""
+    monkeypatch.setattr(everyday, "_TILE", 2)
+    x = rng.integers(0, 256, (*size, channels), dtype=np.uint8)
+    transforms = EverydayTransforms(tensors())
+    y, missed = transforms.features(x, back_projection=True)
+    plain = transforms.features(x)[0]
+    finest = np.exp(tensors()["log_gain"][-1]) * 16
+    assert np.abs((y - plain) * finest[:, None, None]).max() <= 0.501
+    step = exp2(tensors()["log2_step"][-1])
+    fine = np.rint(plain * finest[:, None, None]).astype(np.int16)
+    x_hat = transforms.synthesize(fine, step, *x.shape)
+    assert np.allclose(missed, y - transforms.features(x_hat)[0], atol=1e-5)
+    assert np.abs(missed).max() > 0.1
+    gain = (finest / 3).astype(np.float32)
+    found = transforms.analyze(x, gain, True, 0.5)
+    assert found.dtype == np.int16 and np.array_equal(found, quantize(np.stack([y, missed]), gain, 0.5))
 
 
 def test_one_channel_is_the_mean_of_three():

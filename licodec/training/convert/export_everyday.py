@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from licodec.entropy.quadtree import Quadtree, count_classes
-from licodec.entropy.tables import exp2
 from licodec.networks.everyday import LATENT_UNIT, EverydayTransforms
 from licodec.training.codecs.everyday import Everyday
 from licodec.training.config import Config
@@ -19,8 +18,9 @@ from licodec.training.convert import quality_axis
 from licodec.training.convert.quantize_everyday import class_tables, quantized
 from licodec.training.data import Images
 from licodec.training.fit.class_directions import fit_directions
+from licodec.training.fit.everyday_back_projection import anchors
 from licodec.training.graphics import drawn
-from licodec.weights.file import ARITHMETIC, STEPS
+from licodec.weights.file import ARITHMETIC, BACK_PROJECTION, STEPS
 
 Array = NDArray[Any]
 
@@ -50,13 +50,14 @@ def everyday_tensors(
     middles = [
         image[:, :_SIZE, :_SIZE].permute(1, 2, 0).numpy() for image in _spread(images, _MEASURED)
     ]
-    counts, _ = _coded(tensors, middles)
+    counts = _counts(tensors, middles)
     rates = np.arange(len(settings.lambdas))
     by_anchor = [sum(c for k, c in counts if k == anchor) for anchor in rates]
     tensors["class_prior"] = class_tables(np.stack(by_anchor))
     tensors |= fit_directions(tensors["class_prior"], counts)
-    _, found = _coded(tensors, quality_axis.photographs(photographs))
-    tensors["positions"] = quality_axis.positions(found, rates * STEPS)
+    held_out = quality_axis.photographs(photographs)
+    tensors[BACK_PROJECTION], psnr = anchors(tensors, list(settings.lambdas), held_out)
+    tensors["positions"] = quality_axis.positions(psnr, rates * STEPS)
     return tensors, {"arch": config.model.arch, "arithmetic": ARITHMETIC}
 
 
@@ -74,21 +75,15 @@ def _ranging(photographs: list[Tensor]) -> Iterator[Tensor]:
         yield torch.from_numpy(picture.copy()).float() / 255
 
 
-def _coded(
+def _counts(
     tensors: dict[str, Array], images: list[NDArray[np.uint8]]
-) -> tuple[list[tuple[int, NDArray[np.int64]]], NDArray[np.float64]]:
-    """The anchor and how often each class has each bin (CLASSES, BINS + 1), for each image at each anchor;
-    and mean PSNR (K,)."""
+) -> list[tuple[int, NDArray[np.int64]]]:
+    """The anchor and how often each class has each bin (CLASSES, BINS + 1), for each image at each anchor."""
     transforms, model = EverydayTransforms(tensors), Quadtree(tensors)
-    counts, psnr = [], []
+    counts = []
     for k in range(len(tensors["log_gain"])):
         gain = np.exp(tensors["log_gain"][k]) * np.float32(LATENT_UNIT)
-        total = 0.0
         for x in images:
             side = model.side_information(transforms.analyze(x, gain), k * STEPS)
             counts.append((k, count_classes(side.symbols)))
-            step = exp2(tensors["log2_step"][k])
-            x_hat = transforms.synthesize(side.y_hat, step, x.shape[0], x.shape[1], 3)
-            total += quality_axis.psnr(x, x_hat)
-        psnr.append(total / len(images))
-    return counts, np.array(psnr)
+    return counts

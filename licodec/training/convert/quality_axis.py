@@ -6,7 +6,6 @@ PSNR at all rates ─► where on the rate axis each quality's is reached ─►
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from licodec.container import QUALITY_STEPS
+from licodec.distortion import psnr_db
 from licodec.errors import UsageError
 from licodec.io.image import from_pillow
 from licodec.open_codec import Codec, open_codec
@@ -23,10 +23,13 @@ from licodec.options import EncodeOptions
 from licodec.progress import track
 from licodec.training.convert.export import write_weights
 from licodec.training.data import Images, central
-from licodec.weights.file import Weights
+from licodec.training.fit.everyday_back_projection import anchors
+from licodec.weights.file import BACK_PROJECTION, STEPS, Weights
 
 WORST, BEST = 28.5, 43.0
 """dB at quality 0 and 100; evenly between. A model that does not reach as far stays at its own end."""
+_MOST_DB = 78.0
+"""A picture's, so that a mean exists."""
 _QUALITIES = 20
 _RATES = 10
 _LAST, _MEASURED, _SIZE = 32, 12, 512
@@ -47,12 +50,6 @@ def photographs(folder: str | Path) -> list[Pixels]:
     return [central(image, _SIZE).permute(1, 2, 0).contiguous().numpy() for image in chosen]
 
 
-def psnr(x: Pixels, x_hat: Pixels) -> float:
-    """In dB; at most 78, so that a mean exists."""
-    mse = np.square(x_hat.astype(np.float64) - x).mean()
-    return 10 * math.log10(255**2 / max(float(mse), 1e-3))
-
-
 def positions(psnr: NDArray[np.float64], rates: NDArray[np.int64]) -> NDArray[np.int32]:
     """Rate positions of evenly spaced qualities, as `Weights.position` takes them.
 
@@ -68,7 +65,8 @@ def positions(psnr: NDArray[np.float64], rates: NDArray[np.int64]) -> NDArray[np
 def with_qualities(
     path: str | Path, folder: str | Path, out: str | Path, share: str | Path | None = None
 ) -> Path:
-    """Write a weights file anew, with the positions that its own qualities have by photographs.
+    """Write a weights file anew, with the positions that its own qualities have by photographs; of an exact
+    architecture also with how much of its back-projection its encoder adds to y.
 
     Args:
         path: the weights file.
@@ -84,10 +82,15 @@ def with_qualities(
     if len(weights["log_gain"]) == 1:
         raise UsageError(f"{path}: has one rate alone, so that every quality is the same")
     codec, _ = open_codec(EncodeOptions(weights=path, effort=0))
-    steps = np.arange(_RATES + 1) * QUALITY_STEPS // _RATES
-    found = _measured(codec, photographs(folder), steps.tolist())
-    rates = np.array([codec.position(step) for step in steps.tolist()])
-    tensors = {**weights.tensors(""), "positions": positions(found, rates)}
+    tensors, images = dict(weights.tensors("")), photographs(folder)
+    if codec.architecture.is_exact:
+        tensors[BACK_PROJECTION], found = anchors(tensors, weights.lambdas, images)
+        rates = np.arange(len(found)) * STEPS
+    else:
+        steps = (np.arange(_RATES + 1) * QUALITY_STEPS // _RATES).tolist()
+        found = _measured(codec, images, steps)
+        rates = np.array([codec.position(step) for step in steps])
+    tensors["positions"] = positions(found, rates)
     recipe_path = Path(path).with_suffix(".json")
     recipe: dict[str, Any] = json.loads(recipe_path.read_text()) if recipe_path.exists() else {}
     recipe.pop("sha256", None)
@@ -103,6 +106,7 @@ def _measured(codec: Codec, images: list[Pixels], steps: list[int]) -> NDArray[n
         for i, step in enumerate(steps):
             y = codec.analyze(picture, step)
             y_hat = codec.entropy_model.quantize(y, None, codec.position(step))
-            total[i] += psnr(x, codec.synthesize(y_hat, height, width, picture.mode, step))
+            x_hat = codec.synthesize(y_hat, height, width, picture.mode, step)
+            total[i] += min(_MOST_DB, psnr_db(picture, x_hat))
     found: NDArray[np.float64] = total / len(images)
     return found
