@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import click
@@ -32,7 +33,7 @@ def plan_qualities(
     codecs: list[str], values: tuple[str, ...], settings: Settings
 ) -> dict[str, tuple[float, ...]]:
     """Each codec of the run with its qualities."""
-    names = codecs or [*peers.default(), *dict(settings.checkpoints)]
+    names = [*(codecs or peers.default()), *dict(settings.checkpoints)]
     out = {name: peers.make(name, settings).qualities for name in names}
     for value in sorted(values, key=lambda value: "=" in value):  # one codec's word comes last
         name, separator, numbers = value.rpartition("=")
@@ -43,6 +44,8 @@ def plan_qualities(
             raise click.BadParameter(
                 f"{numbers!r} is no list of numbers", param_hint="--qualities"
             ) from error
+        if not all(map(math.isfinite, chosen)):
+            raise click.BadParameter(f"{numbers!r}: not all finite", param_hint="--qualities")
         if separator and name not in out:
             raise click.BadParameter(f"{name!r} is not in this run", param_hint="--qualities")
         for codec in [name] if separator else out:
@@ -87,6 +90,16 @@ def examine(sources: list[Path]) -> tuple[list[SourceImage], list[str]]:
             unreadable.append(str(error))
             note(f"left out: {error}")
     return list(images.values()), unreadable
+
+
+def refuse_overwriting(targets: list[Path | None], images: list[SourceImage]) -> None:
+    """Refuse to write two results to one file, or one over a picture that is measured."""
+    taken = {Path(image.path).resolve() for image in images}
+    for target in filter(None, targets):
+        place = target.resolve()
+        if place in taken:
+            raise click.UsageError(f"{target}: it is one of the images, or named twice")
+        taken.add(place)
 
 
 def note(text: str) -> None:

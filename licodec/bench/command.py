@@ -134,6 +134,8 @@ def bench(
     for target in (output, plot, page):
         if target is not None and not target.absolute().parent.is_dir():
             raise click.BadParameter(f"{target.parent} is no folder")
+    if static and not preset:
+        raise click.UsageError("--static goes with --preset")
     given = [path for path in paths if arguments.is_curve(path)]
     references = [curve for path in given for curve in load_curves(path)]
     settings = Settings(threads, device, arguments.checkpoints(checkpoint))
@@ -146,10 +148,13 @@ def bench(
     if preset and not sources:
         raise click.UsageError("--preset needs images")
     images, unreadable = arguments.examine(sources)
+    arguments.refuse_overwriting([output, plot, page], images)
     if sources and not images:
         raise LicodecError("nothing to measure: no readable image in " + _joined(sources))
     plan = BenchPlan(images, plan_qualities, settings, jobs or _processors(), _joined(sources))
     outcome = Outcome([])
+    if preset and output is not None and output.exists():
+        load_curves(output)  # refuses what is no earlier result
     if preset:
         _encoding_distributions(plan, static, output, plot)
     elif images:
@@ -282,7 +287,9 @@ def _finish(plan: BenchPlan, outcome: Outcome, unreadable: list[str], output: Pa
         if points < qualities:
             note(f"{curve.name}: {qualities - points} of {qualities} qualities are incomplete")
     if outcome.interrupted:
-        kept = f"kept in {output}; the same command continues" if output else "not kept: no -o"
+        kept = f"kept in {output}; the same command continues"
+        if output is None or not outcome.curves:
+            kept = "not kept: no -o" if output is None else "nothing yet"
         note(f"interrupted; what was measured is {kept}")
         sys.exit(130)
     for failure in outcome.failures:

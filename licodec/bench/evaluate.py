@@ -90,8 +90,9 @@ def evaluate(
             outcome.failures.append("a worker process died; is there enough memory for --jobs?")
     _drop_replaced(plan, curves, outcome)
     for curve in outcome.curves:
-        curve.results = aggregate(curve.rows, len(plan.images))
-        curve.meta.update(dataset=plan.dataset, images=len(plan.images))
+        if curve.rows:  # else it is one from elsewhere, which has no more than its results
+            curve.results = aggregate(curve.rows, len(plan.images))
+            curve.meta.update(dataset=plan.dataset, images=len(plan.images))
     save(outcome.curves)
     return outcome
 

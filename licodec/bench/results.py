@@ -7,7 +7,9 @@ itself, so that a tool which knows one curve a file reads that, and the rest are
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -87,8 +89,42 @@ class Curve:
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Curve:
-        names = ("description", "results", "meta", "rows")
-        return cls(document["name"], **{k: document[k] for k in names if k in document})
+        """A curve of parsed JSON.
+
+        Raises:
+            KeyError, TypeError: it is none.
+        """
+        kinds = {"name": str, "description": str, "results": dict, "meta": dict, "rows": list}
+        known = {k: document[k] for k in kinds if k in document}
+        if not all(isinstance(value, kinds[k]) for k, value in known.items()):
+            raise TypeError("a part of it is of another kind")
+        curve = cls(known.pop("name"), **known)
+        times = [v for k, v in curve.meta.items() if k.startswith("process.") and k != _WHERE]
+        numbers = [v for row in curve.rows for v in _numbers(row)]
+        numbers += itertools.chain(times, *curve.results.values())
+        if not all(value is None or _is_number(value) for value in numbers):
+            raise TypeError("a value is no number")
+        return curve
+
+
+_WHERE = "process.image"
+
+
+def _numbers(row: Row) -> list[Any]:
+    """What of a row must be numbers, if there.
+
+    Raises:
+        KeyError, TypeError: it is no row.
+    """
+    if not (isinstance(row["image"], str) and isinstance(row["sha256"], str)):
+        raise TypeError("a row of no image")
+    if not (_is_number(row["quality"]) and _is_number(row["bpp"])):
+        raise TypeError("a row of no quality or rate")
+    return [row.get(key) for key in (*MEANS, *MEDIANS)]
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 def aggregate(rows: Iterable[Row], images: int) -> dict[str, list[Any]]:

@@ -100,17 +100,23 @@ def save_checkpoint(state: dict[str, Any], path: Path) -> None:
     os.replace(temporary, path)
 
 
+def recipe_beside(path: str | Path) -> dict[str, Any]:
+    """The recipe beside a weights file or an exported state; {} where there is none."""
+    beside = Path(path).with_suffix(".json")
+    if Path(path).suffix != ".safetensors" or not beside.is_file():
+        return {}
+    try:
+        recipe = json.loads(beside.read_bytes())
+    except (ValueError, RecursionError):  # something else of that name
+        return {}
+    return recipe if isinstance(recipe, dict) else {}
+
+
 def stages_beside(path: str | Path) -> list[dict[str, Any]]:
     """How a weights file or an exported state was trained, as the recipe beside it tells; [] where none
     does."""
-    beside = Path(path).with_suffix(".json")
-    if Path(path).suffix != ".safetensors" or not beside.is_file():
-        return []
-    try:
-        stages: list[dict[str, Any]] = json.loads(beside.read_bytes())["stages"]
-        return stages if all(map(_is_stage, stages)) else []
-    except (ValueError, TypeError, LookupError, RecursionError):  # something else of that name
-        return []
+    stages = recipe_beside(path).get("stages")
+    return stages if isinstance(stages, list) and all(map(_is_stage, stages)) else []
 
 
 def _is_stage(stage: Any) -> bool:

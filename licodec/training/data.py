@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tarfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,14 +34,21 @@ def _files(root: Path) -> dict[str, bytes]:
 def _all_files(root: Path) -> Iterator[tuple[str, bytes]]:
     for path in sorted(p for p in root.rglob("*") if p.is_file()):
         if path.suffix.lower() == ".tar":
-            with tarfile.open(path) as tar:
-                members = sorted((m for m in tar if m.isfile()), key=lambda m: m.name)
-                for member in members:
-                    stream = tar.extractfile(member)
-                    if stream and has_image_suffix(Path(member.name)):
-                        yield member.name, stream.read()
+            yield from _members(path)
         elif has_image_suffix(path):
             yield str(path.relative_to(root)), path.read_bytes()
+
+
+def _members(path: Path) -> Iterator[tuple[str, bytes]]:
+    """The image files of a shard, by name."""
+    try:
+        with tarfile.open(path) as tar:
+            for member in sorted((m for m in tar if m.isfile()), key=lambda m: m.name):
+                stream = tar.extractfile(member)
+                if stream and has_image_suffix(Path(member.name)):
+                    yield member.name, stream.read()
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+        raise UsageError(f"{path}: no readable shard{said(error)}") from error
 
 
 def is_lossless(data: bytes) -> bool:
@@ -90,6 +98,8 @@ class Images:
             digest.update(data)
             try:
                 with image_of(data) as image:
+                    if image.mode[0] in "IF":
+                        raise UsageError("has more than 8 bits a sample")
                     shrink = float(factors.uniform(scale[0], scale[-1])) if scale else 1.0
                     rgb = image.convert("RGB")
                     if shrink != 1 and not is_lossless(data):
@@ -102,6 +112,8 @@ class Images:
                 ) from error
             if min(pixels.shape[:2]) >= patch:
                 images.append(pixels)
+        if not images:
+            raise UsageError(f"data.path {root!s}: no image of {patch} pixels a side or more")
         if len(images) <= holdout:
             found = f"{len(images)} usable images, of which data.holdout keeps {holdout}"
             raise UsageError(f"data.path {root!s}: {found}")

@@ -31,6 +31,9 @@ from licodec.options import EncodeOptions
 Z_DISTRIBUTIONS = "z_distributions."
 """How the names start of what codes ẑ by the image's own distributions."""
 
+SHARED = "shared"
+"""The key of the metadata that tells which tensors are those of other files: a list of names by HASH8."""
+
 RELEASED = ("68cca2a7", "dffe2b84", "be90fb7c", "58abfd50", "e10303f4")
 """Hashes of the weights that come with licodec; all others are the user's own."""
 
@@ -116,6 +119,15 @@ def header(path: Path) -> dict[str, Any]:
         raise ModelMissingError(f"{path}: no readable weights file{said(error)}") from error
 
 
+def _holds(found: dict[str, Any], name: str) -> bool:
+    """Whether a file with this header has a tensor, its own or another file's."""
+    try:
+        shared = json.loads(found["__metadata__"].get(SHARED, "{}"))
+        return name in found or any(name in names for names in shared.values())
+    except (ValueError, TypeError, AttributeError, RecursionError):  # told when it is loaded
+        return name in found
+
+
 def models(path: Path) -> tuple[str, ...]:
     """The models that a weights file offers, its default first.
 
@@ -126,7 +138,7 @@ def models(path: Path) -> tuple[str, ...]:
     arch = found["__metadata__"].get("arch")
     if arch is None:
         both = ADAPTIVE.name, FACTORIZED.name
-        return both if "z_prior" in found else both[1:]
+        return both if _holds(found, "z_prior") else both[1:]
     if not isinstance(arch, str) or arch not in BY_ARCH:
         raise ModelMissingError(f"{path}: architecture {arch!r} is not known to this licodec")
     return (BY_ARCH[arch].name,)
@@ -166,7 +178,7 @@ def choose(options: EncodeOptions) -> Choice:
     adaptive_z = options.z_distributions == "adaptive"
     if adaptive_z and not BY_NAME[name].has_hyperprior:
         raise UsageError(f"--z-distributions adaptive needs a model with a hyperprior, not {name}")
-    if adaptive_z and f"{Z_DISTRIBUTIONS}prior" not in header(path):
+    if adaptive_z and not _holds(header(path), f"{Z_DISTRIBUTIONS}prior"):
         raise UsageError(f"{path.name} offers no --z-distributions but static")
     return Choice(name, path, adaptive_z, _rounds(options.effort, name, path))
 
@@ -202,7 +214,7 @@ def coded_by(path: Path, adaptive: bool) -> tuple[str | None, bool]:
         return offered[-1], False
     if BY_NAME[offered[0]].sends_distributions:
         return offered[0], False
-    has = f"{Z_DISTRIBUTIONS}prior" in header(path)
+    has = _holds(header(path), f"{Z_DISTRIBUTIONS}prior")
     return (offered[0], True) if has else (None, False)
 
 

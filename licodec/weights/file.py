@@ -6,6 +6,7 @@ A file is `NAME-HASH8.safetensors`, HASH8 being the first 8 hex digits of the SH
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
@@ -24,6 +25,7 @@ from licodec.architectures import BY_ARCH, Architecture
 from licodec.container import QUALITY_STEPS
 from licodec.errors import ModelMissingError, said
 from licodec.weights import catalogue
+from licodec.weights.catalogue import SHARED
 from licodec.weights.catalogue import installed as installed
 
 if TYPE_CHECKING:
@@ -34,9 +36,6 @@ STEPS = 256
 
 BACK_PROJECTION = "echo"
 """The tensor, in weights files, of how much of its back-projection an encoder adds to y at each anchor."""
-
-SHARED = "shared"
-"""The key of the metadata that tells which tensors are those of other files: a list of names by HASH8."""
 
 _DEFLATED = "deflated"
 """The key of the metadata that tells type and shape of each tensor that stands there deflated."""
@@ -105,6 +104,12 @@ class Weights:
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         return self._tensors[name]
+
+    def without(self, name: str) -> Weights:
+        """The same, as if it had no such tensor."""
+        other = copy.copy(self)
+        other._tensors = {k: v for k, v in self._tensors.items() if k != name}
+        return other
 
     def numpy(self, name: str) -> NDArray[Any]:
         return self._tensors[name]

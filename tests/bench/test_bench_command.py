@@ -135,6 +135,12 @@ def test_a_codec_that_is_missing_is_named_and_skipped(folder, here, monkeypatch)
     assert "none of these codecs" in str(alone.exception)
 
 
+def test_a_checkpoint_runs_beside_the_codecs_that_are_named(folder, here):
+    (folder / "c.pth").write_text("none")
+    result = run(folder, *QUICK, "--checkpoint", f"nowhere={folder / 'c.pth'}")
+    assert "skipped nowhere" in result.stderr and json.loads(result.stdout)["name"] == "jpeg"
+
+
 def test_a_second_run_continues(folder, here):
     output = folder / "r.json"
     assert run(folder, *QUICK, "-o", output).exit_code == 0
@@ -182,6 +188,26 @@ def test_rows_of_other_images_are_not_mixed_in(folder, here):
     first[0].rows[0]["sha256"] = "0"
     with pytest.raises(UsageError, match="other images"):
         evaluate.evaluate(plan(folder), first, quiet, quiet)
+
+
+def test_a_curve_from_elsewhere_keeps_its_numbers(folder, here):
+    kept = load_curves(reference(folder / "r.json", "published", 0.5))[0].results
+    assert run(folder, *QUICK, "-o", folder / "r.json").exit_code == 0
+    ours, published = load_curves(folder / "r.json")
+    assert ours.name == "jpeg" and published.results == kept
+
+
+@pytest.mark.parametrize("option", ["--plot", "--html", "-o"])
+def test_no_picture_is_overwritten(folder, here, option):
+    before = (folder / "a.png").read_bytes()
+    result = run(folder, *QUICK, option, folder / "a.png")
+    assert result.exit_code == 2 and "a.png" in result.stderr
+    assert (folder / "a.png").read_bytes() == before and here.calls == []
+
+
+def test_two_results_in_one_file_are_refused(folder, here):
+    result = run(folder, *QUICK, "-o", folder / "r.svg", "--plot", folder / "r.svg")
+    assert result.exit_code == 2 and "twice" in result.stderr and not (folder / "r.svg").exists()
 
 
 def test_complete_results_are_read_and_nothing_is_run(folder, here):
@@ -319,6 +345,7 @@ def test_the_page_shows_every_codec_beside_the_original_and_keeps_what_it_took(f
     "arguments",
     [["--codecs", "bmp"], ["--anchor", "vvc"], ["--qualities", "many"], ["--jobs", "0"],
      ["--qualities", "webp=3", "--codecs", "jpeg"], ["--checkpoint", "mbt2018"],
+     ["--qualities", "nan"], ["--qualities", "jpeg=1e400", "--codecs", "jpeg"], ["--static", "x"],
      ["-o", "no-such-folder/r.json"], ["--anchor", "nowhere.json"], ["--plot", "x.odd"], ["--plot", "x"]],
 )  # fmt: skip
 def test_arguments_that_make_no_sense_are_usage_errors(folder, arguments):

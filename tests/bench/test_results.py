@@ -80,6 +80,28 @@ def test_other_json_is_refused(tmp_path, text):
         load_curves(tmp_path / "x.json")
 
 
+ROW = {"image": "a.png", "sha256": "0", "quality": 50, "bpp": 1.0, "psnr-rgb": 30.0}
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{"name": 3}, {"name": ["a"]}, {"description": 3}, {"meta": None}, {"meta": [1]}, {"results": [1]},
+     {"results": {"bpp": 3}}, {"results": {"bpp": ["a"]}}, {"rows": None}, {"rows": [1]}, {"rows": [{}]},
+     {"meta": {"process.encoding_time": "1 s"}},
+     *({"rows": [ROW | {key: value}]} for key, value in (
+         ("image", [1]), ("sha256", 3), ("quality", "50"), ("bpp", None), ("bpp", float("nan")),
+         ("psnr-rgb", "30"), ("ms-ssim-rgb", [1]), ("encoding_time", "fast"), ("latents_bytes", {})))],
+)  # fmt: skip
+def test_values_of_another_kind_are_refused(tmp_path, odd):
+    good = {"name": "a", "results": {"bpp": [1.0]}, "rows": [ROW], "meta": {"process.image": "a"}}
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps(good))
+    assert load_curves(path)[0].rows == [ROW]
+    path.write_text(json.dumps(good | odd))
+    with pytest.raises(LicodecError, match="no rate-distortion curve"):
+        load_curves(path)
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="needs /dev/zero")
 def test_curves_and_configs_that_have_no_end_are_refused(tmp_path):
     for name, load in (("x.json", load_curves), ("x.toml", configs.load)):

@@ -71,7 +71,9 @@ def test_latents_with_their_back_projection(size, channels, monkeypatch):
     assert np.abs(missed).max() > 0.1
     gain = (finest / 3).astype(np.float32)
     found = transforms.analyze(x, gain, True, 0.5)
-    assert found.dtype == np.int16 and np.array_equal(found, quantize(np.stack([y, missed]), gain, 0.5))
+    assert found.dtype == np.int16 and np.array_equal(
+        found, quantize(np.stack([y, missed]), gain, 0.5)
+    )
 
 
 def test_one_channel_is_the_mean_of_three():

@@ -80,6 +80,58 @@ def test_the_command_keeps_all_else(weights, photographs, tmp_path):
     assert len(recipe["qualities"]["psnr"]) == 11
 
 
+def test_a_second_time_measures_the_whole_axis_again(weights, photographs, tmp_path):
+    first = quality_axis.with_qualities(weights, photographs, tmp_path / "first")
+    narrow = {**Weights(first).tensors(""), "positions": np.array([3, 4], np.int32)}
+    path = write_weights(tmp_path / "narrow", "small", narrow, Weights(first).metadata, {})
+    again = quality_axis.with_qualities(path, photographs, tmp_path / "again")
+    assert np.array_equal(Weights(again)["positions"], Weights(first)["positions"])
+
+
+def test_what_is_shared_counts_as_there(weights, photographs, tmp_path):
+    made = quality_axis.with_qualities(weights, photographs, weights.parent, weights)
+    assert catalogue.models(made) == catalogue.models(weights) == ("adaptive", "factorized")
+    assert made.stat().st_size < weights.stat().st_size / 2
+
+
+@pytest.mark.parametrize("recipe", ["{", "null", "[1, 2]", "3", "[" * 10_000])
+def test_a_damaged_recipe_is_no_recipe(weights, photographs, tmp_path, recipe):
+    weights.with_suffix(".json").write_text(recipe)
+    made = quality_axis.with_qualities(weights, photographs, tmp_path / "out")
+    assert json.loads(made.with_suffix(".json").read_text()).keys() == {"sha256", "qualities"}
+
+
+def shard(folder):
+    (folder / "x.tar").write_bytes(b"no shard")
+
+
+def sixteen_bits(folder):
+    Image.fromarray(np.full((80, 80), 30_000, np.uint16)).save(folder / "x.png")
+
+
+def tiny(folder):
+    for path in folder.iterdir():
+        path.unlink()
+    Image.new("RGB", (63, 80)).save(folder / "x.png")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [(shard, "no readable shard"), (sixteen_bits, "8 bits"), (tiny, "no image of 64 pixels")],
+)
+def test_odd_photographs_are_one_line(weights, photographs, tmp_path, spoil, message):
+    spoil(photographs)
+    command = ["qualities", str(weights), str(photographs), "-o", str(tmp_path / "out")]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 2 and message in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_a_file_where_the_folder_should_be(weights, photographs):
+    command = ["qualities", str(weights), str(photographs), "-o", str(weights)]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 2 and "not a folder" in result.stderr
+
+
 def test_one_rate_alone_is_refused(weights, photographs, tmp_path):
     source = Weights(weights)
     one = {k: v[:1] if len(v) == 2 else v for k, v in source.tensors("").items()}

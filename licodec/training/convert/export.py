@@ -22,7 +22,8 @@ from licodec.interface import named
 from licodec.io.files import write
 from licodec.training import config as configs
 from licodec.training.checkpoint import load_checkpoint
-from licodec.weights.file import SHARED, Weights, deflated
+from licodec.weights.catalogue import SHARED
+from licodec.weights.file import Weights, deflated
 
 _LARGE = 10_000
 """Values of a tensor that is worth rounding: a layer's weights."""
@@ -93,8 +94,9 @@ def write_weights(
         own = {k: shortened(v) if _is_large(v) else v for k, v in own.items()}
     if base is not None:
         same = sorted(k for k, v in own.items() if _is_same(v, base, k))
-        own = {k: v for k, v in own.items() if k not in same}
-        metadata = {**metadata, SHARED: json.dumps({base.hash.hex(): same})}
+        if same:
+            own = {k: v for k, v in own.items() if k not in same}
+            metadata = {**metadata, SHARED: json.dumps({base.hash.hex(): same})}
     if "arithmetic" in metadata:
         own, told = deflated(own)
         metadata = metadata | told
@@ -103,9 +105,12 @@ def write_weights(
     digest = hashlib.sha256(data).hexdigest()
     path = Path(folder) / f"{name}-{digest[:8]}.safetensors"
     Path(folder).mkdir(parents=True, exist_ok=True)
+    beside = path.with_suffix(".json")
+    is_known = path.exists() and beside.exists()
     write(str(path), data, True)
-    recipe = {"sha256": digest, **recipe}
-    write(str(path.with_suffix(".json")), json.dumps(recipe, indent=1).encode(), True)
+    if not is_known:  # the same weights: what is told of them already may be more
+        recipe = {"sha256": digest, **recipe}
+        write(str(beside), json.dumps(recipe, indent=1).encode(), True)
     return path
 
 

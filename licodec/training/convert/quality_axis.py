@@ -5,9 +5,8 @@ PSNR at all rates ─► where on the rate axis each quality's is reached ─►
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from licodec.io.image import from_pillow
 from licodec.open_codec import Codec, open_codec
 from licodec.options import EncodeOptions
 from licodec.progress import track
+from licodec.training.checkpoint import recipe_beside
 from licodec.training.convert.export import write_weights
 from licodec.training.data import Images, central
 from licodec.training.fit.everyday_back_projection import anchors
@@ -81,7 +81,11 @@ def with_qualities(
     weights, base = Weights(Path(path)), None if share is None else Weights(Path(share))
     if len(weights["log_gain"]) == 1:
         raise UsageError(f"{path}: has one rate alone, so that every quality is the same")
+    if Path(out).exists() and not Path(out).is_dir():
+        raise UsageError(f"{out}: not a folder")
+    recipe = recipe_beside(path)
     codec, _ = open_codec(EncodeOptions(weights=path, effort=0))
+    codec = replace(codec, weights=weights.without("positions"))
     tensors, images = dict(weights.tensors("")), photographs(folder)
     if codec.architecture.is_exact:
         tensors[BACK_PROJECTION], found = anchors(tensors, weights.lambdas, images)
@@ -91,8 +95,6 @@ def with_qualities(
         found = _measured(codec, images, steps)
         rates = np.array([codec.position(step) for step in steps])
     tensors["positions"] = positions(found, rates)
-    recipe_path = Path(path).with_suffix(".json")
-    recipe: dict[str, Any] = json.loads(recipe_path.read_text()) if recipe_path.exists() else {}
     recipe.pop("sha256", None)
     recipe["qualities"] = {"photographs": Path(folder).name, "psnr": found.round(2).tolist()}
     return write_weights(out, weights.metadata["name"], tensors, weights.metadata, recipe, base)

@@ -18,7 +18,8 @@ from licodec.training.codecs.factorized import AdaptiveNetwork, FactorizedNetwor
 from licodec.training.codecs.hyperprior import HyperpriorNetwork
 from licodec.training.config import Config
 from licodec.training.data import Images
-from licodec.weights.file import BACK_PROJECTION, SHARED, load, parsed
+from licodec.weights.catalogue import SHARED
+from licodec.weights.file import BACK_PROJECTION, load, parsed
 
 TABLES = (
     "prior",
