@@ -128,7 +128,8 @@ def import_(
 def qualities(weights: str, photographs: str, output_dir: str, share: str | None) -> None:
     """Write WEIGHTS anew, such that -q means what it means with all others.
 
-    Each quality then has a PSNR of its own on the last images of the folder PHOTOGRAPHS.
+    Each quality then has a PSNR of its own on the last images of the folder PHOTOGRAPHS. For everyday they
+    also tell how much of its back-projection the encoder adds.
     """
     from licodec.training.convert.quality_axis import with_qualities as run
 
