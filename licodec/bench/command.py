@@ -287,10 +287,12 @@ def _finish(plan: BenchPlan, outcome: Outcome, unreadable: list[str], output: Pa
         if points < qualities:
             note(f"{curve.name}: {qualities - points} of {qualities} qualities are incomplete")
     if outcome.interrupted:
-        kept = f"kept in {output}; the same command continues"
-        if output is None or not outcome.curves:
-            kept = "not kept: no -o" if output is None else "nothing yet"
-        note(f"interrupted; what was measured is {kept}")
+        kept = f"what was measured is kept in {output}; the same command continues"
+        if not outcome.curves:
+            kept = "nothing was measured yet"
+        elif output is None:
+            kept = "what was measured is not kept: no -o"
+        note(f"interrupted; {kept}")
         sys.exit(130)
     for failure in outcome.failures:
         note(failure)

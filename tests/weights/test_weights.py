@@ -21,6 +21,7 @@ import licodec
 from licodec.cli.main import main
 from licodec.errors import ModelMissingError
 from licodec.training.convert.export import write_weights
+from licodec.training.convert.quality_axis import BEST
 from licodec.weights import catalogue, schema
 from licodec.weights import file as weights_file
 
@@ -429,6 +430,9 @@ def test_what_is_released_is_known():
         assert set(shared) <= set(catalogue.RELEASED)
         weights = weights_file.load(path)
         last = (len(weights["log_gain"]) - 1) * weights_file.STEPS
+        recipe = json.loads(path.with_suffix(".json").read_text())
+        goes_beyond = recipe["qualities"]["psnr"][-1] > BEST
+        assert (weights.position(200) < last) if goes_beyond else (weights.position(200) == last)
         assert 0 <= weights.position(0) < weights.position(200) <= last
 
 

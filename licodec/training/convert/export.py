@@ -82,7 +82,8 @@ def write_weights(
     recipe: dict[str, Any],
     base: Weights | None = None,
 ) -> Path:
-    """Write `NAME-HASH8.safetensors` and, with its hash, the recipe beside it.
+    """Write `NAME-HASH8.safetensors` and, with its hash, the recipe beside it, unless the same weights have
+    one there.
 
     Args:
         metadata: with `arithmetic`, large float16 tensors lose three bits, and all are deflated, as only

@@ -23,13 +23,11 @@ from licodec.progress import track
 from licodec.training.checkpoint import recipe_beside
 from licodec.training.convert.export import write_weights
 from licodec.training.data import Images, central
-from licodec.training.fit.everyday_back_projection import anchors
+from licodec.training.fit.everyday_back_projection import MOST_DB, anchors
 from licodec.weights.file import BACK_PROJECTION, STEPS, Weights
 
 WORST, BEST = 28.5, 43.0
 """dB at quality 0 and 100; evenly between. A model that does not reach as far stays at its own end."""
-_MOST_DB = 78.0
-"""A picture's, so that a mean exists."""
 _QUALITIES = 20
 _RATES = 10
 _LAST, _MEASURED, _SIZE = 32, 12, 512
@@ -109,6 +107,6 @@ def _measured(codec: Codec, images: list[Pixels], steps: list[int]) -> NDArray[n
             y = codec.analyze(picture, step)
             y_hat = codec.entropy_model.quantize(y, None, codec.position(step))
             x_hat = codec.synthesize(y_hat, height, width, picture.mode, step)
-            total[i] += min(_MOST_DB, psnr_db(picture, x_hat))
+            total[i] += min(MOST_DB, psnr_db(picture, x_hat))
     found: NDArray[np.float64] = total / len(images)
     return found

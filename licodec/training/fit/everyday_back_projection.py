@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from licodec.distortion import in_db
 from licodec.entropy.quadtree import Quadtree
 from licodec.entropy.tables import exp2
 from licodec.networks.everyday import LATENT_LIMIT, LATENT_UNIT, EverydayTransforms
@@ -22,8 +22,8 @@ _EVERY = 3
 """Of the photographs, one in so many tells how much of it serves."""
 _WORTH = 0.004
 """What it must win of R + λD, for an encoder to take twice as long."""
-_LEAST_ERROR = 1e-3
-"""A mean squared error that counts, so that a mean PSNR exists."""
+MOST_DB = 78.0
+"""A picture's PSNR at most, so that a mean exists."""
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -51,8 +51,9 @@ def anchors(
                 break
         if min(costs) < (1 - _WORTH) * costs[0]:
             strengths[k] = _STRENGTHS[costs.index(min(costs))]
-        errors = [codec.coded(i, k, strengths[k])[1] for i in range(len(photographs))]
-        psnr[k] = np.mean([10 * math.log10(255**2 / max(mse, _LEAST_ERROR)) for mse in errors])
+        for i, x in enumerate(photographs):
+            psnr[k] += min(MOST_DB, in_db(codec.coded(i, k, strengths[k])[1], x.size))
+    psnr /= len(photographs)
     return strengths, psnr
 
 
@@ -66,11 +67,11 @@ class _Anchors:
 
     def cost(self, i: int, k: int, lmbda: float, strength: float) -> float:
         """R + λD of a photograph, in bits."""
-        bits, mse = self.coded(i, k, strength)
-        return bits + lmbda * mse * self.photographs[i][..., 0].size
+        bits, error = self.coded(i, k, strength)
+        return bits + lmbda * error / self.photographs[i].shape[2]
 
-    def coded(self, i: int, k: int, strength: float) -> tuple[int, float]:
-        """Its bits, and the mean squared error of its pixels on 0 … 255."""
+    def coded(self, i: int, k: int, strength: float) -> tuple[int, int]:
+        """Its bits, and the sum of squared errors of its samples."""
         x = self.photographs[i]
         gain = np.exp(self.tensors["log_gain"][k].astype(np.float32)) * np.float32(LATENT_UNIT)
         y = quantize(self.features[i], gain, strength).clip(-LATENT_LIMIT, LATENT_LIMIT)
@@ -79,5 +80,5 @@ class _Anchors:
         y_hat = self.model.code_latents(encoder, k * STEPS, h, w, y, side)
         step = exp2(self.tensors["log2_step"][k])
         x_hat = self.transforms.synthesize(y_hat, step, x.shape[0], x.shape[1], 3)
-        mse = np.square(x_hat.astype(np.float64) - x).mean()
-        return 8 * len(encoder.finish()), float(mse)
+        error = int(np.square(x_hat.astype(np.int64) - x).sum())
+        return 8 * len(encoder.finish()), error
