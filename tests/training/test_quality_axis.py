@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import small_everyday
 from click.testing import CliRunner
 from PIL import Image
 from skimage import data
@@ -14,6 +15,7 @@ from licodec.open_codec import open_codec
 from licodec.options import EncodeOptions
 from licodec.training.convert import quality_axis
 from licodec.training.convert.export import write_weights
+from licodec.training.fit import everyday_back_projection
 from licodec.weights import catalogue
 from licodec.weights.file import STEPS, Weights
 
@@ -141,3 +143,33 @@ def test_one_rate_alone_is_refused(weights, photographs, tmp_path):
     result = CliRunner().invoke(main, command)
     assert result.exit_code == 2 and "one rate alone" in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_everyday_gets_its_back_projection(photographs, tmp_path):
+    """With random transforms none pays."""
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    source = small_everyday.weights(folder, (1.0, 1.0, 1.0))
+    made = Weights(quality_axis.with_qualities(source, photographs, tmp_path / "out"))
+    assert made["echo"].tolist() == [0, 0, 0] and "positions" in made
+
+
+def test_each_anchor_has_the_strength_of_the_least_cost(monkeypatch):
+    """Unless it wins less than the time is worth."""
+    bends, best = (0.0, 0.004, 0.4), 0.5
+
+    class Codec:
+        def __init__(self, tensors, photographs):
+            pass
+
+        def cost(self, i, k, lmbda, strength):
+            return 1 + bends[k] * ((strength - best) ** 2 - best**2)
+
+        def coded(self, i, k, strength):
+            return 0, 3 if strength == best else 30
+
+    monkeypatch.setattr(everyday_back_projection, "_Anchors", Codec)
+    photograph = np.zeros((1, 1, 3), np.uint8)
+    strengths, psnr = everyday_back_projection.anchors({}, [1, 2, 3], [photograph] * 4)
+    assert strengths.tolist() == [0, 0, best]
+    assert np.allclose(psnr, [38.13, 38.13, 48.13], atol=0.01)
