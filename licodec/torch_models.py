@@ -133,9 +133,13 @@ def _everyday(weights: Weights) -> Everyday:
     C, hyper_width, width = (
         len(weights[f"{name}.bias"]) for name in ("g_a.patch", "h_a.enter", "steps.0.enter")
     )
-    fine, coarse = (blocks_of(weights, f"g_a.{part}") for part in ("fine", "coarse"))
+    fine, coarse = (blocks_of(weights, f"g_s.{part}") for part in ("fine", "coarse"))
+    further = (blocks_of(weights, f"g_a.{part}") for part in ("fine", "coarse"))
     M, z_channels = weights["log_gain"].shape[1], weights["z_prior"].shape[1]
-    net = Everyday(C, M, fine, coarse, weights.lambdas, hyper_width, z_channels, width)
+    net = Everyday(
+        C, M, fine, coarse, weights.lambdas, next(further) - fine, next(further) - coarse,
+        hyper_width, z_channels, width,
+    )  # fmt: skip
     try:
         net.load_state_dict(dequantized(net, weights.tensors("")))
     except (KeyError, RuntimeError) as error:

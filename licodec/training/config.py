@@ -62,6 +62,9 @@ class Model:
     fine: int = 3
     coarse: int = 2
     """Blocks of everyday's transforms, at an eighth and a sixteenth of the resolution."""
+    encoder_fine: int = 0
+    encoder_coarse: int = 0
+    """Blocks that its g_a has beyond those: they cost encoders time, and decoders nothing."""
     width: int = 96
     """Inner channels of h_a and h_s."""
     z_channels: int = 16
@@ -257,6 +260,7 @@ def _everyday_rules(config: Config) -> Iterator[tuple[bool, str]]:
     yield not patches, f"data.patch must be a multiple of 64 for {model.arch}"
     sizes = 0 < model.N <= 192 and model.M > 0 and model.M % 4 == 0
     blocks = min(model.fine, model.coarse) > 0
+    blocks = blocks and min(model.encoder_fine, model.encoder_coarse) >= 0
     yield not (sizes and blocks), f"{model.arch} needs N up to 192, M a multiple of 4, and blocks"
     starts = len(model.lambdas) > 1 and config.train.init != "fresh"
     yield not starts, f"{model.arch} needs two lambdas or more, and klt or a file in init"

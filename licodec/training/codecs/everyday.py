@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from licodec.entropy.quadtree import GROUPS, ORDERS
+from licodec.training.config import Model
 
 PATCH, CELL, HYPER = 8, 2, 2
 """Sides of what the transforms' two layers and each of the hyperprior's two take together."""
@@ -167,16 +168,19 @@ class Everyday(nn.Module):
         C, M: channels at 1/8 and of the latents, M a multiple of 4.
         fine, coarse: blocks at 1/8 and 1/16, in g_a and in g_s.
         lambdas: of the K anchors, weight of the mean squared error on 0 … 255.
+        encoder_fine, encoder_coarse: blocks that g_a has beyond those.
     """
 
     def __init__(
         self, C: int, M: int, fine: int, coarse: int, lambdas: Sequence[float],
+        encoder_fine: int = 0, encoder_coarse: int = 0,
         hyper_width: int = 192, z_channels: int = 96, width: int = 256,
     ) -> None:  # fmt: skip
         super().__init__()
         K = len(lambdas)
         self.lambdas = tuple(lambdas)
-        self.g_a, self.g_s = Analysis(C, M, fine, coarse), Synthesis(C, M, fine, coarse)
+        self.g_a = Analysis(C, M, fine + encoder_fine, coarse + encoder_coarse)
+        self.g_s = Synthesis(C, M, fine, coarse)
         self.h_a = HyperAnalysis(M, hyper_width, z_channels)
         self.h_s = HyperSynthesis(hyper_width, z_channels)
         self.steps = nn.ModuleList(Step(i, M, width, hyper_width) for i in range(GROUPS))
@@ -185,6 +189,14 @@ class Everyday(nn.Module):
         self.log_scale = nn.Parameter(torch.zeros(K, M))
         self.log_z_scale = nn.Parameter(torch.full((K, z_channels), -1.0))
         self.rate_features = nn.Parameter(torch.zeros(K, hyper_width))
+
+    @classmethod
+    def of(cls, settings: Model) -> Everyday:
+        """The codec of a training config's model."""
+        return cls(
+            settings.N, settings.M, settings.fine, settings.coarse, settings.lambdas,
+            settings.encoder_fine, settings.encoder_coarse,
+        )  # fmt: skip
 
     def lmbda(self, t: Tensor) -> Tensor:
         """λ at t (B,), linear in log between anchors."""

@@ -40,8 +40,7 @@ def everyday_tensors(
     Raises:
         UsageError: there are none.
     """
-    settings = config.model
-    net = Everyday(settings.N, settings.M, settings.fine, settings.coarse, settings.lambdas)
+    net = Everyday.of(config.model)
     net.load_state_dict(ema)
     net.eval()
     data = config.data
@@ -51,12 +50,12 @@ def everyday_tensors(
         image[:, :_SIZE, :_SIZE].permute(1, 2, 0).numpy() for image in _spread(images, _MEASURED)
     ]
     counts = _counts(tensors, middles)
-    rates = np.arange(len(settings.lambdas))
+    rates = np.arange(len(config.model.lambdas))
     by_anchor = [sum(c for k, c in counts if k == anchor) for anchor in rates]
     tensors["class_prior"] = class_tables(np.stack(by_anchor))
     tensors |= fit_directions(tensors["class_prior"], counts)
     held_out = quality_axis.photographs(photographs)
-    tensors[BACK_PROJECTION], psnr = anchors(tensors, list(settings.lambdas), held_out)
+    tensors[BACK_PROJECTION], psnr = anchors(tensors, list(config.model.lambdas), held_out)
     tensors["positions"] = quality_axis.positions(psnr, rates * STEPS)
     return tensors, {"arch": config.model.arch, "arithmetic": ARITHMETIC}
 

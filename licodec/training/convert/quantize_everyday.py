@@ -172,12 +172,16 @@ def _by_rate(net: Everyday, units: Units) -> dict[str, Array]:
 def dequantized(net: Everyday, tensors: Mapping[str, Array]) -> dict[str, Tensor]:
     """The state of a network that computes as a weights file does but for its rounding, to be trained on.
 
+    Blocks that its g_a has beyond the file's stay as they are, which is fresh: they change nothing.
+
     Raises:
         KeyError: a tensor is missing.
     """
     floats = {name: torch.from_numpy(value.astype(np.float64)) for name, value in tensors.items()}
     units = {k.removeprefix("units."): v for k, v in floats.items() if k.startswith("units.")}
-    state = {k: v for k, v in floats.items() if k.startswith(("g_a.", "h_a.", "log_gain"))}
+    fresh = {k: v for k, v in net.state_dict().items() if k.startswith(("g_a.fine", "g_a.coarse"))}
+    own = {k: v for k, v in floats.items() if k.startswith(("g_a.", "h_a.", "log_gain"))}
+    state = fresh | own
     for layer in layers(net, units):
         scale = torch.ldexp(layer.outputs, -floats[f"{layer.name}.shift"].int())
         weight = floats[f"{layer.name}.weight"] * scale[:, None] / layer.inputs

@@ -29,8 +29,7 @@ class EverydayStage:
 
     def __init__(self, config: Config, images: Images, device: torch.device) -> None:
         self.config, self.images, self.device = config, images, device
-        settings = config.model
-        model = Everyday(settings.N, settings.M, settings.fine, settings.coarse, settings.lambdas)
+        model = Everyday.of(config.model)
         initialize(model, config, images)
         self.model = model.to(device)
 
