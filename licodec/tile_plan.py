@@ -1,4 +1,8 @@
-"""Which tiles of a picture a file corrects, and how finely: what a residual wins against what it costs."""
+"""Which tiles of a picture a file corrects, and how: what that wins against what it costs.
+
+A tile has all its samples coded anew (`entropy.residual`), a few of them corrected (`entropy.corrections`),
+or neither. The former suits drawings, the latter photographs.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from licodec.entropy.residual import LARGEST_STEP, TILE, ResidualPlan
+from licodec.entropy.corrections import TILE, CorrectionPlan
+from licodec.entropy.residual import LARGEST_STEP, ResidualPlan
 
 Array = NDArray[Any]
 Mask = NDArray[np.bool_]
@@ -18,12 +23,21 @@ LEAST_PSNR = 36.0
 _FLOOR = 255**2 / 10 ** (LEAST_PSNR / 10)
 LEAST_FROM = 180
 """The header's quality from which that holds."""
-_MARGIN = 1.5
-"""A residual has to win so many times its estimated bits: estimates err, and little is not worth a tile."""
-_BITS = np.where(np.arange(256), 1 + 2 * np.log2(1.0 + np.arange(256)), 0.15)
-"""About what a residual of so many steps costs: what x̂ misses, or how x changes from pixel to pixel,
-whichever is less in a tile."""
+_SAFE_STEP = 13
+"""Errors that are even within such a step have LEAST_PSNR."""
+_FINER = (11, 9, 7)
+"""Steps of corrections. With 7, a tile has LEAST_PSNR whatever its errors are."""
 _COARSEST = 63
+_BLOCK = 4
+"""Pixels a side over which a tile's bits are estimated."""
+_SPREAD = 2.5
+"""An error of e is taken to cost log2(1 + _SPREAD · e / step) bits."""
+_BITS_OF_CORRECTION = 2
+"""Beyond where it is: its sign and size."""
+_LEAST_BITS = 12
+"""Of a correction that stands alone."""
+_LEARNING = 800.0
+"""Bits that it takes until the tables of corrections fit."""
 
 
 def plan_tiles(
@@ -41,29 +55,89 @@ def plan_tiles(
     """
     strips = [slice(top, top + TILE) for top in range(0, len(x), TILE)]
     if max_error is not None:
-        step = 2 * max_error + 1
         chosen = np.stack([_largest(x[rows], x_hat[rows]) > max_error for rows in strips])
-    else:
-        step = _step(lmbda)
-        if quality_step >= LEAST_FROM:
-            step = min(step, 2 * math.floor(math.sqrt(3 * _FLOOR)) - 1)
-        least = _FLOOR if quality_step >= LEAST_FROM else math.inf
-        chosen = np.stack([_wins(x[rows], x_hat[rows], lmbda, step, least) for rows in strips])
-    return ResidualPlan(step, chosen) if chosen.any() else None
+        return ResidualPlan(2 * max_error + 1, chosen) if chosen.any() else None
+    weight = lmbda / x.shape[2]
+    has_floor = quality_step >= LEAST_FROM
+    step = min(_step(lmbda), _SAFE_STEP) if has_floor else _step(lmbda)
+    weighed = [_weighed(x[rows], x_hat[rows], weight, step) for rows in strips]
+    costs, mse = (np.stack(part) for part in zip(*weighed, strict=True))
+    too_bad = (mse > _FLOOR) & has_floor
+    corrections = _corrections(x, x_hat, weight, step, costs, too_bad)
+    chosen = (costs < 0) | too_bad
+    if corrections is None:
+        return ResidualPlan(step, chosen) if chosen.any() else None
+    return ResidualPlan(step, chosen & ~corrections.chosen, corrections)
 
 
-def _wins(x: Array, x_hat: Array, lmbda: float, step: int, least: float) -> Mask:
-    """Which tiles of a strip a residual serves: it is cheaper than the error, or that is above least."""
-    error = _difference(x, x_hat)
+def _weighed(x: Array, x_hat: Array, weight: float, step: int) -> tuple[Array, Array]:
+    """Of each tile of a strip, what a residual costs, in bits, the error that it saves taken off; and the
+    mean squared error without."""
     height, width, C = x.shape
+    error = _difference(x, x_hat)
     samples = C * height * np.minimum(TILE, width - np.arange(0, width, TILE))
     before = _by_tile(np.square(error, dtype=np.int64))
     after = np.minimum(before, samples * (step**2 - 1) / 12)
+    # Predictions take what x̂ misses, or how x changes from pixel to pixel, whichever is less.
     change = np.zeros_like(x)
     change[:, 1:] = _difference(x[:, 1:], x[:, :-1])
-    own, steps = (_by_tile(_BITS[values // step]) for values in (error, change))
-    wins: Mask = lmbda / C * (before - after) > _MARGIN * np.minimum(own, steps)
-    return wins | (before > least * samples)
+    missed = np.minimum(_by_block(error), _by_block(change))
+    bits = C * _BLOCK**2 * np.log2(1 + _SPREAD / step * missed).sum(0)
+    bits = np.add.reduceat(bits, np.arange(0, len(bits), TILE // _BLOCK))
+    return bits - weight * (before - after), before / samples
+
+
+def _corrections(
+    x: Array, x_hat: Array, weight: float, step: int, costs: Array, too_bad: Mask
+) -> CorrectionPlan | None:
+    """The tiles that are best corrected in few samples, None for none.
+
+    Args:
+        weight: of a squared error, in bits.
+        step: of residuals; that of corrections is finer where too bad a tile would not have LEAST_PSNR.
+        costs: (rows, columns) of residuals.
+        too_bad: the tiles that are to have LEAST_PSNR.
+    """
+    counts = {}
+    for row, column in np.ndindex(costs.shape):
+        rows, columns = (slice(v * TILE, (v + 1) * TILE) for v in (row, column))
+        error = _difference(x[rows, columns], x_hat[rows, columns])
+        if too_bad[row, column] or weight * int(error.max()) ** 2 > _LEAST_BITS:
+            counts[row, column] = np.bincount(error.reshape(-1), minlength=256)
+    steps = (step, *(finer for finer in _FINER if finer < step))
+    bounds: dict[Any, tuple[int, float]] = {}
+    beyond: set[Any] = set()
+    for step in steps:
+        bounds = {p: _bound(found, step, weight, too_bad[p]) for p, found in counts.items()}
+        failed = {p for p, (bound, _) in bounds.items() if too_bad[p] and not bound}
+        beyond |= failed
+        if not failed:
+            break
+    least, won = np.zeros(costs.shape, np.int64), 0.0
+    for place, (bound, cost) in bounds.items():
+        # Where x̂ is off by half a step all over, a residual leaves it.
+        other = costs[place] if too_bad[place] else min(0.0, costs[place])
+        if place in beyond or cost < other:
+            least[place], won = bound, won + other - cost
+    if won < _LEARNING and not too_bad.any():
+        return None
+    return CorrectionPlan(step, least > 0, least) if least.any() else None
+
+
+def _bound(counts: Array, step: int, weight: float, is_too_bad: bool) -> tuple[int, float]:
+    """From which error on a tile is best corrected, of which there are so many (256,), 0 where none is
+    enough for a tile that is too bad; and its cost, as of a residual."""
+    errors, total = np.arange(256), counts.sum()
+    before, after = errors**2, (errors - (errors + step // 2) // step * step) ** 2
+    won = np.cumsum((counts * (before - after))[::-1])[::-1]
+    share = np.cumsum(counts[::-1])[::-1] / total
+    where = [-p * np.log2(np.maximum(p, 1e-12)) for p in (share, 1 - share)]
+    costs = total * (where[0] + where[1] + _BITS_OF_CORRECTION * share) - weight * won
+    costs[0] = math.inf
+    if is_too_bad:
+        costs[won < (counts * before).sum() - _FLOOR * total] = math.inf
+    bound = int(costs.argmin())
+    return (bound if costs[bound] < math.inf else 0), float(costs[bound])
 
 
 def _largest(x: Array, x_hat: Array) -> Array:
@@ -84,6 +158,15 @@ def _by_tile(values: Array) -> Array:
     columns = values.sum((0, 2))
     sums: Array = np.add.reduceat(columns, np.arange(0, len(columns), TILE))
     return sums
+
+
+def _by_block(values: Array) -> Array:
+    """Means over the blocks of a strip (height, width, C); those at its edges count as whole ones."""
+    height, width, C = values.shape
+    rows, columns = (np.arange(0, side, _BLOCK) for side in (height, width))
+    sums = np.add.reduceat(values.sum(2, dtype=np.int32), rows, axis=0)
+    means: Array = np.add.reduceat(sums, columns, axis=1) / (C * _BLOCK**2)
+    return means
 
 
 def _step(lmbda: float) -> int:

@@ -13,7 +13,8 @@ ORDER = """
     weights/catalogue info rangecoder weights/file weights/needed tiles quantize entropy/threads
     entropy/tables entropy/gaussian interface entropy/pdf_transform networks/build
     networks/transforms networks/tiled networks/attention networks/hyper networks/fixed_point
-    networks/everyday networks/everyday_torch entropy/residual tile_plan entropy/class_distributions
+    networks/everyday networks/everyday_torch entropy/learning_tables entropy/corrections
+    entropy/residual tile_plan entropy/class_distributions
     entropy/quadtree entropy/integer_nets entropy/classes entropy/scale_shifts weights/schema
     weights/everyday_schema entropy/image_distributions entropy/wavefronts entropy/hyperprior
     entropy/tabled entropy/float_nets io/alpha io/bitdepth io/exif io/libtiff io/metadata

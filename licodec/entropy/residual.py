@@ -17,14 +17,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from licodec.entropy.tables import code_values
+from licodec.entropy.corrections import TILE, CorrectionPlan, code_corrections
+from licodec.entropy.learning_tables import LearningTables, LearningValues
 from licodec.progress import track
 from licodec.rangecoder import Coder
 
 Array = NDArray[Any]
 Mask = NDArray[np.bool_]
 
-TILE = 64
 LARGEST_STEP = 255
 _BATCH = 64
 """Tiles that are coded at once."""
@@ -54,10 +54,12 @@ class ResidualPlan(NamedTuple):
     Attributes:
         step: odd; errors are at most half of it, rounded down.
         chosen: (rows, columns) of tiles.
+        corrections: what is made first, in other tiles.
     """
 
     step: int
     chosen: Mask
+    corrections: CorrectionPlan | None = None
 
 
 def code_tiles(
@@ -73,8 +75,7 @@ def code_tiles(
         x: the encoder's; a decoder passes neither.
     """
     height, width, _ = x_hat.shape
-    shape = -(-height // TILE), -(-width // TILE)
-    plan = _code_plan(coder, shape, plan, x is not None)
+    plan = _code_plans(coder, x_hat, plan, x)
     if plan is None:
         return x_hat
     corrected: list[NDArray[np.uint8]] = []
@@ -110,6 +111,27 @@ def code_tiles(
     return x_hat
 
 
+def _code_plans(
+    coder: Coder, x_hat: NDArray[np.uint8], plan: ResidualPlan | None, x: Array | None
+) -> ResidualPlan | None:
+    """Code the corrections, if there are any, and the plan of the tiles that follow. A first plan without
+    tiles announces corrections."""
+    shape = -(-x_hat.shape[0] // TILE), -(-x_hat.shape[1] // TILE)
+    is_known, first, rest = x is not None, plan, plan
+    corrections = None if plan is None else plan.corrections
+    if plan is not None and corrections is not None:
+        first = ResidualPlan(corrections.step, np.zeros(shape, np.bool_))
+        rest = plan if plan.chosen.any() else None
+    told = _code_plan(coder, shape, first, is_known)
+    if told is None or told.chosen.any():
+        return told
+    chosen = _code_chosen(coder, shape, None if corrections is None else corrections.chosen)
+    least = None if corrections is None else corrections.least
+    code_corrections(coder, x_hat, told.step, chosen, least, x)
+    told = _code_plan(coder, shape, rest, is_known)
+    return told if told is not None and told.chosen.any() else None
+
+
 def _code_one(coder: Coder, value: int | None, entries: int) -> int:
     """One of so many equally likely numbers."""
     symbol = None if value is None else np.array([value], np.int32)
@@ -122,31 +144,22 @@ def _code_plan(
     if not _code_one(coder, int(plan is not None) if is_known else None, 2):
         return None
     half = _code_one(coder, None if plan is None else plan.step // 2, LARGEST_STEP // 2 + 1)
-    total = shape[0] * shape[1]
-    count = None if plan is None else int(plan.chosen.sum())
-    high = _code_one(coder, None if count is None else count >> 12, (total >> 12) + 2)
-    low = _code_one(coder, None if count is None else count & 4095, 4096)
-    count = min(high << 12 | low, total)
-    odds = np.array([total - count, count], np.int64) * 16 + 1
-    flags = None if plan is None else plan.chosen.reshape(-1).astype(np.int32)
-    chosen = coder.code(flags, total, odds).astype(np.bool_).reshape(shape)
+    chosen = _code_chosen(coder, shape, None if plan is None else plan.chosen)
     return ResidualPlan(2 * half + 1, chosen)
 
 
-class _Adaptive:
-    """Tables (classes, entries) that learn: frequencies start at a guess and rise with what is coded."""
-
-    def __init__(self, counts: Array, gain: int) -> None:
-        self.counts, self.gain = counts.astype(np.int64), gain
-
-    def order(self, classes: Array) -> tuple[Array, Array]:
-        """Places by rising class, and how many of each there are."""
-        return np.argsort(classes, kind="stable"), np.bincount(classes, minlength=len(self.counts))
-
-    def learn(self, classes: Array, symbols: Array) -> None:
-        entries = self.counts.shape[1]
-        seen = np.bincount(classes * entries + symbols, minlength=self.counts.size)
-        self.counts += self.gain * seen.reshape(self.counts.shape)
+def _code_chosen(coder: Coder, shape: tuple[int, int], chosen: Mask | None) -> Mask:
+    """Which tiles (rows, columns)."""
+    total = shape[0] * shape[1]
+    count = None if chosen is None else int(chosen.sum())
+    high = _code_one(coder, None if count is None else count >> 12, (total >> 12) + 2)
+    low = _code_one(coder, None if count is None else count & 4095, 4096)
+    count = min(high << 12 | low, total)
+    if not count:
+        return np.zeros(shape, np.bool_)
+    odds = np.array([total - count, count], np.int64) * 16 + 1
+    flags = None if chosen is None else chosen.reshape(-1).astype(np.int32)
+    return coder.code(flags, total, odds).astype(np.bool_).reshape(shape)
 
 
 _THRESHOLDS = np.array([1, 2, 4, 6, 9, 13, 18, 25, 34, 46, 62, 84, 114, 155, 210, 290, 420])
@@ -157,7 +170,7 @@ _MISSES = np.array([1, 3, 8, 24])
 _BINS = 512
 
 
-class _Errors(_Adaptive):
+class _Errors(LearningValues):
     """Of predictions, in steps, by class."""
 
     def __init__(self, step: int) -> None:
@@ -172,15 +185,6 @@ class _Errors(_Adaptive):
             counts[:, distance == d] += (power >> 8)[:, None]
             power = power * ratio >> 16
         super().__init__(counts * 4096 // counts.sum(1, keepdims=True) + 1, 64)
-
-    def code(self, coder: Coder, errors: Array | None, classes: Array) -> Array:
-        """Errors (n,) by their classes (n,)."""
-        order, counts = self.order(classes)
-        known = None if errors is None else errors[order].astype(np.int32)
-        out = np.empty(len(order), np.int32)
-        out[order] = code_values(coder, known, counts, self.counts)
-        self.learn(classes, np.clip(out + _BINS // 2, 0, _BINS))
-        return out
 
 
 def _code_predicted(
@@ -260,7 +264,7 @@ _EVEN = np.ones(2, np.int64)
 _KEY = np.array([1, 256, 65536])
 
 
-class _Ranks(_Adaptive):
+class _Ranks(LearningTables):
     """Which of its neighbours a pixel has the colour of, by which of these are alike."""
 
     def __init__(self) -> None:
@@ -319,7 +323,7 @@ def _code_indices(
 ) -> Array:
     """Planes (n, places, C) of tiles whose colours are in the palette."""
     index = np.stack([_nearest(x, palette) for x in x_hat])
-    usage = _Adaptive(np.ones((1, len(palette))), 8)
+    usage = LearningTables(np.ones((1, len(palette))), 8)
     hint = index.copy()
     target = None
     if wanted is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 from PIL import Image
@@ -17,8 +18,11 @@ sys.path.insert(0, str(HERE.parent))
 
 import small_everyday  # noqa: E402
 
+from licodec import payload  # noqa: E402
 from licodec.container import pack  # noqa: E402
+from licodec.entropy.corrections import CorrectionPlan  # noqa: E402
 from licodec.entropy.quadtree import Quadtree, count_classes  # noqa: E402
+from licodec.entropy.residual import ResidualPlan  # noqa: E402
 from licodec.io.image import from_pillow  # noqa: E402
 from licodec.open_codec import open_codec  # noqa: E402
 from licodec.options import EncodeOptions  # noqa: E402
@@ -68,12 +72,25 @@ def main() -> None:
         picture, step = from_pillow(image), quality_step(quality)
         coded = code(codec, picture, codec.analyze(picture, step), step, None, max_error)
         write(name, pack(coded.with_chunks(picture.chunks).container), weights)
+    make_corrections(photo, weights)
     for seed, name, options in (
         (5, "graphics", {"quality": 95}),
         (7, "lossless", {"max_error": 0}),
     ):
         image = Image.fromarray(drawn(np.random.default_rng(seed), 100))
         write(name, licodec.encode(image, weights=weights, **options), weights)
+
+
+def make_corrections(photo: Image.Image, weights: Path) -> None:
+    """Both kinds of tiles in one file."""
+    codec, _ = open_codec(EncodeOptions(weights=weights))
+    picture, step = from_pillow(photo), quality_step(70)
+    chosen = np.indices((4, 3)).sum(0) % 3 == 0
+    corrections = CorrectionPlan(15, ~chosen, np.full((4, 3), 24))
+    plan = ResidualPlan(9, chosen, corrections)
+    with patch.object(payload, "plan_tiles", return_value=plan):
+        coded = code(codec, picture, codec.analyze(picture, step), step)
+    write("corrections", pack(coded.container), weights)
 
 
 def write(name: str, encoded: bytes, weights: Path) -> None:
