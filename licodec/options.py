@@ -81,6 +81,8 @@ class EncodeOptions(DecodeOptions):
             object.__setattr__(self, name, int(value))  # NumPy's own, too, which can overflow
         if self.max_error is not None and isinstance(self.rate, Target):
             raise UsageError("a largest error and a target exclude each other")
+        if self.max_error is not None and self.effort:
+            raise UsageError("a largest error and a search (effort) exclude each other")
 
     @property
     def rate(self) -> float | Target:

@@ -1,5 +1,6 @@
 """The everyday codec from image to file and back, with a small net."""
 
+import signal
 import subprocess
 import sys
 
@@ -102,6 +103,11 @@ def test_other_models_have_no_lossless():
         licodec.encode(picture(16, 16), model="adaptive", max_error=0)
 
 
+def test_a_search_has_no_largest_error(weights):
+    with pytest.raises(UsageError, match="exclude each other"):
+        licodec.encode(picture(16, 16), weights=weights, effort=3, max_error=2)
+
+
 SCRIPT = """
 import sys, hashlib, io
 from PIL import Image
@@ -146,6 +152,8 @@ def test_pixels_are_the_same_everywhere_and_torch_is_not_needed(weights, tmp_pat
         [sys.executable, "-W", "ignore", "-c", SCRIPT, *arguments],
         capture_output=True, text=True, env={**os.environ, **setting},
     )  # fmt: skip
+    if "OPENBLAS_CORETYPE" in setting and run.returncode == -signal.SIGILL:
+        pytest.skip("this processor has no such instructions")
     assert run.returncode == 0, run.stderr
     assert run.stdout.split("\n")[:2] == [wanted, "[]"]
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import click
 
 from licodec.bench import datasets, peers
 from licodec.bench.datasets import SourceImage
-from licodec.bench.interface import Settings
+from licodec.bench.interface import MOST_QUALITY, Settings
 from licodec.bench.results import Curve, load_curves
 from licodec.progress import say
 
@@ -44,8 +43,10 @@ def plan_qualities(
             raise click.BadParameter(
                 f"{numbers!r} is no list of numbers", param_hint="--qualities"
             ) from error
-        if not all(map(math.isfinite, chosen)):
-            raise click.BadParameter(f"{numbers!r}: not all finite", param_hint="--qualities")
+        if not all(0 <= number <= MOST_QUALITY for number in chosen):
+            raise click.BadParameter(
+                f"{numbers!r}: not all within 0 … {MOST_QUALITY}", param_hint="--qualities"
+            )
         if separator and name not in out:
             raise click.BadParameter(f"{name!r} is not in this run", param_hint="--qualities")
         for codec in [name] if separator else out:

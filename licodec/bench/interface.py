@@ -11,6 +11,9 @@ from PIL import Image
 
 from licodec.bench.complexity import Complexity
 
+MOST_QUALITY = 100
+"""Of any codec, whatever its units."""
+
 
 @dataclass(frozen=True)
 class Settings:

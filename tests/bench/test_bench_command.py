@@ -345,7 +345,8 @@ def test_the_page_shows_every_codec_beside_the_original_and_keeps_what_it_took(f
     "arguments",
     [["--codecs", "bmp"], ["--anchor", "vvc"], ["--qualities", "many"], ["--jobs", "0"],
      ["--qualities", "webp=3", "--codecs", "jpeg"], ["--checkpoint", "mbt2018"],
-     ["--qualities", "nan"], ["--qualities", "jpeg=1e400", "--codecs", "jpeg"], ["--static", "x"],
+     ["--qualities", "nan"], ["--qualities", "jpeg=500", "--codecs", "jpeg"],
+     ["--qualities", "jpeg=1e400", "--codecs", "jpeg"], ["--static", "x"],
      ["-o", "no-such-folder/r.json"], ["--anchor", "nowhere.json"], ["--plot", "x.odd"], ["--plot", "x"]],
 )  # fmt: skip
 def test_arguments_that_make_no_sense_are_usage_errors(folder, arguments):

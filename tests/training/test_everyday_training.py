@@ -72,6 +72,32 @@ def test_integers_become_the_network_again():
             assert torch.allclose(a, b, rtol=0.05, atol=0.05)
 
 
+def test_further_blocks_of_an_encoder_begin_as_nothing():
+    net = network()
+    deeper = Everyday(
+        8, 16, 1, 1, net.lambdas, encoder_fine=1, encoder_coarse=2, hyper_width=8, z_channels=4, width=12
+    )  # fmt: skip
+    deeper.load_state_dict(dequantized(deeper, tensors()))
+    same = Everyday(8, 16, 1, 1, net.lambdas, hyper_width=8, z_channels=4, width=12)
+    same.load_state_dict(dequantized(same, tensors()))
+    x = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(4))
+    with torch.no_grad():
+        for a, b in zip(*(n(x, torch.tensor([1.0]), False) for n in (deeper, same)), strict=True):
+            assert torch.equal(a, b)
+    assert len(deeper.g_a.coarse) == 3 and len(deeper.g_s.coarse) == 1
+
+
+@pytest.mark.slow
+def test_weights_with_a_deeper_encoder_code_and_become_a_module(folder):
+    config = settings(folder)
+    config.model.encoder_fine = config.model.encoder_coarse = 1
+    weights = export(train(config), folder / "weights", "deeper")
+    image = Image.open(folder / "0.png")
+    data = licodec.encode(image, 60, weights=weights)
+    assert licodec.decode(data, weights=weights).size == image.size
+    assert licodec.torch_model(weights=weights).g_a is not None
+
+
 def test_a_file_that_does_not_fit_is_refused(folder):
     bad = folder / "bad.safetensors"
     bad.write_bytes(b"nothing")

@@ -348,7 +348,7 @@ def test_odd_checkpoints_are_refused(folder, tmp_path):
         torch.save(state, tmp_path / "odd.pt")
         with pytest.raises(UsageError, match=reason):
             export(tmp_path / "odd.pt", tmp_path / "out", f"case{i}")
-    for name in ("../evil", "a/b", "", "a\0"):
+    for name in ("../evil", "a/b", "", "a\0", "a" * 101):
         with pytest.raises(UsageError, match="is no name"):
             export(run, tmp_path / "out", name)
     assert not (tmp_path / "out").exists()

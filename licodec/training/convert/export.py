@@ -70,8 +70,10 @@ def _is_same(tensor: NDArray[Any], base: Weights, name: str) -> bool:
 
 def check_name(name: str) -> None:
     """Refuse what would lead out of the folder that weights are written to."""
-    if not re.fullmatch(r"[\w.-]+", name):
-        raise UsageError(f"{name!r} is no name for weights: letters, digits, . _ and - are")
+    if not re.fullmatch(r"[\w.-]{1,100}", name):
+        raise UsageError(
+            f"{name!r} is no name for weights: up to 100 letters, digits, . _ and - are"
+        )
 
 
 def write_weights(
