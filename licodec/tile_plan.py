@@ -25,7 +25,7 @@ LEAST_FROM = 180
 """The header's quality from which that holds."""
 _SAFE_STEP = 13
 """Errors that are even within such a step have LEAST_PSNR."""
-_FINER = (11, 9, 7)
+_FINER = (_SAFE_STEP, 11, 9, 7)
 """Steps of corrections. With 7, a tile has LEAST_PSNR whatever its errors are."""
 _COARSEST = 63
 _BLOCK = 4
@@ -63,7 +63,7 @@ def plan_tiles(
     weighed = [_weighed(x[rows], x_hat[rows], weight, step) for rows in strips]
     costs, mse = (np.stack(part) for part in zip(*weighed, strict=True))
     too_bad = (mse > _FLOOR) & has_floor
-    corrections = _corrections(x, x_hat, weight, step, costs, too_bad)
+    corrections = _corrections(x, x_hat, weight, _step(lmbda), costs, too_bad)
     chosen = (costs < 0) | too_bad
     if corrections is None:
         return ResidualPlan(step, chosen) if chosen.any() else None
@@ -94,7 +94,7 @@ def _corrections(
 
     Args:
         weight: of a squared error, in bits.
-        step: of residuals; that of corrections is finer where too bad a tile would not have LEAST_PSNR.
+        step: of corrections; a finer one is taken where too bad a tile would not have LEAST_PSNR.
         costs: (rows, columns) of residuals.
         too_bad: the tiles that are to have LEAST_PSNR.
     """
@@ -104,18 +104,16 @@ def _corrections(
         error = _difference(x[rows, columns], x_hat[rows, columns])
         if too_bad[row, column] or weight * int(error.max()) ** 2 > _LEAST_BITS:
             counts[row, column] = np.bincount(error.reshape(-1), minlength=256)
-    steps = (step, *(finer for finer in _FINER if finer < step))
+    # Where x̂ is off by half a step all over, a residual would leave it.
+    beyond = {p for p in counts if too_bad[p] and not _bound(counts[p], _SAFE_STEP, 0.0, True)[0]}
     bounds: dict[Any, tuple[int, float]] = {}
-    beyond: set[Any] = set()
-    for step in steps:
+    for trial in (step, *(finer for finer in _FINER if finer < step)):
+        step = trial
         bounds = {p: _bound(found, step, weight, too_bad[p]) for p, found in counts.items()}
-        failed = {p for p, (bound, _) in bounds.items() if too_bad[p] and not bound}
-        beyond |= failed
-        if not failed:
+        if all(bound for place, (bound, _) in bounds.items() if too_bad[place]):
             break
     least, won = np.zeros(costs.shape, np.int64), 0.0
     for place, (bound, cost) in bounds.items():
-        # Where x̂ is off by half a step all over, a residual leaves it.
         other = costs[place] if too_bad[place] else min(0.0, costs[place])
         if place in beyond or cost < other:
             least[place], won = bound, won + other - cost
