@@ -32,8 +32,8 @@ _BLOCK = 4
 """Pixels a side over which a tile's bits are estimated."""
 _SPREAD = 2.5
 """An error of e is taken to cost log2(1 + _SPREAD · e / step) bits."""
-_BITS_OF_CORRECTION = 2
-"""Beyond where it is: its sign and size."""
+_ONE_STEP, _TWICE = 1.5, 1.5
+"""Bits of a correction's sign and size, for one step and for twice as many steps."""
 _LEAST_BITS = 12
 """Of a correction that stands alone."""
 _LEARNING = 800.0
@@ -126,16 +126,23 @@ def _bound(counts: Array, step: int, weight: float, is_too_bad: bool) -> tuple[i
     """From which error on a tile is best corrected, of which there are so many (256,), 0 where none is
     enough for a tile that is too bad; and its cost, as of a residual."""
     errors, total = np.arange(256), counts.sum()
-    before, after = errors**2, (errors - (errors + step // 2) // step * step) ** 2
-    won = np.cumsum((counts * (before - after))[::-1])[::-1]
-    share = np.cumsum(counts[::-1])[::-1] / total
+    steps = (errors + step // 2) // step
+    before, after = errors**2, (errors - steps * step) ** 2
+    size = _ONE_STEP + _TWICE * np.log2(np.maximum(1, steps))
+    won, sizes, share = (_from(counts * v) for v in (before - after, size, 1 / total))
     where = [-p * np.log2(np.maximum(p, 1e-12)) for p in (share, 1 - share)]
-    costs = total * (where[0] + where[1] + _BITS_OF_CORRECTION * share) - weight * won
+    costs = total * (where[0] + where[1]) + sizes - weight * won
     costs[0] = math.inf
     if is_too_bad:
         costs[won < (counts * before).sum() - _FLOOR * total] = math.inf
     bound = int(costs.argmin())
     return (bound if costs[bound] < math.inf else 0), float(costs[bound])
+
+
+def _from(values: Array) -> Array:
+    """Sums of all values from each place on."""
+    sums: Array = np.cumsum(values[::-1])[::-1]
+    return sums
 
 
 def _largest(x: Array, x_hat: Array) -> Array:
