@@ -153,7 +153,7 @@ def _correct(
     max_error: int | None,
 ) -> tuple[Pixels, float]:
     """Code what ŷ misses of a picture, where that pays; the pixels that a decoder gets, and the share of
-    tiles that were corrected."""
+    tiles that were coded anew."""
     x = picture.color
     x_hat = codec.synthesize(y_hat, x.shape[0], x.shape[1], picture.mode, quality_step)
     if max_error is None and picture.alpha is not None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from licodec.entropy.corrections import TILE, CorrectionPlan
+from licodec.entropy.corrections import TILE, CorrectionPlan, part_of
 from licodec.entropy.residual import LARGEST_STEP, ResidualPlan
 
 Array = NDArray[Any]
@@ -99,11 +99,10 @@ def _corrections(
         too_bad: the tiles that are to have LEAST_PSNR.
     """
     counts = {}
-    for row, column in np.ndindex(costs.shape):
-        rows, columns = (slice(v * TILE, (v + 1) * TILE) for v in (row, column))
-        error = _difference(x[rows, columns], x_hat[rows, columns])
-        if too_bad[row, column] or weight * int(error.max()) ** 2 > _LEAST_BITS:
-            counts[row, column] = np.bincount(error.reshape(-1), minlength=256)
+    for place in np.ndindex(costs.shape):
+        error = _difference(part_of(x, place), part_of(x_hat, place))
+        if too_bad[place] or weight * int(error.max()) ** 2 > _LEAST_BITS:
+            counts[place] = np.bincount(error.reshape(-1), minlength=256)
     # Where x̂ is off by half a step all over, a residual would leave it.
     beyond = {p for p in counts if too_bad[p] and not _bound(counts[p], _SAFE_STEP, 0.0, True)[0]}
     bounds: dict[Any, tuple[int, float]] = {}

@@ -6,6 +6,7 @@ the tables learn from what is coded. Tiles of 64x64 stand alone, as residual til
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -59,11 +60,11 @@ def code_corrections(
     places = np.argwhere(chosen)
     for start in range(0, len(places), _BATCH):
         batch = places[start : start + _BATCH]
-        parts = [_part(x_hat, place) for place in batch]
+        parts = [part_of(x_hat, place) for place in batch]
         told = None
         if x is not None and least is not None:
             pairs = zip(batch, parts, strict=True)
-            told = [_steps(_part(x, p), part, step, int(least[tuple(p)])) for p, part in pairs]
+            told = [_steps(part_of(x, p), part, step, int(least[tuple(p)])) for p, part in pairs]
         for part, steps in zip(parts, _code_steps(coder, tables, parts, told), strict=True):
             part[:] = np.clip(part + step * steps, 0, 255)
 
@@ -101,7 +102,8 @@ def _steps(x: Array, x_hat: Array, step: int, least: int) -> Array:
     return moved
 
 
-def _part(image: Array, place: Array) -> Array:
+def part_of(image: Array, place: Sequence[int] | Array) -> Array:
+    """A tile (h, w, C) of an image, at its row and column."""
     top, left = (int(v) * TILE for v in place)
     return image[top : top + TILE, left : left + TILE]
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from licodec.entropy.corrections import TILE, CorrectionPlan, code_corrections
+from licodec.entropy.corrections import TILE, CorrectionPlan, code_corrections, part_of
 from licodec.entropy.learning_tables import LearningTables, LearningValues
 from licodec.progress import track
 from licodec.rangecoder import Coder
@@ -105,8 +105,7 @@ def code_tiles(
         corrected.extend(planes[:, 1:, 1:-1])
     # What surrounds a tile is x̂ as it was, so tiles are put in place when all are known.
     for place, tile in zip(places, corrected, strict=True):
-        top, left = (int(v) * TILE for v in place)
-        target = x_hat[top : top + TILE, left : left + TILE]
+        target = part_of(x_hat, place)
         target[:] = tile[: target.shape[0], : target.shape[1]]
     return x_hat
 
@@ -300,8 +299,7 @@ def _choose_palette(x: Array, places: Array, most: int, of_tile: int) -> Array:
     """The colours of the tiles that have fewest, as long as there are so many at most."""
     found = []
     for place in places:
-        top, left = (int(v) * TILE for v in place)
-        tile = x[top : top + TILE, left : left + TILE].reshape(-1, x.shape[2]).astype(np.int64)
+        tile = part_of(x, place).reshape(-1, x.shape[2]).astype(np.int64)
         found.append(np.unique(tile @ _KEY[: x.shape[2]]))
     chosen = np.zeros(0, np.int64)
     for keys in sorted(found, key=len):
