@@ -28,7 +28,7 @@ class Architecture:
         descent: module and class of what that search goes down by, where it is not the transforms.
         usual_effort: rounds of that search where nothing else is asked for.
         is_exact: it decodes to the same pixels everywhere, without PyTorch, and a file's checksum is theirs.
-        has_attention: its nets are those of Cheng et al. 2020; M equals N.
+        has_attention: its nets are those of Cheng et al. 2020.
         stages: of its training, in their order: name, and module and class in licodec/training/stages.
         export: module in licodec/training/convert, and the function that makes tensors of a checkpoint.
         alpha: weight of the regularizer in paper 2.

@@ -5,7 +5,8 @@
 
 Cheng et al. 2020, "Learned image compression with discretized Gaussian mixture likelihoods and
 attention modules", as CompressAI defines it, with its parameter names. R is a residual block, A an
-attention block. Nothing here decides a probability.
+attention block. In CompressAI latents have as many channels as all else, M = N; here they may have more,
+so that small networks can code at higher rates. Nothing here decides a probability.
 """
 
 from __future__ import annotations
@@ -57,14 +58,14 @@ class ResidualDown(nn.Module):
 
 
 class ResidualUp(nn.Module):
-    """(B, N, H, W) to (B, N, 2H, 2W)."""
+    """(B, inputs, H, W) to (B, N, 2H, 2W)."""
 
-    def __init__(self, N: int) -> None:
+    def __init__(self, inputs: int, N: int) -> None:
         super().__init__()
-        self.subpel_conv = subpixel(N, N)
+        self.subpel_conv = subpixel(inputs, N)
         self.conv = conv3x3(N, N)
         self.igdn = GDN(N, inverse=True)
-        self.upsample = subpixel(N, N)
+        self.upsample = subpixel(inputs, N)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.igdn(self.conv(F.leaky_relu(self.subpel_conv(x)))) + self.upsample(x)
@@ -99,8 +100,8 @@ class AttentionBlock(nn.Module):
         return out
 
 
-def analysis(N: int) -> nn.Sequential:
-    """g_a: x (B, 3, H, W) in [0, 1] to y (B, N, H/16, W/16)."""
+def analysis(N: int, M: int) -> nn.Sequential:
+    """g_a: x (B, 3, H, W) in [0, 1] to y (B, M, H/16, W/16)."""
     return nn.Sequential(
         ResidualDown(3, N),
         ResidualBlock(N),
@@ -109,16 +110,16 @@ def analysis(N: int) -> nn.Sequential:
         ResidualBlock(N),
         ResidualDown(N, N),
         ResidualBlock(N),
-        conv3x3(N, N, stride=2),
-        AttentionBlock(N),
+        conv3x3(N, M, stride=2),
+        AttentionBlock(M),
     )
 
 
-def synthesis(N: int) -> nn.Sequential:
-    """g_s: ŷ (B, N, h, w) to x̂ (B, 3, 16h, 16w), about [0, 1], not clamped."""
+def synthesis(N: int, M: int) -> nn.Sequential:
+    """g_s: ŷ (B, M, h, w) to x̂ (B, 3, 16h, 16w), about [0, 1], not clamped."""
     return nn.Sequential(
-        AttentionBlock(N), ResidualBlock(N), ResidualUp(N), ResidualBlock(N), ResidualUp(N),
-        AttentionBlock(N), ResidualBlock(N), ResidualUp(N), ResidualBlock(N), subpixel(N, 3),
+        AttentionBlock(M), ResidualBlock(M), ResidualUp(M, N), ResidualBlock(N), ResidualUp(N, N),
+        AttentionBlock(N), ResidualBlock(N), ResidualUp(N, N), ResidualBlock(N), subpixel(N, 3),
     )  # fmt: skip
 
 
@@ -131,5 +132,5 @@ class AttentionTransforms(TiledTransforms):
     halo = 11
 
     def networks(self, g_a: dict[str, Tensor]) -> tuple[MakeNetwork, MakeNetwork, int]:
-        N = len(g_a["0.conv1.bias"])
-        return partial(analysis, N), partial(synthesis, N), N
+        N, M = len(g_a["0.conv1.bias"]), len(g_a["7.bias"])
+        return partial(analysis, N, M), partial(synthesis, N, M), M

@@ -40,7 +40,7 @@ def hyper_analysis(architecture: Architecture, N: int, M: int) -> nn.Sequential:
     leaky = nn.LeakyReLU
     if architecture.has_attention:
         return nn.Sequential(
-            conv3x3(N, N), leaky(), conv3x3(N, N), leaky(), conv3x3(N, N, stride=2), leaky(),
+            conv3x3(M, N), leaky(), conv3x3(N, N), leaky(), conv3x3(N, N, stride=2), leaky(),
             conv3x3(N, N), leaky(), conv3x3(N, N, stride=2),
         )  # fmt: skip
     return nn.Sequential(conv3x3(M, N), leaky(), _conv5(N, N), leaky(), _conv5(N, N))
@@ -56,7 +56,7 @@ def hyper_synthesis(architecture: Architecture, N: int, M: int) -> nn.Sequential
     if architecture.has_attention:
         return nn.Sequential(
             conv3x3(N, N), leaky(), subpixel(N, N), leaky(), conv3x3(N, N * 3 // 2), leaky(),
-            subpixel(N * 3 // 2, N * 3 // 2), leaky(), conv3x3(N * 3 // 2, N * 2),
+            subpixel(N * 3 // 2, N * 3 // 2), leaky(), conv3x3(N * 3 // 2, M * 2),
         )  # fmt: skip
     return nn.Sequential(
         _deconv5(N, M), leaky(), _deconv5(M, M * 3 // 2), leaky(), conv3x3(M * 3 // 2, M * 2)
@@ -101,7 +101,7 @@ class HyperNetworks(nn.Module):
         super().__init__()
         self.architecture, self.N, self.M = architecture, N, M
         if architecture.has_attention:
-            self.g_a, self.g_s = attention.analysis(N), attention.synthesis(N)
+            self.g_a, self.g_s = attention.analysis(N, M), attention.synthesis(N, M)
         else:
             self.g_a, self.g_s = transforms.analysis(N, M), transforms.synthesis(N, M)
         self.h_a = hyper_analysis(architecture, N, M)
@@ -123,12 +123,12 @@ class HyperNetworks(nn.Module):
         parts = ("g_a.", "g_s.", "h_a.", "h_s.", "context_prediction.", "entropy_parameters.")
         buffers = (".mask", "_reparam.pedestal", "_reparam.lower_bound.bound")
         own = {k: v for k, v in state.items() if k.startswith(parts) and not k.endswith(buffers)}
-        first = "g_a.0.conv1.weight" if has_attention else "g_a.0.weight"
+        first, last = ("0.conv1", "7") if has_attention else ("0", "6")
         try:
-            N = len(own[first])
-            if not N:
+            N, M = len(own[f"g_a.{first}.weight"]), len(own[f"g_a.{last}.weight"])
+            if not N * M:
                 raise TypeError
-            networks = cls(architecture, N, N if has_attention else len(own["g_a.6.weight"]))
+            networks = cls(architecture, N, M)
             networks.load_state_dict(own)
         except KeyError as error:
             raise ValueError(f"no state of {arch}: {error.args[0]} is missing") from error

@@ -303,8 +303,6 @@ def _hyperprior_rules(config: Config) -> Iterator[tuple[bool, str]]:
         yield config.regularizer is not None, "[regularizer] is for the stage transforms"
     yield train.surrogate not in ("round", "noise"), "train.surrogate is round or noise"
     yield config.data.patch % 64 > 0, f"data.patch must be a multiple of 64 for {model.arch}"
-    if model.architecture.has_attention:
-        yield model.M != model.N, f"{model.arch} has as many latent channels M as N"
     if q := config.regularizer:
         negative = q.alpha < 0 or q.lr <= 0
         yield negative, "regularizer.alpha must not be negative, and lr positive"

@@ -130,6 +130,20 @@ def test_an_export_becomes_weights_that_code(exported, tmp_path, photo, arch):
     assert licodec.decode(data, weights=path).size == photo.size
 
 
+def test_attention_may_have_more_latent_channels_than_others(folder, tmp_path, photo):
+    """Trained, exported, imported and coded with M > N, which CompressAI's class does not know."""
+    config = settings(folder, tmp_path / "run", "attention", lambdas=(0.005, 0.05))
+    config.model.M = 20
+    path = export(train(config), None, "wide")
+    path = import_checkpoint(path, "cheng2020-attn", None, tmp_path, "wide")
+    data = licodec.encode(photo, weights=path)
+    container = unpack(data)
+    codec = codec_of(container, DecodeOptions(weights=path, device="cpu"))
+    y = decode_latents(codec, container)
+    assert len(y) == 20 and latents_crc32(y) == container.latents_crc32
+    assert licodec.decode(data, weights=path).size == photo.size
+
+
 def test_tails_hold_nearly_all_of_z(exported):
     network = compressai("hyperprior", load_file(exported["hyperprior"]))
     bottleneck = network.entropy_bottleneck

@@ -10,15 +10,26 @@ from torch import Tensor, nn
 
 from licodec.architectures import Architecture
 from licodec.errors import UsageError
+from licodec.networks.hyper import HyperNetworks
 from licodec.training.codecs.compressai_layers import EntropyBottleneck, model_architectures
 from licodec.training.codecs.hyperprior import take_units
 from licodec.training.config import Config
 
 
 def compressai_class(architecture: Architecture, N: int, M: int) -> Any:
-    """CompressAI's own network, not trained."""
+    """CompressAI's own network, not trained.
+
+    Its networks with attention have M = N; where M differs, ours stand for it, which have the same names.
+    """
     network: Any = model_architectures[architecture.compressai]
-    return network(N) if architecture.has_attention else network(N, M)
+    if not architecture.has_attention:
+        return network(N, M)
+    network = network(N)
+    if M != N:
+        ours = HyperNetworks(architecture, N, M)
+        for name, part in ours.named_children():
+            setattr(network, name, part)
+    return network
 
 
 def compressai_state(config: Config, ema: dict[str, Tensor]) -> dict[str, Tensor]:
