@@ -124,12 +124,12 @@ def encode_at(codec: Codec, picture: Picture, quality_step: int, rounds: int = 0
     """The file of a picture at a quality, without its chunks, after so many rounds of search."""
     y = codec.analyze(picture, quality_step)
     searched, side = codec.search(picture, y, quality_step, rounds)
+    if not rounds or not codec.architecture.is_exact:
+        return code_cheaply(codec, picture, searched, quality_step, side)
+    # A search forecasts what latents cost; here it is known. Coding overwrites latents, which may be the same.
+    unsearched = code_cheaply(codec, picture, y.copy(), quality_step)
     coded = code_cheaply(codec, picture, searched, quality_step, side)
-    if rounds and codec.architecture.is_exact:
-        # A search forecasts what latents cost; here it is known.
-        unsearched = code_cheaply(codec, picture, y, quality_step)
-        coded = cheapest(codec, picture, quality_step, coded, unsearched)
-    return coded
+    return cheapest(codec, picture, quality_step, coded, unsearched)
 
 
 def decode(
