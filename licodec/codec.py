@@ -126,7 +126,7 @@ def encode_at(codec: Codec, picture: Picture, quality_step: int, rounds: int = 0
     searched, side = codec.search(picture, y, quality_step, rounds)
     if not rounds or not codec.architecture.is_exact:
         return code_cheaply(codec, picture, searched, quality_step, side)
-    # A search forecasts what latents cost; here it is known. Coding overwrites latents, which may be the same.
+    # A search forecasts what latents cost; here it is known. Coding overwrites y, which may be its result.
     unsearched = code_cheaply(codec, picture, y.copy(), quality_step)
     coded = code_cheaply(codec, picture, searched, quality_step, side)
     return cheapest(codec, picture, quality_step, coded, unsearched)
