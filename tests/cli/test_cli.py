@@ -173,7 +173,9 @@ def test_what_is_done_is_one_line_with_quality_and_model(run, png):
 def test_an_unknown_model_lists_the_installed_ones(run, png):
     result = run("encode", png, "-m", "foo")
     assert result.exit_code == 2 and result.stderr.count("\n") == 1
-    there = "adaptive, factorized, autoregressive, everyday, hyperprior, scale-hyperprior"
+    there = (
+        "adaptive, factorized, attention, autoregressive, everyday, hyperprior, scale-hyperprior"
+    )
     assert f"no model named 'foo'; {there} are installed" in result.stderr
 
 

@@ -383,7 +383,9 @@ def test_the_bench_runs_every_model_that_has_weights(hyper_weights, monkeypatch)
     from licodec.bench.interface import Settings
 
     names = [f"licodec-{BY_COMPRESSAI[arch].name}" for arch in ARCHES]
-    assert set(names) - set(peers.default()) == {"licodec-attention"}
+    monkeypatch.setattr(catalogue, "folders", lambda: [])
+    assert not set(names) & set(peers.default())
+    monkeypatch.undo()
     monkeypatch.setenv("LICODEC_WEIGHTS", str(hyper_weights["mbt2018"].parent))
     assert set(names) <= set(peers.default())
     macs = []

@@ -497,7 +497,6 @@ def test_sizes_that_are_no_multiple_of_64():
     [
         ({"model": {"arch": "transformer"}}, "model.arch"),
         ({"model": {"arch": "hyperprior"}, "data": {"patch": 80}}, "64"),
-        ({"model": {"arch": "attention", "N": 16, "M": 24}}, "channels"),
         ({"model": {"arch": "hyperprior"}, "train": {"steps": 1, "surrogate": "x"}}, "surrogate"),
         ({"regularizer": {}}, "hyperprior"),
         ({"model": {"arch": "hyperprior"}, "regularizer": {"alpha": -1.0}}, "alpha"),

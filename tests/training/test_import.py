@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from small_checkpoints import network
 import licodec
 from licodec.architectures import TABLE
 from licodec.cli.main import main
+from licodec.weights import catalogue
 from licodec.weights import file as weights_file
 
 
@@ -80,7 +82,9 @@ def test_import_encode_decode(run, state, png, tmp_path, monkeypatch):
     assert licodec.info(licodec.encode(noise(20, 20, "RGB")))["model"] == TABLE[0].name
 
 
-def test_a_model_without_weights_says_so(run, png, tmp_path):
+def test_a_model_without_weights_says_so(run, hyper_weights, png, tmp_path, monkeypatch):
+    shutil.copy(hyper_weights["mbt2018"], tmp_path)
+    monkeypatch.setattr(catalogue, "folders", lambda: [tmp_path])
     message = one_line(run("encode", png, "-o", tmp_path / "x.lic", "-m", "attention"), 4)
     assert "no weights for attention are installed" in message and message.count("\n") == 1
     assert not (tmp_path / "x.lic").exists()
