@@ -21,6 +21,7 @@ from licodec.errors import UsageError
 from licodec.io.image import Picture, from_pillow
 from licodec.latent_search import Rate, rate_slope, search, soft_round
 from licodec.networks.tiled import TiledTransforms
+from licodec.open_codec import Codec
 from licodec.rangecoder import Encoder
 from licodec.training.convert.export import write_weights
 from licodec.weights import catalogue
@@ -82,6 +83,23 @@ def test_files_settled_in_an_order_cost_less(crop, quality):
         cost(licodec.encode(crop, quality, "everyday", effort=e), crop, path) for e in (0, 1, 5)
     ]
     assert costs[1] < 0.99 * costs[0] and costs[2] < 0.98 * costs[0]
+
+
+def test_a_search_that_finds_nothing_is_weighed_against_the_same_latents(crop, monkeypatch):
+    """Coding y overwrites it: the second trial must not begin with what the first one left."""
+    monkeypatch.setattr(Codec, "search", lambda self, picture, y, quality_step, rounds: (y, None))
+    trials = []
+
+    def first(codec, picture, quality_step, *coded):
+        trials.extend(coded)
+        return coded[0]
+
+    monkeypatch.setattr("licodec.codec.cheapest", first)
+    codec = opened(model="everyday")
+    picture = from_pillow(crop.crop((0, 0, 256, 192)))  # of whole strides of z: no padding, no copy
+    encode_at(codec, picture, 100, rounds=1)
+    searched, unsearched = (pack(coded.container) for coded in trials)
+    assert searched == unsearched == pack(encode_at(codec, picture, 100).container)
 
 
 def test_the_usual_effort(crop):
