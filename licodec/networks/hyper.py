@@ -100,10 +100,8 @@ class HyperNetworks(nn.Module):
     def __init__(self, architecture: Architecture, N: int, M: int) -> None:
         super().__init__()
         self.architecture, self.N, self.M = architecture, N, M
-        if architecture.has_attention:
-            self.g_a, self.g_s = attention.analysis(N, M), attention.synthesis(N, M)
-        else:
-            self.g_a, self.g_s = transforms.analysis(N, M), transforms.synthesis(N, M)
+        kind = attention if architecture.has_attention else transforms
+        self.g_a, self.g_s = kind.analysis(N, M), kind.synthesis(N, M)
         self.h_a = hyper_analysis(architecture, N, M)
         self.h_s = hyper_synthesis(architecture, N, M)
         if architecture.has_context:
@@ -119,11 +117,11 @@ class HyperNetworks(nn.Module):
         Raises:
             ValueError: the state is not of that class; one line says why.
         """
-        arch, has_attention = architecture.compressai, architecture.has_attention
+        arch = architecture.compressai
         parts = ("g_a.", "g_s.", "h_a.", "h_s.", "context_prediction.", "entropy_parameters.")
         buffers = (".mask", "_reparam.pedestal", "_reparam.lower_bound.bound")
         own = {k: v for k, v in state.items() if k.startswith(parts) and not k.endswith(buffers)}
-        first, last = ("0.conv1", "7") if has_attention else ("0", "6")
+        first, last = ("0.conv1", "7") if architecture.has_attention else ("0", "6")
         try:
             N, M = len(own[f"g_a.{first}.weight"]), len(own[f"g_a.{last}.weight"])
             if not N * M:

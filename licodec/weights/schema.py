@@ -106,7 +106,7 @@ def _hyperprior(weights: Weights, K: int, M: int) -> Tensors:
     anchors = sizes(weights, "z_prior", 3)[0]
     (scales,) = sizes(weights, "scales", 1)
     if anchors not in (1, K) or scales > 256:
-        raise ValueError("z_prior, scales or z_median is of another size than the rest")
+        raise ValueError("z_prior or scales is of another size than the rest")
     networks = HyperNetworks(architecture, N, M)
     own = {
         "z_median": ((N,), WIDE),
