@@ -62,8 +62,8 @@ def encode(
         max_pixels: refuse larger images; a side under 16 pixels counts as 16.
         z_distributions: static or adaptive: whether ẑ of a hyperprior is coded by the same tables in
             all images, or by the image's own distributions, which the weights must be made for.
-        effort: 0 … 20 rounds in which better latents are searched for; by default 5 where the model
-            can, and 0 elsewhere. Decoding takes no longer.
+        effort: 0 … 20 rounds in which better latents are searched for; by default 5 with hyperprior and
+            scale-hyperprior, else 0. Decoding takes no longer.
         max_error: no sample is off by more, 0 … 126; 0 is lossless. By default this takes the model
             everyday.
 
