@@ -13,8 +13,6 @@ from licodec.payload import Coded, code
 from licodec.rate_control import DEFAULT_QUALITY, quality_step
 from licodec.zipped_size import zipped_size
 
-_MUCH = 0.25
-"""Share of corrected tiles from which on latents may be worth nothing."""
 _HOPE = 0.3
 """So much of what zlib makes of its samples residual tiles alone may take of a drawing: 0.13 to 0.6."""
 
@@ -24,8 +22,8 @@ def code_cheaply(
 ) -> Coded:
     """The file of a picture whose latents are known, without its chunks.
 
-    Of an exact architecture, a file of residual tiles alone, with loss and without, is tried where much is
-    missed or pixels look cheap; the cheapest in R + λD is taken.
+    Of an exact architecture, a file of residual tiles alone, with loss and without, is tried where pixels
+    look cheap; the cheapest in R + λD is taken.
 
     Args:
         y: (M, h, w), in 1/latent_unit.
@@ -35,10 +33,9 @@ def code_cheaply(
     if not codec.architecture.is_exact:
         return coded
     samples = picture.color.shape[0] * picture.color.shape[1]
-    if coded.corrected < _MUCH:
-        cost = _cost(codec, picture, quality_step, coded)
-        if cost < _HOPE * 8 * zipped_size(picture.color) / samples:
-            return coded
+    cost = _cost(codec, picture, quality_step, coded)
+    if cost < _HOPE * 8 * zipped_size(picture.color) / samples:
+        return coded
     nothing = np.zeros_like(y)
     others = (code(codec, picture, nothing, quality_step, None, error) for error in (None, 0, 1))
     return cheapest(codec, picture, quality_step, coded, *others)

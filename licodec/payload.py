@@ -28,13 +28,11 @@ class Coded(NamedTuple):
 
     Attributes:
         color: the pixels, where they are exact.
-        corrected: share of the tiles that have a residual.
         y_hat: the latents (M, h, w), where pixels are not exact.
     """
 
     container: Container
     color: Pixels | None
-    corrected: float
     y_hat: Latents | None
 
     def with_chunks(self, chunks: dict[bytes, bytes]) -> Coded:
@@ -63,9 +61,9 @@ def code(
         side = model.side_information(y, position, visible)
     encoder = Encoder()
     y_hat = model.code_latents(encoder, position, *_positions(height, width), y, side, visible)
-    color, corrected = None, 0.0
+    color = None
     if codec.architecture.is_exact:
-        color, corrected = _correct(encoder, codec, picture, y_hat, quality_step, max_error)
+        color = _correct(encoder, codec, picture, y_hat, quality_step, max_error)
     container = Container(
         width=width,
         height=height,
@@ -77,7 +75,7 @@ def code(
         latents_crc32=latents_crc32(y_hat) if color is None else zlib.crc32(color.data),
         payload=encoder.finish(max(codec.least_bytes(height, width), least_payload(width, height))),
     )
-    return Coded(container, color, corrected, y_hat if color is None else None)
+    return Coded(container, color, y_hat if color is None else None)
 
 
 def decode_latents(
@@ -151,13 +149,11 @@ def _correct(
     y_hat: Latents,
     quality_step: int,
     max_error: int | None,
-) -> tuple[Pixels, float]:
-    """Code what ŷ misses of a picture, where that pays; the pixels that a decoder gets, and the share of
-    tiles that were coded anew."""
+) -> Pixels:
+    """Code what ŷ misses of a picture, where that pays; the pixels that a decoder gets."""
     x = picture.color
     x_hat = codec.synthesize(y_hat, x.shape[0], x.shape[1], picture.mode, quality_step)
     if max_error is None and picture.alpha is not None:
         x = np.where(picture.alpha[..., None] > 0, x, x_hat)
     plan = plan_tiles(x, x_hat, codec.lmbda(quality_step), quality_step, max_error)
-    corrected = 0.0 if plan is None else float(plan.chosen.mean())
-    return code_tiles(encoder, x_hat, plan, x), corrected
+    return code_tiles(encoder, x_hat, plan, x)
