@@ -1,11 +1,11 @@
 """How memory and time grow with the image: `licodec encode` and `decode`, a fresh process each.
 
-    python benchmarks/memory.py [--megapixels 0.4 2 8 25 100] [--goal-gib 3]
+    python benchmarks/memory.py [--megapixels 0.4 2 8 25 100] [--limit-gib 3]
 
 Peak memory is the process's largest resident set, PNG in and PNG out included. Seconds are those of the
 processor, so that they mean something on a machine that does other work as well. Rows that
 benchmarks/memory.json holds already are measured anew only if their size is asked for. Exits with 1 where
-a process takes more than the goal.
+a process takes more than the limit.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def row(megapixels: float, folder: Path) -> dict[str, float]:
     }  # fmt: skip
 
 
-def plot(rows: list[dict[str, float]], goal: float, path: Path) -> None:
+def plot(rows: list[dict[str, float]], limit: float, path: Path) -> None:
     import matplotlib
 
     matplotlib.use("svg")
@@ -88,8 +88,8 @@ def plot(rows: list[dict[str, float]], goal: float, path: Path) -> None:
     for verb, marker in (("encode", "o-"), ("decode", "s--")):
         left.plot(x, [r[f"{verb}_gib"] for r in rows], marker, label=verb)
         right.plot(x, [r[f"{verb}_cpu_s"] for r in rows], marker, label=verb)
-    left.axhline(goal, color="grey", linewidth=0.8)
-    left.set(xscale="log", xlabel="megapixels", ylabel="peak memory [GiB]", ylim=(0, goal * 1.1))
+    left.axhline(limit, color="grey", linewidth=0.8)
+    left.set(xscale="log", xlabel="megapixels", ylabel="peak memory [GiB]", ylim=(0, limit * 1.1))
     right.set(xscale="log", yscale="log", xlabel="megapixels", ylabel="processor time [s]")
     for axes in (left, right):
         axes.grid(alpha=0.3)
@@ -101,7 +101,7 @@ def plot(rows: list[dict[str, float]], goal: float, path: Path) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--megapixels", type=float, nargs="+", default=[0.4, 2, 8, 25, 100])
-    parser.add_argument("--goal-gib", type=float, default=3.0)
+    parser.add_argument("--limit-gib", type=float, default=3.0)
     arguments = parser.parse_args()
     path = HERE / "memory.json"
     known = json.loads(path.read_text())["rows"] if path.exists() else []
@@ -116,10 +116,10 @@ def main() -> int:
             f"torch {torch.__version__}, licodec {licodec.__version__}"
         )
         path.write_text(json.dumps({"machine": machine, "rows": ordered}, indent=1) + "\n")
-        plot(ordered, arguments.goal_gib, HERE / "memory.svg")
+        plot(ordered, arguments.limit_gib, HERE / "memory.svg")
     worst = max(max(r["encode_gib"], r["decode_gib"]) for r in rows.values())
-    print(f"worst {worst:.2f} GiB, goal {arguments.goal_gib:g} GiB")
-    return int(worst >= arguments.goal_gib)
+    print(f"worst {worst:.2f} GiB, limit {arguments.limit_gib:g} GiB")
+    return int(worst >= arguments.limit_gib)
 
 
 if __name__ == "__main__":

@@ -197,15 +197,12 @@ def main() -> None:
         row |= processes_s(commands, arguments.repeats)
     ratios = {
         **{
-            f"{work}: times as fast as CompressAI (goal 3)": statistics.median(of_images)
+            f"{work}: times as fast as CompressAI": statistics.median(of_images)
             for work, of_images in faster.items()
         },
-        "decode process / import torch (goal 1.4)": row["decode_process_s"]
-        / row["import_torch_process_s"],
-        "--help process / import torch (goal 0.25)": row["help_process_s"]
-        / row["import_torch_process_s"],
-        "info process / import torch (goal 0.25)": row["info_process_s"]
-        / row["import_torch_process_s"],
+        "decode process / import torch": row["decode_process_s"] / row["import_torch_process_s"],
+        "--help process / import torch": row["help_process_s"] / row["import_torch_process_s"],
+        "info process / import torch": row["info_process_s"] / row["import_torch_process_s"],
     }
     for arch in CONTEXT_MODELS if arguments.context else ():
         timed = context_model(arch, image)
@@ -215,7 +212,7 @@ def main() -> None:
              for codec in ("compressai", "licodec")]
             for part in (0, 1)
         )  # fmt: skip
-        ratios[f"{arch}: decode, times as fast (goal 15)"] = whole[0] / whole[1]
+        ratios[f"{arch}: decode, times as fast"] = whole[0] / whole[1]
         ratios[f"{arch}: its entropy part, times as fast"] = rest[0] / rest[1]
     for name, value in {**row, **ratios}.items():
         print(f"{name:48} {value:.3f}")

@@ -97,7 +97,7 @@ def _names(context: click.Context, option: click.Parameter, values: tuple[str, .
     "--static",
     metavar="FILE.safetensors",
     type=_FILE,
-    help="With --preset: weights with the tables as trained.",
+    help="With --preset: weights that hold trained tables.",
 )
 @click.option("--per-image", is_flag=True, help="Show each image's rows too.")
 def bench(

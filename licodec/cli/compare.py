@@ -41,7 +41,7 @@ def compare(first: str, second: str, max_pixels: int, weights: str | None, as_js
     """Tell PSNR, MS-SSIM and SSIMULACRA 2 of B against A; images or .lic files.
 
     MS-SSIM needs pytorch-msssim and 161 pixels a side, SSIMULACRA 2 the package ssimulacra2. Transparent
-    images are compared over grey, and turned ones as they are shown.
+    images are compared over grey, after any EXIF rotation.
     """
     memory.need_numpy()
     from licodec.bench.metrics import scores

@@ -32,7 +32,7 @@ _QUALITY = help.group(
     "Quality and size",
     click.option(
         "-q", "--quality", type=click.FloatRange(0, 100),
-        help=f"0 is smallest, 100 is best; continuous.  [default: {rate_control.DEFAULT_QUALITY:g}]",
+        help=f"0 is smallest, 100 is best, in steps of 0.5.  [default: {rate_control.DEFAULT_QUALITY:g}]",
     ),
     click.option(
         "--target-size", metavar="SIZE",
@@ -54,7 +54,7 @@ _QUALITY = help.group(
     ),
     click.option(
         "--no-check", "check", is_flag=True, default=True, flag_value=False,
-        help="Do not look whether the file is far worse than its quality promises.",
+        help="No notes on files far worse than -q promises, or larger than a lossless one.",
     ),
 )  # fmt: skip
 

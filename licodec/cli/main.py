@@ -176,7 +176,7 @@ def info(inputs: tuple[str, ...], as_json: bool, recursive: bool) -> None:
 
 @main.command()
 @shared_options.inputs(required=True)
-@click.option("--deep", is_flag=True, help="Decode the latents and compare their checksum.")
+@click.option("--deep", is_flag=True, help="Decode, and compare the checksum of pixels or latents.")
 @shared_options.as_json
 @shared_options.max_pixels
 @shared_options.weights

@@ -105,10 +105,11 @@ def guide_page() -> str:
 _FURTHER = {
     "EXIT STATUS": [
         ("0", "All went well."),
-        ("1", "An image or a file could not be handled, and the others were."),
+        ("1", "An image or a file could not be handled."),
         ("2", "The arguments make no sense."),
         ("3", "A file is damaged, or it needs a later licodec."),
-        ("4", "The weights that a file or an argument names are not installed."),
+        ("4", "The weights that a file or an argument names are not installed, or are damaged."),
+        ("130", "Interrupted: the process is killed by the signal."),
     ],
     "ENVIRONMENT": [
         ("LICODEC_WEIGHTS", "A folder in which weights are looked for first."),

@@ -95,7 +95,7 @@ _WORK = help.group(
     ),
     click.option(
         "--ray", is_flag=False, flag_value="local", metavar="[ADDRESS]",
-        help="Work on a Ray cluster, or on one of this machine; tar and Parquet files are shards of images.",
+        help="Use a Ray cluster, without ADDRESS a local one; tar and Parquet files are image shards.",
     ),
     click.option(
         "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto",

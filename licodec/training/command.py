@@ -1,4 +1,4 @@
-"""The commands `train`, `export` and `import`."""
+"""The commands `train`, `export`, `import` and `qualities`."""
 
 from __future__ import annotations
 
