@@ -29,6 +29,7 @@ class Architecture:
         usual_effort: rounds of that search where nothing else is asked for.
         is_exact: it decodes to the same pixels everywhere, without PyTorch, and a file's checksum is theirs.
         has_attention: its nets are those of Cheng et al. 2020.
+        least_channels: of N and M.
         stages: of its training, in their order: name, and module and class in licodec/training/stages.
         export: module in licodec/training/convert, and the function that makes tensors of a checkpoint.
         alpha: weight of the regularizer in paper 2.
@@ -49,6 +50,7 @@ class Architecture:
     usual_effort: int = 0
     is_exact: bool = False
     has_attention: bool = False
+    least_channels: int = 1
     stages: tuple[tuple[str, str], ...] = (
         ("transforms", "transforms:HyperpriorStage"),
         ("rate", "rate:RateStage"),
@@ -104,6 +106,7 @@ ATTENTION = Architecture(
     "cheng2020-attn",
     has_context=True,
     has_attention=True,
+    least_channels=2,
     alpha=1.0,
     transforms="licodec.networks.attention:AttentionTransforms",
 )

@@ -99,6 +99,12 @@ _SAID = (
 _NO_MEMORY = "not enough memory for an image of this size"
 
 
+def mismatch(error: RuntimeError) -> str:
+    """The first thing that PyTorch finds wrong with a state dict."""
+    lines = str(error).splitlines() or [""]
+    return lines[min(1, len(lines) - 1)].strip()
+
+
 def family(error: Exception) -> LicodecError:
     """Any exception as a member of the family, so that one handler can report them all."""
     try:

@@ -78,11 +78,17 @@ class LicImageFile(ImageFile.ImageFile):
                 image = decode(files.read_stream(self.fp, MAX_PIXELS))
             self.im = image.im
             self.info.update(image.info)
+            self._exif = None  # what it was before there was any
             self._encoded = False
             if self._exclusive_fp:
                 self.fp.close()
             self.fp = None
         return Image.Image.load(self)
+
+    def getexif(self) -> Image.Exif:
+        """The EXIF, which is known once the file is decoded."""
+        self.load()
+        return super().getexif()
 
 
 def _save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
@@ -91,6 +97,12 @@ def _save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
     # Others are for other formats, as Pillow's own plugins see it.
     known = {field.name for field in fields(EncodeOptions)}
     given = getattr(image, "encoderinfo", {})
+    told = {key: given[key] for key in ("exif", "icc_profile", "xmp") if given.get(key)}
+    if told:  # in place of the image's own, as with Pillow's formats
+        image = image.copy()
+        image.info.update(told)
+        if isinstance(image.info.get("exif"), Image.Exif):
+            image.info["exif"] = image.info["exif"].tobytes()
     file.write(encode(image, **{k: v for k, v in given.items() if k in known}))
 
 

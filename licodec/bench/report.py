@@ -189,5 +189,6 @@ def _mebibytes(size: int | None) -> str:
 
 def _shares(curve: Curve) -> list[str]:
     """Percent of all bytes of all files of a curve: header, side stream, latents."""
-    parts = [sum(curve.results.get(f"{p}_bytes", [])) for p in ("header", "side", "latents")]
+    columns = [curve.results.get(f"{p}_bytes", []) for p in ("header", "side", "latents")]
+    parts = [sum(value for value in column if value is not None) for column in columns]
     return [f"{100 * part / sum(parts):.1f}" if sum(parts) else "" for part in parts]

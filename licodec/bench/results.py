@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -99,7 +98,8 @@ class Curve:
         if not all(isinstance(value, kinds[k]) for k, value in known.items()):
             raise TypeError("a part of it is of another kind")
         curve = cls(known.pop("name"), **known)
-        times = [v for k, v in curve.meta.items() if k.startswith("process.") and k != _WHERE]
+        measured = ("process.", "decoder.")
+        times = [v for k, v in curve.meta.items() if k.startswith(measured) and k != _WHERE]
         numbers = [v for row in curve.rows for v in _numbers(row)]
         numbers += itertools.chain(times, *curve.results.values())
         if not all(value is None or _is_number(value) for value in numbers):
@@ -124,7 +124,7 @@ def _numbers(row: Row) -> list[Any]:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    return type(value) in (int, float) and abs(value) < 2**64
 
 
 def aggregate(rows: Iterable[Row], images: int) -> dict[str, list[Any]]:

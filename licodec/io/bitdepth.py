@@ -1,4 +1,5 @@
-"""Bits a sample as an image file declares them, since Pillow narrows some files to 8 without a word."""
+"""Bits a sample and channels as an image file declares them, since Pillow narrows some files to 8 bits, and
+leaves channels out, without a word."""
 
 from __future__ import annotations
 
@@ -33,6 +34,14 @@ def bits_per_sample(image: Image.Image) -> int:
     if image.format in declared:
         bits = max(bits, declared[image.format](image))
     return bits
+
+
+def channels(image: Image.Image) -> int:
+    """What the file of an opened, not yet loaded TIFF or PSD holds; 0 where nothing says so."""
+    if image.format == "TIFF":
+        declared = getattr(image, "tag_v2", {}).get(277, 0)
+        return declared if isinstance(declared, int) else 0
+    return int.from_bytes(_head(image, 14)[12:], "big") if image.format == "PSD" else 0
 
 
 def _head(image: Image.Image, count: int) -> bytes:

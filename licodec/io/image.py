@@ -13,7 +13,7 @@ from PIL import Image, ImageCms
 from licodec.container import ALPHA, ICC
 from licodec.errors import LicodecError, UnsupportedImageError, UsageError, said
 from licodec.io import alpha, metadata
-from licodec.io.bitdepth import bits_per_sample, grey_step
+from licodec.io.bitdepth import bits_per_sample, channels, grey_step
 
 Pixels = NDArray[np.uint8]
 
@@ -82,6 +82,7 @@ def from_pillow(image: Image.Image, strip: bool = False, keep_hidden: bool = Fal
         step = grey_step(image)
         frames = getattr(image, "n_frames", 1)
         large = metadata.large_tags(image)
+        spare = max(0, channels(image) - len(image.getbands()))
         image.load()
     except (LicodecError, MemoryError):
         raise
@@ -90,6 +91,8 @@ def from_pillow(image: Image.Image, strip: bool = False, keep_hidden: bool = Fal
     metadata.untangle(image)
     if frames > 1:
         notes.append(f"only the first of {frames} frames is kept")
+    if spare := spare + (image.mode == "RGBX"):
+        notes.append(f"channels beyond colour and alpha were left out: {spare}")
     if isinstance(image.info.get("transparency"), int) and image.mode == "L":
         image.info["transparency"] *= step
     if isinstance(image.info.get("transparency"), bytes):
@@ -100,15 +103,16 @@ def from_pillow(image: Image.Image, strip: bool = False, keep_hidden: bool = Fal
         chunks, dropped = metadata.read(image, large)
         notes += dropped
     target = _target(image)
-    if image.mode in ("P", "PA", "CMYK", "YCbCr", "1"):
+    if image.mode in ("P", "PA", "CMYK", "YCbCr", "1", "La", "RGBa"):
         names = {"P": "a palette", "PA": "a palette", "1": "black and white"}
+        names |= dict.fromkeys(("La", "RGBa"), "premultiplied alpha")
         notes.append(f"{names.get(image.mode, image.mode)} was converted to {target}")
     if image.mode == "CMYK":
         image = _cmyk_to_rgb(image, chunks)
     elif image.mode != target:
         image = _converted(image, target)
-    if strip:
-        image = metadata.strip(image)
+    if strip:  # the caller's image keeps its metadata
+        image = metadata.upright(image)
     return _picture(image, chunks, notes, keep_hidden)
 
 
@@ -126,10 +130,15 @@ def _target(image: Image.Image) -> str:
     for target, modes in _TARGETS.items():
         if image.mode in modes:
             may_be_clear = image.mode in ("1", "L", "P", "RGB")
-            return target + "A" * (may_be_clear and "transparency" in image.info)
+            return target + "A" * (may_be_clear and _has_transparency(image))
     raise UnsupportedImageError(
         f"images of mode {image.mode} are not supported; convert to 8-bit RGB or grey first"
     )
+
+
+def _has_transparency(image: Image.Image) -> bool:
+    palette = image.palette if image.mode == "P" else None
+    return "transparency" in image.info or (palette is not None and palette.mode.endswith("A"))
 
 
 _BAND = 256

@@ -34,6 +34,7 @@ _LAYOUT = {ORIENTATION} | set(
 _RAW = "Raw profile type "
 """How ImageMagick and its kin name EXIF, XMP and ICC that stand in a PNG's text, in hexadecimal."""
 _RAW_NAMES = {ICC: ("icc", "icm"), EXIF: ("exif", "APP1"), XMP: ("xmp", "APP1")}
+_EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
 _RAW_PREFIX = {ICC: b"", EXIF: PREFIX, XMP: b"http://ns.adobe.com/xap/1.0/\0"}
 
 
@@ -127,6 +128,7 @@ def _without_place(image: Image.Image, kept: set[str]) -> list[str]:
         out.append("comment")
     if "photoshop" in image.info:
         out.append("IPTC")
+    out += _segments(image)
     # sRGB's own gamma, or a profile that says more: nothing is lost.
     gamma = image.info.get("gamma", 1 / 2.2)
     if (
@@ -136,6 +138,23 @@ def _without_place(image: Image.Image, kept: set[str]) -> list[str]:
     ):
         out.append(f"gamma of {gamma:g}")
     return out
+
+
+_RESOURCES = {1028: "IPTC", 1058: "EXIF", 1060: "XMP"}
+"""Of a PSD file."""
+
+
+def _segments(image: Image.Image) -> list[str]:
+    """What Pillow does not read of a JPEG or PSD, and that is known to be metadata."""
+    segments = getattr(image, "applist", None) or []
+    out = []
+    if any(name == "APP1" and data.startswith(_EXTENDED_XMP) for name, data in segments):
+        out.append("extended part of the XMP")
+    if any(name == "APP11" for name, _ in segments):
+        out.append("JUMBF (C2PA)")
+    resources = getattr(image, "resources", None) or []
+    known = {resource[0] for resource in resources} & _RESOURCES.keys()
+    return out + [_RESOURCES[number] for number in sorted(known)]
 
 
 _TYPED = ("transparency", "exif", "icc_profile", "gamma", "photoshop", "xmp")

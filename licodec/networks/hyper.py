@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from licodec.architectures import Architecture
+from licodec.errors import mismatch
 from licodec.networks import attention, transforms
 from licodec.networks.attention import conv3x3, subpixel
 
@@ -124,16 +125,18 @@ class HyperNetworks(nn.Module):
         first, last = ("0.conv1", "7") if architecture.has_attention else ("0", "6")
         try:
             N, M = len(own[f"g_a.{first}.weight"]), len(own[f"g_a.{last}.weight"])
-            if not N * M:
+            if min(N, M) < architecture.least_channels or own[f"g_a.{last}.weight"].numel() < N * M:
                 raise TypeError
             networks = cls(architecture, N, M)
             networks.load_state_dict(own)
         except KeyError as error:
             raise ValueError(f"no state of {arch}: {error.args[0]} is missing") from error
         except TypeError as error:
-            raise ValueError(f"no state of {arch}: a weight of g_a has no channels") from error
+            raise ValueError(
+                f"no state of {arch}: a weight of g_a has too few channels, or too many"
+            ) from error
         except RuntimeError as error:
-            raise ValueError(f"no state of {arch}: {str(error).splitlines()[1].strip()}") from error
+            raise ValueError(f"no state of {arch}: {mismatch(error)}") from error
         return networks.eval()
 
     def hyper_latents(self, y: Tensor) -> Tensor:

@@ -34,6 +34,8 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         isinstance(state, dict) and _RUN <= state.keys() and _tells_of_training(state["config"])
     ):
         raise UsageError(f"{path}: not a licodec checkpoint")
+    if not all(map(_is_run, [state, *_earlier(state)])):
+        raise UsageError(f"{path}: not a licodec checkpoint")
     ema = state["ema"]
     if not (isinstance(ema, dict) and all(isinstance(v, torch.Tensor) for v in ema.values())):
         raise UsageError(f"{path}: not a licodec checkpoint")
@@ -44,6 +46,23 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         if not torch.isfinite(value).all():
             raise UsageError(f"{path}: {name} is not finite")
     return state
+
+
+def _earlier(state: dict[str, Any]) -> list[Any]:
+    earlier = state.get("earlier", [])
+    return earlier if isinstance(earlier, list) else [None]
+
+
+def _is_run(run: Any) -> bool:
+    """Whether a recipe can tell of it."""
+    if not (isinstance(run, dict) and _RUN - {"ema"} <= run.keys()):
+        return False
+    try:
+        json.dumps([run["history"], run["provenance"]])
+    except (TypeError, ValueError, RecursionError):
+        return False
+    counts = all(isinstance(run[key], (int, float)) for key in ("step", "seconds"))
+    return counts and _tells_of_training(run["config"])
 
 
 def refuse_endless(path: str | Path) -> None:

@@ -181,9 +181,9 @@ def from_dict(raw: dict[str, Any], name: str = "config") -> Config:
             if isinstance(default, tuple) and isinstance(value, (list, tuple)):
                 if any(isinstance(v, bool) or not isinstance(v, (int, float)) for v in value):
                     raise UsageError(f"{name}: {section}.{key} must be a list of numbers")
-                value = tuple(float(v) for v in value)
+                value = tuple(_float(v) for v in value)
             elif isinstance(default, float) and isinstance(value, int):
-                value = float(value)
+                value = _float(value)
             if type(value) is not type(default):
                 raise UsageError(f"{name}: {section}.{key} must be {type(default).__name__}")
             setattr(target, key, value)
@@ -191,6 +191,13 @@ def from_dict(raw: dict[str, Any], name: str = "config") -> Config:
         config.regularizer.alpha = config.model.architecture.alpha
     check(config, name)
     return config
+
+
+def _float(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def check(config: Config, name: str = "config") -> None:
@@ -207,6 +214,8 @@ def _rules(config: Config) -> Iterator[tuple[bool, str]]:
     architecture, stage = model.architecture, train.stage
     stages = dict(architecture.stages)
     yield stage not in stages, f"train.stage is {', '.join(stages)} for {model.arch}"
+    narrow = 1 <= min(model.N, model.M) < architecture.least_channels
+    yield narrow, f"model.N and model.M must be at least {architecture.least_channels}"
     precisions = ("auto", "float32", "bf16")
     yield train.precision not in precisions, "train.precision is auto, float32 or bf16"
     yield train.device not in DEVICES, f"train.device is {', '.join(DEVICES)}"
@@ -214,6 +223,7 @@ def _rules(config: Config) -> Iterator[tuple[bool, str]]:
     yield odd, f"train.histogram_kernel is {', '.join(HISTOGRAM_KERNELS)}"
     yield from _number_rules(config)
     yield train.steps <= 0 and train.minutes <= 0, "set train.steps or train.minutes"
+    yield "\0" in train.out or not train.out, "train.out is no name of a folder"
     yield model.classes < 1, "model.classes must be at least 1"
     one_class = stage != "joint" or model.classes == 1
     yield not one_class, "the joint stage needs model.classes = 1 (distributions come after)"
@@ -234,7 +244,13 @@ _LEAST = {
         "steps minutes cooldown warmup beta2 ema seed checkpoint_s validate_s keep_every".split(), 0
     ),
 }
-_MOST = {"train": {"cooldown": 1, "beta2": 1, "ema": 1, "seed": 2**32 - 1}}
+_MOST: dict[str, dict[str, float]] = {
+    "data": {"batch": 2**16, "patch": 2**14},
+    "train": {
+        "cooldown": 1, "beta2": 1 - 1e-9, "ema": 1, "seed": 2**32 - 1, "lr": 1e3, "bottleneck_lr": 1e3
+    },
+    "regularizer": {"alpha": 1e6, "lr": 1e3},
+}  # fmt: skip
 _POSITIVE = {"train": ("lr", "bottleneck_lr", "clip")}
 
 

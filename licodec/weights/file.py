@@ -60,7 +60,9 @@ class Weights:
             self.hash = hashlib.sha256(data).digest()[:4]
             self.metadata, self._tensors = parsed(data)
             shared = json.loads(self.metadata.pop(SHARED, "{}"))
-            wanted = {bytes.fromhex(hash8): list(names) for hash8, names in shared.items()}
+            wanted = {
+                bytes.fromhex(hash8): list(map(str, names)) for hash8, names in shared.items()
+            }
         except MemoryError:
             raise
         except Exception as error:  # bytes that are none fail anywhere

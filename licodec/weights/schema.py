@@ -37,7 +37,7 @@ from licodec.weights.needed import (
 
 _LARGEST_SCALE = 2**30
 _LARGEST_SHIFT = 127
-_LARGEST_MEDIAN = 2**16
+LARGEST_MEDIAN = 2**16
 _MOST_Z_ENTRIES = 2**12
 LARGEST_LIMIT = 2**20
 """Of a layer's outputs."""
@@ -170,7 +170,7 @@ def _values(weights: Weights, tensors: Tensors) -> Values:
         yield "scales", rises(scales) and 0 < scales[0] and scales[-1] <= _LARGEST_SCALE
         yield "scale_thresholds", rises(weights["scale_thresholds"])
     if "z_median" in tensors:
-        yield "z_median", within(weights["z_median"], _LARGEST_MEDIAN)
+        yield "z_median", within(weights["z_median"], LARGEST_MEDIAN)
     yield from _integer_nets(weights, tensors)
     for name in ("context.order", f"{PREFIX}order"):
         if name in tensors:

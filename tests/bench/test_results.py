@@ -87,7 +87,8 @@ ROW = {"image": "a.png", "sha256": "0", "quality": 50, "bpp": 1.0, "psnr-rgb": 3
     "odd",
     [{"name": 3}, {"name": ["a"]}, {"description": 3}, {"meta": None}, {"meta": [1]}, {"results": [1]},
      {"results": {"bpp": 3}}, {"results": {"bpp": ["a"]}}, {"rows": None}, {"rows": [1]}, {"rows": [{}]},
-     {"meta": {"process.encoding_time": "1 s"}},
+     {"meta": {"process.encoding_time": "1 s"}}, {"meta": {"decoder.parameters": "many"}},
+     {"results": {"bpp": [10**400]}},
      *({"rows": [ROW | {key: value}]} for key, value in (
          ("image", [1]), ("sha256", 3), ("quality", "50"), ("bpp", None), ("bpp", float("nan")),
          ("psnr-rgb", "30"), ("ms-ssim-rgb", [1]), ("encoding_time", "fast"), ("latents_bytes", {})))],

@@ -148,7 +148,11 @@ class Program:
         {"log_gain": torch.zeros(()), "lambdas": [1]}, {"log_gain": torch.zeros(1), "lambdas": [1]},
         {"log_gain": torch.full((1, 24), float("nan")), "lambdas": [1]},
         {"g_a.0.weight": torch.zeros(())}, {"g_a.6.weight": torch.zeros(())},
-        {"g_a.0.weight": torch.zeros(0, 3, 5, 5)}, {"g_a.0.weight": torch.zeros(16, 3, 5, 5).to_sparse()},
+        {"g_a.0.weight": torch.zeros(0, 3, 5, 5)}, {"g_a.0.weight": torch.zeros(10**9, 0)},
+        {"lambdas": [-1.0]}, {"lambdas": [0.1, 0.2]}, {"z_distributions.odd": torch.zeros(3)},
+        {"z_distributions.prior": torch.zeros(1, 16, 5, dtype=torch.bfloat16)},
+        {"entropy_bottleneck.quantiles": torch.full((16, 1, 3), 1e6)},
+        {"g_a.0.weight": torch.zeros(16, 3, 5, 5).to_sparse()},
         {"g_a.0.weight": torch.zeros(16, 3, 5, 5, dtype=torch.complex64)},
         {"entropy_bottleneck.quantiles": torch.full((16, 1, 3), float("nan"))},
         {"more": Program()},
@@ -161,6 +165,16 @@ def test_odd_checkpoints_are_one_line(run, state, tmp_path, odd, capfd):
     (line,) = message.splitlines()
     assert str(path) in line and "internal" not in line
     assert "run" not in capfd.readouterr().out and not (tmp_path / "w").exists()
+
+
+@pytest.mark.parametrize("sizes", [(1, 4), (4, 1)])
+def test_attention_of_one_channel_is_refused(run, tmp_path, sizes):
+    state = network("cheng2020-attn").state_dict()
+    for name, size in zip(("g_a.0.conv1.weight", "g_a.7.weight"), sizes, strict=True):
+        state[name] = state[name][:size]
+    torch.save(state, tmp_path / "c.pt")
+    line = one_line(run("import", tmp_path / "c.pt", "--arch", "cheng2020-attn"), 2)
+    assert "too few channels" in line and "internal" not in line
 
 
 def test_half_precision_is_imported(run, state, tmp_path):

@@ -1,5 +1,6 @@
 """`licodec qualities`: -q as a PSNR on photographs."""
 
+import hashlib
 import json
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import small_everyday
 from click.testing import CliRunner
 from PIL import Image
+from safetensors.numpy import save
 from skimage import data
 from small_weights import small_weights
 
@@ -173,3 +175,16 @@ def test_each_anchor_has_the_strength_of_the_least_cost(monkeypatch):
     strengths, psnr = everyday_back_projection.anchors({}, [1, 2, 3], [photograph] * 4)
     assert strengths.tolist() == [0, 0, best]
     assert np.allclose(psnr, [38.13, 38.13, 48.13], atol=0.01)
+
+
+def test_weights_do_not_choose_another_folder(photographs, weights, tmp_path):
+    source = Weights(weights)
+    metadata = source.metadata | {"name": "../escaped"}
+    data = save(dict(source.tensors("")), {k: v for k, v in metadata.items() if k != "deflated"})
+    path = tmp_path / f"odd-{hashlib.sha256(data).hexdigest()[:8]}.safetensors"
+    path.write_bytes(data)
+    result = CliRunner().invoke(
+        main, ["qualities", str(path), str(photographs), "-o", str(tmp_path / "out" / "inner")]
+    )
+    assert result.exit_code == 2 and "is no name for weights" in result.stderr
+    assert not (tmp_path / "out").exists()

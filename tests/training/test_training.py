@@ -382,6 +382,13 @@ def test_between_interpolates_per_row():
         ({"train": {"steps": 1, "seed": -1}}, "train.seed must be at least 0"),
         ({"train": {"steps": 1, "device": "tpu"}}, "train.device is auto, cpu, cuda"),
         ({"train": {"steps": 1, "histogram_kernel": "x"}}, "train.histogram_kernel is uniform"),
+        ({"train": {"steps": 1, "beta2": 1.0}}, "train.beta2 must be at most"),
+        ({"train": {"steps": 1, "lr": 1e300}}, "train.lr must be at most"),
+        ({"train": {"steps": 1, "out": "a\0b"}}, "train.out is no name"),
+        ({"train": {"steps": 1}, "data": {"batch": 2 * 10**30}}, "data.batch must be at most"),
+        ({"train": {"steps": 1}, "data": {"graphics": 10**400}}, "data.graphics must be finite"),
+        ({"train": {"steps": 1}, "model": {"lambdas": [1, 10**400]}}, "lambdas must be finite"),
+        ({"train": {"steps": 1}, "model": {"arch": "attention", "N": 1}}, "must be at least 2"),
     ],
 )
 def test_bad_configs(raw, reason):

@@ -270,7 +270,8 @@ def test_a_recipe_stays_with_its_weights(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "told", ["[]", "3", '{"x": ["a"]}', '{"00": ["a"]}', '{"00000000": 3}', "{"]
+    "told",
+    ["[]", "3", '{"x": ["a"]}', '{"00": ["a"]}', '{"00000000": 3}', "{", '{"00000000": [["a"]]}'],
 )
 def test_shares_that_make_no_sense(tmp_path, told):
     metadata = {"arithmetic": weights_file.ARITHMETIC, "shared": told}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from licodec.architectures import Architecture
-from licodec.errors import UsageError
+from licodec.errors import UsageError, mismatch
 from licodec.networks.hyper import HyperNetworks
 from licodec.training.codecs.compressai_layers import EntropyBottleneck, model_architectures
 from licodec.training.codecs.hyperprior import take_units
@@ -42,8 +42,7 @@ def compressai_state(config: Config, ema: dict[str, Tensor]) -> dict[str, Tensor
     try:
         missing, unexpected = nn.Module.load_state_dict(network, state, strict=False)
     except RuntimeError as error:
-        first = str(error).splitlines()[1].strip()
-        raise UsageError(f"the checkpoint does not fit its config: {first}") from error
+        raise UsageError(f"the checkpoint does not fit its config: {mismatch(error)}") from error
     if unexpected:
         raise UsageError(f"the checkpoint holds {unexpected[0]}, which {settings.arch} has not")
     learnt = {name for name, _ in network.named_parameters()} | {"unit", "log_gain"}

@@ -17,7 +17,7 @@ from safetensors.numpy import save
 from torch import Tensor
 
 from licodec.entropy.tables import LOG2_UNIT
-from licodec.errors import UsageError
+from licodec.errors import UsageError, mismatch
 from licodec.interface import named
 from licodec.io.files import write
 from licodec.training import config as configs
@@ -56,7 +56,12 @@ def export(
     ema: dict[str, Tensor] = state["ema"]
     metadata = {"name": name, "lambdas": json.dumps(list(config.model.lambdas))}
     make = named(f"licodec.training.convert.{config.model.architecture.export}")
-    tensors, own = make(config, ema, photographs or config.data.path)
+    try:
+        tensors, own = make(config, ema, photographs or config.data.path)
+    except KeyError as error:
+        raise UsageError(f"{checkpoint}: the checkpoint lacks {error.args[0]}") from error
+    except RuntimeError as error:
+        raise UsageError(f"{checkpoint}: does not fit its config ({mismatch(error)})") from error
     recipe = {"stages": [_stage(s) for s in (*state.get("earlier", []), state)]}
     usual = "weights" if "arithmetic" in own else Path(checkpoint).parent
     return write_weights(folder or usual, name, tensors, metadata | own, recipe)
@@ -92,6 +97,7 @@ def write_weights(
             licodec reads them.
         base: weights to share tensors with: those that are the same there are left out.
     """
+    check_name(name)
     own = {k: np.ascontiguousarray(v) for k, v in tensors.items()}
     if "arithmetic" in metadata:
         own = {k: shortened(v) if _is_large(v) else v for k, v in own.items()}

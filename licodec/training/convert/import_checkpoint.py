@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import pickle
 import re
 from collections.abc import Mapping
@@ -29,7 +28,7 @@ from licodec.entropy.hyperprior import (
     synthesis_layers,
 )
 from licodec.entropy.wavefronts import CONTEXT_LIMIT, PARAMETERS, PREDICTION
-from licodec.errors import UsageError
+from licodec.errors import UsageError, mismatch
 from licodec.networks.hyper import HYPER_STRIDE, HyperNetworks, MaskedConv
 from licodec.networks.tiled import has_native_bf16
 from licodec.tiles import STRIDE
@@ -43,6 +42,7 @@ from licodec.training.fit.back_projection import middles, strengths
 from licodec.weights.catalogue import Z_DISTRIBUTIONS
 from licodec.weights.file import ARITHMETIC, BACK_PROJECTION, parsed
 from licodec.weights.file import load as load_weights
+from licodec.weights.schema import LARGEST_MEDIAN
 
 Z_BINS = 128
 """Bins of ẑ's tables, centred on the median; an escape follows."""
@@ -167,9 +167,11 @@ def read(path: str | Path) -> Checkpoint:
                 rows = "x".join(map(str, log_gain.shape))
                 raise ValueError(f"log_gain has {rows} rows and channels, lambdas {len(lambdas)}")
         odd = [k for k, v in tensors.items() if v.is_complex() or not torch.isfinite(v).all()]
-        odd += ["lambdas"] * (not all(map(math.isfinite, lambdas)))
         if odd:
             raise ValueError(f"{odd[0]} is not finite")
+        rising = lambdas == sorted(set(lambdas)) and all(0 < lmbda < 2**64 for lmbda in lambdas)
+        if not rising or (log_gain is None and len(lambdas) > 1):
+            raise ValueError("lambdas are no rising positive numbers, one for each row of log_gain")
     except (TypeError, ValueError, RuntimeError) as error:
         first = " ".join(str(error).strip().splitlines()[:1])
         raise UsageError(f"{path}: no usable checkpoint ({first})") from error
@@ -244,9 +246,13 @@ def weights_of(
         "scales": np.round(SCALES * SCALE_UNIT).astype(np.int32),
         "scale_thresholds": np.round(thresholds).astype(np.int32),
     }
-    z = {k: v.numpy() for k, v in checkpoint.state.items() if k.startswith(Z_DISTRIBUTIONS)}
-    if z and z[f"{Z_DISTRIBUTIONS}prior"].shape[:2] != (len(log_gain), networks.N):
+    own = {k: v for k, v in checkpoint.state.items() if k.startswith(Z_DISTRIBUTIONS)}
+    prior = own.get(f"{Z_DISTRIBUTIONS}prior", torch.empty(0))
+    if own and prior.shape[:2] != (len(log_gain), networks.N):
         raise ValueError("its z-distributions are not for these rates and channels")
+    if any(v.dtype == torch.bfloat16 for v in own.values()):
+        raise ValueError("its z-distributions are in bfloat16")
+    z = {k: v.numpy() for k, v in own.items()}
     tensors |= z
     seen = _activations(networks, log_gain, torch.from_numpy(z_median).float() / Z_UNIT, images)
     return tensors | _integer_nets(networks, seen)
@@ -274,12 +280,14 @@ def bottleneck_tables(
     try:
         missing, unexpected = bottleneck.load_state_dict(own, strict=False)
     except RuntimeError as error:
-        raise ValueError(f"entropy bottleneck: {str(error).splitlines()[1].strip()}") from error
+        raise ValueError(f"entropy bottleneck: {mismatch(error)}") from error
     wrong = [k for k in (*missing, *unexpected) if not k.startswith("_") and k != "target"]
     if wrong:
         raise ValueError(f"entropy bottleneck: {wrong[0]} does not fit")
     with torch.no_grad():
         median = torch.round(bottleneck.quantiles[:, :, 1:2] * Z_UNIT)
+        if median.abs().max() > LARGEST_MEDIAN:
+            raise ValueError("entropy bottleneck: a median makes no sense")
         bins = torch.arange(Z_BINS) - Z_BINS // 2
         mass = bottleneck._likelihood(median / Z_UNIT + bins)[0][:, 0].double()
     escape = (1 - mass.sum(-1, keepdim=True)).clamp(min=2.0**-20)

@@ -21,7 +21,7 @@ from licodec.open_codec import Codec, open_codec
 from licodec.options import EncodeOptions
 from licodec.progress import track
 from licodec.training.checkpoint import recipe_beside
-from licodec.training.convert.export import write_weights
+from licodec.training.convert.export import check_name, write_weights
 from licodec.training.data import Images, central
 from licodec.training.fit.everyday_back_projection import MOST_DB, anchors
 from licodec.weights.file import BACK_PROJECTION, STEPS, Weights
@@ -77,12 +77,14 @@ def with_qualities(
         UsageError: it has one rate alone, or there are no photographs.
     """
     weights, base = Weights(Path(path)), None if share is None else Weights(Path(share))
-    if len(weights["log_gain"]) == 1:
-        raise UsageError(f"{path}: has one rate alone, so that every quality is the same")
+    name = weights.metadata.get("name", "")
+    check_name(name)
     if Path(out).exists() and not Path(out).is_dir():
         raise UsageError(f"{out}: not a folder")
     recipe = recipe_beside(path)
     codec, _ = open_codec(EncodeOptions(weights=path, effort=0))
+    if len(weights["log_gain"]) == 1:
+        raise UsageError(f"{path}: has one rate alone, so that every quality is the same")
     codec = replace(codec, weights=weights.without("positions"))
     tensors, images = dict(weights.tensors("")), photographs(folder)
     if codec.architecture.is_exact:
@@ -95,7 +97,7 @@ def with_qualities(
     tensors["positions"] = positions(found, rates)
     recipe.pop("sha256", None)
     recipe["qualities"] = {"photographs": Path(folder).name, "psnr": found.round(2).tolist()}
-    return write_weights(out, weights.metadata["name"], tensors, weights.metadata, recipe, base)
+    return write_weights(out, name, tensors, weights.metadata, recipe, base)
 
 
 def _measured(codec: Codec, images: list[Pixels], steps: list[int]) -> NDArray[np.float64]:

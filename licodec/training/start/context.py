@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from licodec.architectures import HYPERPRIOR
-from licodec.errors import UsageError
+from licodec.errors import UsageError, mismatch
 from licodec.training.codecs.hyperprior import HyperpriorNetwork, KnownHyperprior, take_units
 from licodec.training.config import Config
 from licodec.training.data import Images
@@ -48,8 +48,9 @@ def initialize(model: KnownHyperprior, config: Config, images: Images) -> None:
     try:
         start.load_state_dict(dequantize(start, weights))
     except RuntimeError as error:
-        first = str(error).splitlines()[1].strip()
-        raise UsageError(f"train.init {init}: does not fit the model ({first})") from error
+        raise UsageError(
+            f"train.init {init}: does not fit the model ({mismatch(error)})"
+        ) from error
     hyperprior.find_units(start, images, config)
     take_units(start, 1 / start.unit)
     model.load_state_dict(start.state_dict(), strict=False)

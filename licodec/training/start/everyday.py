@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from licodec.errors import ModelMissingError, UsageError, said
+from licodec.errors import ModelMissingError, UsageError, mismatch, said
 from licodec.training.checkpoint import load_checkpoint
 from licodec.training.codecs.everyday import PATCH, Everyday, karhunen_loeve
 from licodec.training.config import Config
@@ -35,8 +35,9 @@ def initialize(net: Everyday, config: Config, images: Images) -> None:
     try:
         net.load_state_dict(state)
     except RuntimeError as error:
-        first = str(error).splitlines()[1].strip()
-        raise UsageError(f"train.init {init}: does not fit the model ({first})") from error
+        raise UsageError(
+            f"train.init {init}: does not fit the model ({mismatch(error)})"
+        ) from error
 
 
 def _of_weights(path: str, net: Everyday) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from licodec.errors import UsageError, said
+from licodec.errors import UsageError, mismatch, said
 from licodec.networks.transforms import GDN
 from licodec.training.checkpoint import load_checkpoint, refuse_endless
 from licodec.training.codecs.factorized import AdaptiveNetwork, FactorizedNetwork, between
@@ -56,7 +56,7 @@ def initialize(model: FactorizedNetwork | AdaptiveNetwork, config: Config, image
     try:
         missing, unexpected = model.load_state_dict(state, strict=False)
     except RuntimeError as error:
-        raise UsageError(f"train.init {config.train.init}: {str(error).splitlines()[1]}") from error
+        raise UsageError(f"train.init {config.train.init}: {mismatch(error)}") from error
     own = ("bottleneck.", "h_a.", "h_s.", *TABLES)
     wrong = [k for k in (*missing, *unexpected) if not k.startswith(own)]
     if wrong:
