@@ -102,7 +102,8 @@ _NO_MEMORY = "not enough memory for an image of this size"
 def mismatch(error: RuntimeError) -> str:
     """The first thing that PyTorch finds wrong with a state dict."""
     lines = str(error).splitlines() or [""]
-    return lines[min(1, len(lines) - 1)].strip()
+    first = lines[min(1, len(lines) - 1)].strip()
+    return first if len(first) < 200 else f"{first[:200]} …"
 
 
 def family(error: Exception) -> LicodecError:
