@@ -218,7 +218,7 @@ def test_no_command_starts_ghostscript(tmp_path, monkeypatch):
     images.mkdir()
     noise(64, 64, "RGB").save(images / "a.png", "EPS")
     config = tmp_path / "x.toml"
-    config.write_text("[train]\nsteps = 1\n[data]\npatch = 64\nholdout = 0\n")
+    config.write_text("[train]\nsteps = 1\n[data]\npatch = 64\nholdout = 1\n")
     checkpoint("mbt2018-mean", tmp_path / "x.pt")
     for arguments in (
         ["encode", "-r", images],

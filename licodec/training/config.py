@@ -238,7 +238,7 @@ def _rules(config: Config) -> Iterator[tuple[bool, str]]:
 
 
 _LEAST = {
-    "data": {"images": 0, "holdout": 0, "batch": 1},
+    "data": {"images": 0, "holdout": 1, "batch": 1},
     "model": {"N": 1, "M": 1},
     "train": dict.fromkeys(
         "steps minutes cooldown warmup beta2 ema seed checkpoint_s validate_s keep_every".split(), 0

@@ -373,7 +373,7 @@ def test_between_interpolates_per_row():
         ({"train": {"steps": 1}, "model": {"lambdas": [0.1, math.inf]}}, "lambdas must be finite"),
         ({"train": {"steps": 1}, "model": {"N": 0}}, "model.N must be at least 1"),
         ({"train": {"steps": 1}, "data": {"batch": 0}}, "data.batch must be at least 1"),
-        ({"train": {"steps": 1}, "data": {"holdout": -1}}, "data.holdout must be at least 0"),
+        ({"train": {"steps": 1}, "data": {"holdout": -1}}, "data.holdout must be at least 1"),
         ({"train": {"steps": 1, "minutes": -1}}, "train.minutes must be at least 0"),
         ({"train": {"steps": 1, "minutes": math.nan}}, "train.minutes must be finite"),
         ({"train": {"steps": 1, "lr": math.nan}}, "train.lr must be finite"),
