@@ -131,3 +131,13 @@ def test_lossless_files_take_the_place_of_lossy_ones_and_are_not_shrunk(tmp_path
     image.save(tmp_path / "three.webp", quality=80)
     images = Images(tmp_path, 0, 32, torch.device("cpu"), scale=(0.5,))
     assert sorted(tuple(i.shape[1:]) for i in images.train) == [(64, 64), (64, 64), (128, 128)]
+
+
+def test_images_of_any_size_start_a_run(folder):
+    with Image.open(folder / "0.png") as image:
+        image.crop((0, 0, 203, 101)).save(folder / "small.png")
+    config = settings(folder)
+    images = Images(folder, 1, 64, torch.device("cpu"))
+    net = Everyday.of(config.model)
+    initialize(net, config, images)
+    assert net.g_a.cell.weight.abs().sum() > 0 and torch.isfinite(net.log_gain).all()

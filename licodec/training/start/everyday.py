@@ -9,7 +9,7 @@ from torch import Tensor
 
 from licodec.errors import ModelMissingError, UsageError, mismatch, said
 from licodec.training.checkpoint import load_checkpoint
-from licodec.training.codecs.everyday import PATCH, Everyday, karhunen_loeve
+from licodec.training.codecs.everyday import CELL, PATCH, Everyday, karhunen_loeve
 from licodec.training.config import Config
 from licodec.training.convert.quantize_everyday import dequantized
 from licodec.training.data import Images
@@ -27,6 +27,8 @@ def initialize(net: Everyday, config: Config, images: Images) -> None:
     init = config.train.init
     if init == "klt":
         crops = images.crops(np.random.default_rng(config.train.seed), _CROPS, 32 * PATCH)
+        side = crops.shape[-1] // (PATCH * CELL) * PATCH * CELL  # as small as the smallest image
+        crops = crops[..., :side, :side]
         karhunen_loeve(net, crops.float().permute(0, 2, 3, 1).cpu() / 255)
         return
     state = (
