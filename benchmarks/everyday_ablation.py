@@ -3,8 +3,8 @@
     python benchmarks/everyday_ablation.py WEIGHTS --data TRAIN --json OUT
 
 Shapes: the whole codec from a Karhunen-Loève start, with other widths and numbers of blocks. Contexts: the
-entropy model alone, from nothing, on the transforms of WEIGHTS; its four steps see the latents of all steps
-before them, or those of a chessboard's other colour, or none, with the same networks.
+networks of the entropy model alone, from nothing, on the transforms and with the scales of WEIGHTS; their
+four steps see the latents of all steps before them, or those of a chessboard's other colour, or none.
 
 Rates are those of likelihoods, on the middle of held-out images. Each variant runs on one thread; variants
 that JSON holds already are not repeated.
@@ -79,11 +79,9 @@ class RateOnly(EverydayStage):
         model.log_scale.requires_grad_(True)
 
     def loss(self, network: nn.Module, rng: np.random.Generator) -> tuple[Tensor, dict[str, Any]]:
-        K = len(self.config.model.lambdas)
         crops = self.images.crops(rng, self.config.data.batch, self.config.data.patch)
         x = crops.float().permute(0, 2, 3, 1) / 255
-        shares = (rng.permutation(len(x)) + rng.random(len(x))) / len(x)
-        t = torch.from_numpy(shares * (K - 1)).float()
+        t = self.rates(len(x), rng)
         y = self.model.analyze(x, t)
         z_bits, features = self.model.hyper(y, t, noise=True)
         y_bits, _ = self.model.latents(y, features, t, noise=True)
@@ -166,7 +164,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("weights", type=Path, help="shipped weights of everyday")
     parser.add_argument("--data", required=True, help="training images or tar shards")
     parser.add_argument("--json", required=True, type=Path)
-    parser.add_argument("--parts", nargs="+", default=["contexts", "shapes"])
+    parser.add_argument(
+        "--parts", nargs="+", default=["contexts", "shapes"], choices=["contexts", "shapes"]
+    )
     parser.add_argument("--minutes", type=float, default=12.0, help="of each variant")
     parser.add_argument("--patch", type=int, default=128)
     parser.add_argument("--batch", type=int, default=8)

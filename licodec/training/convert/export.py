@@ -61,6 +61,8 @@ def export(
     except KeyError as error:
         raise UsageError(f"{checkpoint}: the checkpoint lacks {error.args[0]}") from error
     except RuntimeError as error:
+        if "loading state_dict" not in str(error):  # lack of memory, above all
+            raise
         raise UsageError(f"{checkpoint}: does not fit its config ({mismatch(error)})") from error
     recipe = {"stages": [_stage(s) for s in (*state.get("earlier", []), state)]}
     usual = "weights" if "arithmetic" in own else Path(checkpoint).parent

@@ -34,12 +34,10 @@ class EverydayStage:
         self.model = model.to(device)
 
     def loss(self, network: nn.Module, rng: np.random.Generator) -> tuple[Tensor, dict[str, Any]]:
-        data, K = self.config.data, len(self.config.model.lambdas)
+        data = self.config.data
         crops, is_drawn = self.images.marked_crops(rng, data.batch, data.patch)
         x = crops.float().permute(0, 2, 3, 1) / 255
-        # Evenly spread over the rates, each batch at other ones.
-        shares = (rng.permutation(len(x)) + rng.random(len(x))) / len(x)
-        t = torch.from_numpy(shares * (K - 1)).float().to(self.device)
+        t = self.rates(len(x), rng)
         with precision(self.config, self.device):
             bpp, mse, _ = network(x, t)
         lmbda = self.model.lmbda(t)
@@ -47,6 +45,12 @@ class EverydayStage:
         costs = weight * rate_distortion(bpp, mse, lmbda)
         loss: Tensor = balanced(costs, lmbda, self.config.train.rate_balance)
         return loss, {"bpp": round(float(bpp.detach().mean()), 3)}
+
+    def rates(self, count: int, rng: np.random.Generator) -> Tensor:
+        """(count,) places on the rate axis, evenly spread; each batch has other ones."""
+        shares = (rng.permutation(count) + rng.random(count)) / count
+        last = len(self.config.model.lambdas) - 1
+        return torch.from_numpy(shares * last).float().to(self.device)
 
     @torch.no_grad()
     def validate(self) -> dict[str, Any]:
