@@ -24,8 +24,7 @@ class Architecture:
         has_hyperprior: scales of y come from ẑ.
         has_means: so do means of y; where they do not, h_a sees the magnitude of y.
         has_context: both come from latents decoded before, too.
-        has_search: an encoder can search for better latents.
-        descent: module and class of what that search goes down by, where it is not the transforms.
+        search: module and function by which an encoder can search for better latents; "" for none.
         usual_effort: rounds of that search where nothing else is asked for.
         is_exact: it decodes to the same pixels everywhere, without PyTorch, and a file's checksum is theirs.
         has_attention: its nets are those of Cheng et al. 2020.
@@ -45,8 +44,7 @@ class Architecture:
     has_hyperprior: bool = True
     has_means: bool = True
     has_context: bool = False
-    has_search: bool = False
-    descent: str = ""
+    search: str = ""
     usual_effort: int = 0
     is_exact: bool = False
     has_attention: bool = False
@@ -89,11 +87,13 @@ SCALE_HYPERPRIOR = Architecture(
     "scale-hyperprior",
     "bmshj2018-hyperprior",
     has_means=False,
-    has_search=True,
+    search="licodec.latent_search:search",
     usual_effort=5,
     alpha=0.1,
 )
-HYPERPRIOR = Architecture("hyperprior", "mbt2018-mean", has_search=True, usual_effort=5, alpha=0.1)
+HYPERPRIOR = Architecture(
+    "hyperprior", "mbt2018-mean", search=SCALE_HYPERPRIOR.search, usual_effort=5, alpha=0.1
+)
 AUTOREGRESSIVE = Architecture(
     "autoregressive",
     "mbt2018",
@@ -116,8 +116,8 @@ EVERYDAY = Architecture(
     "",
     latent_unit=16,
     is_exact=True,
-    has_search=True,
-    descent="licodec.networks.everyday_torch:Descent",
+    search="licodec.rdo_quantization:search",
+    usual_effort=1,
     transforms="licodec.networks.everyday:EverydayTransforms",
     schema="licodec.weights.everyday_schema:check",
     entropy_model="licodec.entropy.quadtree:Quadtree",

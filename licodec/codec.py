@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from licodec import shortfall
-from licodec.cheapest import cheapest, code_cheaply, code_within
+from licodec.cheapest import code_cheaply, code_within
 from licodec.container import ALPHA, MAX_PIXELS, Container, pack, refuse_large, unpack
 from licodec.entropy.threads import coding
 from licodec.errors import one_family
@@ -62,8 +62,8 @@ def encode(
         max_pixels: refuse larger images; a side under 16 pixels counts as 16.
         z_distributions: static or adaptive: whether ẑ of a hyperprior is coded by the same tables in
             all images, or by the image's own distributions, which the weights must be made for.
-        effort: 0 … 20 rounds in which better latents are searched for; by default 5 with hyperprior and
-            scale-hyperprior, else 0. Decoding takes no longer.
+        effort: 0 … 20 rounds in which better latents are searched for; by default 1 with everyday, 5 with
+            hyperprior and scale-hyperprior, else 0. Decoding takes no longer.
         max_error: no sample is off by more, 0 … 126; 0 is lossless. By default this takes the model
             everyday.
 
@@ -123,13 +123,8 @@ def _encoded(picture: Picture, options: EncodeOptions) -> tuple[Codec, Coded]:
 def encode_at(codec: Codec, picture: Picture, quality_step: int, rounds: int = 0) -> Coded:
     """The file of a picture at a quality, without its chunks, after so many rounds of search."""
     y = codec.analyze(picture, quality_step)
-    searched, side = codec.search(picture, y, quality_step, rounds)
-    if not rounds or not codec.architecture.is_exact:
-        return code_cheaply(codec, picture, searched, quality_step, side)
-    # A search forecasts what latents cost; here it is known. Coding overwrites y, which may be its result.
-    unsearched = code_cheaply(codec, picture, y.copy(), quality_step)
-    coded = code_cheaply(codec, picture, searched, quality_step, side)
-    return cheapest(codec, picture, quality_step, coded, unsearched)
+    y, side = codec.search(picture, y, quality_step, rounds)
+    return code_cheaply(codec, picture, y, quality_step, side)
 
 
 def decode(

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from licodec.architectures import Architecture
-    from licodec.entropy.gaussian import Forecast
     from licodec.rangecoder import Coder
     from licodec.weights.file import Weights
 
@@ -87,16 +86,6 @@ class EntropyModel(Protocol):
         """
 
 
-class SearchedModel(EntropyModel, Protocol):
-    """An entropy model that knows beforehand what latents cost."""
-
-    def forecast(self, y: Integers, side: Any, position: int) -> Forecast:
-        """What y would be coded with, its side information given."""
-
-    def side_after(self, y: Integers, side: Any, position: int, visible: Mask | None) -> Any:
-        """Side information of y after a search, which was made for `side`."""
-
-
 def check(architecture: Architecture, weights: Weights) -> None:
     """Hold a weights file against what its architecture needs.
 
@@ -120,11 +109,6 @@ def transforms(
     """
     made: Transforms = named(architecture.transforms).of(weights, device, precision)
     return made
-
-
-def descent(architecture: Architecture, transforms: Transforms) -> Any:
-    """What a search for better latents goes down by."""
-    return named(architecture.descent)(transforms) if architecture.descent else transforms
 
 
 def entropy_model(architecture: Architecture, weights: Weights, adaptive_z: bool) -> EntropyModel:

@@ -4,9 +4,6 @@ g_a is one for all images and rates. Each image's latents can be better than wha
 on R + λD moves them, D by its gradient through g_s, R by the Gaussians that they are coded with. Rounding
 is softened, less with each round, so that latents end where rounding them changes little.
 
-Where what latents are coded with depends on those coded before, they are settled in that order: the descent
-goes on for those that are left, whose means are then known.
-
 Campos et al. 2019, "Content adaptive optimization for neural image compression"; the soft rounding
 is that of Agustsson and Theis 2020, "Universally quantized neural compression".
 """
@@ -15,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 import torch
@@ -24,7 +21,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from licodec.entropy.gaussian import Forecast
+from licodec.entropy.hyperprior import Hyperprior
 from licodec.io.image import Picture
+from licodec.open_codec import Codec, is_precise
 from licodec.progress import track
 from licodec.tiles import STRIDE, Box, cut, tiles
 
@@ -37,8 +36,6 @@ g_s mixes them. It falls to 0 over the rounds."""
 _LARGEST_STEP = 0.3
 _SHARPNESS = (1.0, 8.0)
 """Of the soft rounding, in the first round and in the last."""
-_UNSETTLED = 1.0
-"""Of latents whose turn to be settled is yet to come."""
 _LEAST_VARIANCE = 0.02
 _LEAST_MASS = 1e-30
 
@@ -78,8 +75,24 @@ class Rate(NamedTuple):
     precise: bool
 
 
-@torch.inference_mode(False)  # a caller's own would leave no way back through g_s
 def search(
+    codec: Codec, picture: Picture, y: Integers, quality_step: int, rounds: int
+) -> tuple[Integers, Any]:
+    """y (M, h, w) after so many rounds, and the side information that it was made for."""
+    model = cast(Hyperprior, codec.entropy_model)
+    position, unit = codec.position(quality_step), codec.architecture.latent_unit
+    side = model.side_information(y, position)
+    gain, precise = codec.weights.gain(position), is_precise(quality_step)
+    rate = Rate(codec.lmbda(quality_step), unit, gain, precise)
+    transforms = cast(Searchable, codec.transforms)
+    found = descend(
+        transforms, picture, y, lambda y: model.forecast(y, side, position), rate, rounds
+    )
+    return found, side
+
+
+@torch.inference_mode(False)  # a caller's own would leave no way back through g_s
+def descend(
     transforms: Searchable,
     picture: Picture,
     y: Integers,
@@ -89,26 +102,20 @@ def search(
 ) -> Integers:
     """Latents of less R + λ·255²·mse than y; all (M, h, w), in 1/unit of a step, not rounded to steps.
 
-    Each tile sees what the tiles before it have become. It stays as it was where it comes out worse, but for
-    latents that are settled in an order: the caller has to weigh these as a whole.
+    Each tile sees what the tiles before it have become. It stays as it was where it comes out worse.
 
     Args:
         picture: what alpha hides of it does not count.
         forecast: what latents would be coded with; asked again when they have moved.
-        rounds: steps of the descent, each of which goes through g_s forth and back. Where latents are settled
-            in an order, they are dealt out and rounded up.
+        rounds: steps of the descent, each of which goes through g_s forth and back.
     """
-    known = forecast(y)
-    if known.order is not None:
-        return _settled(transforms, picture, y, known, forecast, rate, rounds)
     _, h, w = y.shape
     boxes = tiles(h, w, transforms.tile, 2 * transforms.halo)
     ticks = track(range(len(boxes) * rounds), "search")
     halfway = (rounds + 1) // 2
     found = y
     for part in filter(None, (range(halfway), range(halfway, rounds))):
-        if part.start:
-            known = forecast(found)
+        known = forecast(found)
         found = found.copy()
         for inner, outer in boxes:
             tile = _Tile(transforms, picture, outer, known, rate)
@@ -122,45 +129,6 @@ def search(
             top, bottom, left, right = inner
             found[:, top:bottom, left:right] = cut(latents, inner, outer, 1).numpy()
     return found
-
-
-def _settled(
-    transforms: Searchable,
-    picture: Picture,
-    y: Integers,
-    known: Forecast,
-    forecast: Callable[[Integers], Forecast],
-    rate: Rate,
-    rounds: int,
-) -> Integers:
-    """`search` where latents are coded in an order: those of one turn after the other become whole steps."""
-    _, h, w = y.shape
-    boxes, found = tiles(h, w, transforms.tile, 2 * transforms.halo), y.astype(np.float32)
-    assert known.order is not None
-    turns = int(known.order.max()) + 1
-    each = -(-rounds // turns)
-    ticks = track(range(len(boxes) * each * turns), "search")
-    for turn in range(turns):
-        known = forecast(np.rint(found).astype(np.int32)) if turn else known
-        for inner, outer in boxes:
-            tile = _Tile(transforms, picture, outer, known, rate)
-            d = tile.steps(found)
-            now, later, nothing = (torch.from_numpy(part) for part in _turn(known, tile.box, turn))
-            d[nothing] = 0
-            sharpness = torch.where(now, _SHARPNESS[1], _UNSETTLED).to(d.dtype)
-            for i, _ in zip(range(each), ticks, strict=False):
-                tile.descend(d, 1 - 0.5 * i / max(1, each - 1), sharpness, now | later)
-            latents = tile.latents(torch.where(now, d.round(), d))
-            top, bottom, left, right = inner
-            found[:, top:bottom, left:right] = cut(latents, inner, outer, 1).numpy()
-    return np.rint(found).astype(np.int32)
-
-
-def _turn(known: Forecast, box: Any, turn: int) -> tuple[Mask, Mask, Mask]:
-    """Which latents are settled now, which later, and which are not coded though it is their turn."""
-    assert known.order is not None
-    order, coded = known.order[box], known.indices[box] > 0
-    return (order == turn) & coded, order > turn, (order == turn) & ~coded
 
 
 class _Tile:
@@ -199,10 +167,8 @@ class _Tile:
         """These in 1/unit again."""
         return (d + self.mean) * self.unit
 
-    def descend(
-        self, d: Tensor, pace: float, sharpness: float | Tensor, free: Tensor | None = None
-    ) -> None:
-        """One step of the descent, in place, of all or of those that are free; pace falls from 1."""
+    def descend(self, d: Tensor, pace: float, sharpness: float) -> None:
+        """One step of the descent, in place; pace falls from 1."""
         v, slope_of_v = soft_round(d, sharpness)
         slope = self.transforms.slope(self._y(v), self.x, self.weight, self.precise) / self.gain
         slope += rate_slope(v, self.sigma)
@@ -211,7 +177,7 @@ class _Tile:
         )
         change = _STEP * pace * slope_of_v * slope / curvature
         change.clamp_(-_LARGEST_STEP, _LARGEST_STEP)
-        d -= change if free is None else change * free
+        d -= change
 
     def cost(self, d: Tensor) -> float:
         """R + λD in bits, once d is rounded."""
@@ -224,11 +190,11 @@ class _Tile:
         return (v + self.mean) / self.gain
 
 
-def soft_round(d: Tensor, sharpness: float | Tensor) -> tuple[Tensor, Tensor]:
+def soft_round(d: Tensor, sharpness: float) -> tuple[Tensor, Tensor]:
     """d drawn towards whole numbers, and how that changes with d; both of its shape."""
     middle = d.floor() + 0.5
     t = torch.tanh(sharpness * (d - middle))
-    half = 0.5 / torch.tanh(torch.as_tensor(sharpness, dtype=d.dtype, device=d.device) / 2)
+    half = 0.5 / math.tanh(sharpness / 2)
     return middle + half * t, half * sharpness * (1 - t * t)
 
 

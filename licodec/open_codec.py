@@ -8,7 +8,7 @@ import threading
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,22 +66,9 @@ class Codec:
         """
         if not rounds:
             return y, None
-        search, Rate = (interface.named(f"licodec.latent_search:{n}") for n in ("search", "Rate"))
-        model = cast("interface.SearchedModel", self.entropy_model)
-        position, unit = self.position(quality_step), self.architecture.latent_unit
-        side = model.side_information(y.copy(), position)
-        gain = self.weights.gain(position)
-        if self.architecture.is_exact:
-            gain = (1 / (unit * self._exact_unit(quality_step))).astype(np.float32)
-        precise, lmbda = is_precise(quality_step), self.lmbda(quality_step)
-        rate = Rate(lmbda, unit, gain, precise)
-        transforms = interface.descent(self.architecture, self.transforms)
-
-        def forecast(y: Latents) -> Any:
-            return model.forecast(y, side, position)
-
-        y = search(transforms, picture, y, forecast, rate, rounds)
-        return y, model.side_after(y, side, position, self.visible(picture.alpha))
+        search: Any = interface.named(self.architecture.search)
+        found: tuple[Latents, Any] = search(self, picture, y, quality_step, rounds)
+        return found
 
     def synthesize(
         self, y_hat: Latents, height: int, width: int, mode: str, quality_step: int
@@ -95,7 +82,7 @@ class Codec:
         """
         channels = 3 if mode.startswith("RGB") else 1
         is_exact = self.architecture.is_exact
-        gain: Any = self._exact_unit(quality_step) if is_exact else self.gain(quality_step)
+        gain: Any = self.exact_unit(quality_step) if is_exact else self.gain(quality_step)
         precise = is_precise(quality_step)
         return self.transforms.synthesize(y_hat, gain, height, width, channels, precise)
 
@@ -138,7 +125,7 @@ class Codec:
                 f"{len(container.payload)} bytes cannot hold {container.width}x{container.height} pixels"
             )
 
-    def _exact_unit(self, quality_step: int) -> NDArray[np.float64]:
+    def exact_unit(self, quality_step: int) -> NDArray[np.float64]:
         """(M,) what a unit of ŷ is in an exact g_s."""
         steps = self.weights["log2_step"]
         return exp2(interpolate(steps, self.position(quality_step), weights_file.STEPS))

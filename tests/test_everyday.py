@@ -192,15 +192,15 @@ def test_what_needs_pytorch_says_so_where_there_is_none(weights, tmp_path):
 
     for arguments in (
         ["encode", "-f", "-j", "2", x, y, *own],
+        ["encode", "-f", "-e", "2", x, *own],
         ["decode", "-f", "-j", "2", lic, lic.replace("y.", "x."), *own],
         ["compare", y, lic, *own],
     ):
         done = run(*arguments)
         assert done.returncode == 0, done.stderr
-    for options in (["-m", "adaptive"], [*own, "-e", "2"]):
-        failed = run("encode", "-f", x, *options)
-        assert failed.returncode == 4
-        assert failed.stderr.count("\n") == 1 and "PyTorch" in failed.stderr
+    failed = run("encode", "-f", x, "-m", "adaptive")
+    assert failed.returncode == 4
+    assert failed.stderr.count("\n") == 1 and "PyTorch" in failed.stderr
 
 
 @pytest.mark.parametrize("quality", [50, 90, 100])

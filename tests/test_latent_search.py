@@ -11,7 +11,7 @@ from skimage import data
 from small_checkpoints import analyzed, with_scale_shifts
 
 import licodec
-from licodec.architectures import HYPERPRIOR
+from licodec.architectures import EVERYDAY, HYPERPRIOR
 from licodec.codec import encode_at, verify_latents
 from licodec.container import pack, unpack
 from licodec.entropy.gaussian import MEAN_UNIT
@@ -19,9 +19,8 @@ from licodec.entropy.hyperprior import Hyperprior
 from licodec.entropy.tables import PMF_TOTAL
 from licodec.errors import UsageError
 from licodec.io.image import Picture, from_pillow
-from licodec.latent_search import Rate, rate_slope, search, soft_round
+from licodec.latent_search import Rate, descend, rate_slope, soft_round
 from licodec.networks.tiled import TiledTransforms
-from licodec.open_codec import Codec
 from licodec.rangecoder import Encoder
 from licodec.training.convert.export import write_weights
 from licodec.weights import catalogue
@@ -66,47 +65,14 @@ def test_a_search_that_finds_nothing_changes_nothing():
     assert searched == plain
 
 
-def test_what_is_settled_in_an_order_is_what_files_hold(crop):
-    """Each turn's latents are whole steps from means that the decoder has, too."""
-    codec, picture = opened("everyday"), from_pillow(crop.crop((0, 0, 192, 128)))
-    y = codec.analyze(picture, 100)
-    found, side = codec.search(picture, y.copy(), 100, 4)
-    assert (found != y).any()
-    # The encoder's last choice, between a value and the next towards 0, is free to differ.
-    assert np.mean(side.y_hat != found) < 1e-3
-
-
-@pytest.mark.parametrize("quality", [15, 75])
-def test_files_settled_in_an_order_cost_less(crop, quality):
-    path = catalogue.resolve("everyday")[1]
-    costs = [
-        cost(licodec.encode(crop, quality, "everyday", effort=e), crop, path) for e in (0, 1, 5)
-    ]
-    assert costs[1] < 0.99 * costs[0] and costs[2] < 0.98 * costs[0]
-
-
-def test_a_search_that_finds_nothing_is_weighed_against_the_same_latents(crop, monkeypatch):
-    """Coding y overwrites it: the second trial must not begin with what the first one left."""
-    monkeypatch.setattr(Codec, "search", lambda self, picture, y, quality_step, rounds: (y, None))
-    trials = []
-
-    def first(codec, picture, quality_step, *coded):
-        trials.extend(coded)
-        return coded[0]
-
-    monkeypatch.setattr("licodec.codec.cheapest", first)
-    codec = opened(model="everyday")
-    picture = from_pillow(crop.crop((0, 0, 256, 192)))  # of whole strides of z: no padding, no copy
-    encode_at(codec, picture, 100, rounds=1)
-    searched, unsearched = (pack(coded.container) for coded in trials)
-    assert searched == unsearched == pack(encode_at(codec, picture, 100).container)
-
-
 def test_the_usual_effort(crop):
     usual = licodec.encode(crop, model="hyperprior")
     assert usual == licodec.encode(crop, model="hyperprior", effort=HYPERPRIOR.usual_effort)
     assert usual != licodec.encode(crop, model="hyperprior", effort=0)
-    assert licodec.encode(crop) == licodec.encode(crop, effort=0)
+    assert licodec.encode(crop) == licodec.encode(crop, effort=EVERYDAY.usual_effort)
+    assert licodec.encode(crop, model="adaptive") == licodec.encode(
+        crop, model="adaptive", effort=0
+    )
 
 
 def test_within_a_program_that_needs_no_gradients(photo):
@@ -167,7 +133,7 @@ def test_what_is_transparent_does_not_count(shipped):
     rate = Rate(codec.lmbda(step), MEAN_UNIT, codec.weights.gain(position), precise=False)
     for picture in (Picture("RGB", pixels), Picture("RGBA", pixels, opacity)):
         forecast = lambda y: model.forecast(y, z, position)  # noqa: E731
-        found = search(codec.transforms, picture, y, forecast, rate, 5)
+        found = descend(codec.transforms, picture, y, forecast, rate, 5)
         encoder = Encoder()
         y_hat = model.code_latents(encoder, position, *y.shape[1:], found, z)
         x_hat = codec.synthesize(y_hat, *opacity.shape, "RGB", step)

@@ -13,13 +13,15 @@ ORDER = """
     weights/catalogue info rangecoder weights/file weights/needed tiles quantize entropy/threads
     entropy/tables entropy/gaussian interface entropy/pdf_transform networks/build
     networks/transforms networks/tiled networks/attention networks/hyper networks/fixed_point
-    networks/everyday networks/everyday_torch entropy/learning_tables entropy/corrections
+    networks/everyday networks/everyday_torch networks/everyday_slope
+    entropy/learning_tables entropy/corrections
     entropy/residual tile_plan entropy/class_distributions
     entropy/quadtree entropy/integer_nets entropy/classes entropy/scale_shifts weights/schema
     weights/everyday_schema entropy/image_distributions entropy/wavefronts entropy/hyperprior
     entropy/tabled entropy/float_nets io/alpha io/bitdepth io/exif io/libtiff io/metadata
     io/image io/output io/files
-    zipped_size distortion latent_search open_codec payload cheapest target_search shortfall codec
+    zipped_size distortion open_codec latent_search rdo_quantization payload cheapest
+    target_search shortfall codec
     file_functions pillow_plugin __init__ training torch_models bench ray cli __main__
 """.split()
 ROOT = "__init__"

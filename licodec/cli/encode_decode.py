@@ -67,7 +67,8 @@ _MODEL = help.group(
     click.option(
         "-e", "--effort", type=click.IntRange(0, MAX_EFFORT), metavar="N",
         help="Rounds of search for better latents: smaller files, slower encoding."
-        f"  [default: {HYPERPRIOR.usual_effort} with hyperprior and scale-hyperprior, else 0]",
+        f"  [default: {TABLE[0].usual_effort} with {TABLE[0].name}, {HYPERPRIOR.usual_effort} with hyperprior"
+        " and scale-hyperprior, else 0]",
     ),
     click.option(
         "--z-distributions", type=click.Choice(["static", "adaptive"]), default="static",

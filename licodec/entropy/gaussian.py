@@ -140,14 +140,11 @@ class Forecast(NamedTuple):
         indices: of their scales.
         means: in 1/MEAN_UNIT of a step.
         scales: standard deviations by index, in steps.
-        order: when each is coded, if means follow what was coded before; index 0 then stands for latents that
-            are not coded, but are their means.
     """
 
     indices: NDArray[np.uint8]
     means: Integers
     scales: NDArray[np.float32]
-    order: NDArray[np.uint8] | None = None
 
 
 MIXTURE_TOTAL = 2**14

@@ -146,10 +146,6 @@ class Hyperprior:
             z[:, inner[0] : inner[1], inner[2] : inner[3]] = tile.numpy()
         return z
 
-    def side_after(self, y: Integers, z: Integers, position: int, visible: Mask | None) -> Integers:
-        """ẑ's symbols stay, which a search has made y for."""
-        return z
-
     def side_bits(self, z: Integers | None, position: int) -> float:
         """Information of ẑ's symbols under their tables, and of what tells these."""
         assert z is not None

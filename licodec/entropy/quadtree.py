@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,9 +42,6 @@ from licodec.progress import track
 from licodec.rangecoder import Coder, Pmf
 from licodec.tiles import cut, tiles
 from licodec.weights.file import STEPS
-
-if TYPE_CHECKING:
-    from licodec.entropy.gaussian import Forecast
 
 Array = NDArray[Any]
 Integers = NDArray[np.int32]
@@ -77,7 +74,6 @@ LOW_BITS = np.maximum(0, (np.arange(CLASSES) - _FOLD + PER_OCTAVE) // PER_OCTAVE
 
 _STEP_BITS = 40.0
 """Bits that a squared step of distortion is worth, by trial: R + λD is least there at middle rates."""
-_SCALES = (LEAST_SCALE * 2 ** (np.arange(CLASSES) / PER_OCTAVE)).astype(np.float32)
 _Z_TILE = 24
 _EMPTINESS = np.array([2**12 - 1, 1], np.int64)
 """Frequencies of a file with latents and of one without."""
@@ -153,10 +149,19 @@ class Quadtree:
         self.tensors = tensors
 
     def side_information(
-        self, y: Array, position: int, visible: Mask | None = None, z: Integers | None = None
+        self,
+        y: Array,
+        position: int,
+        visible: Mask | None = None,
+        z: Integers | None = None,
+        step_bits: float = _STEP_BITS,
     ) -> Side:
-        """ẑ, if it is not given, ŷ and all symbols, of y (M, h, w) in 1/LATENT_UNIT; where that is in int16,
-        ŷ overwrites it."""
+        """ẑ, if it is not given, ŷ and all symbols.
+
+        Args:
+            y: (M, h, w) in 1/LATENT_UNIT; where that is in int16, ŷ overwrites it.
+            step_bits: that a squared step of loss is worth.
+        """
         if not y.any():
             return Side(None, deque(), y, None)
         y = y.transpose(1, 2, 0)
@@ -172,16 +177,12 @@ class Quadtree:
             while True:
                 residual, classes = part
                 assert residual is not None
-                values = _cheapest(residual, classes, bits)
+                values = _cheapest(residual, classes, bits, step_bits)
                 symbols.append((values.astype(np.int16), classes))
                 part = traversal.send(values)
         except StopIteration:
             class_z = self.distributions.choose(count_classes(symbols), position)
             return Side(z, symbols, _planes(padded, h, w), class_z)
-
-    def side_after(self, y: Array, side: Side, position: int, visible: Mask | None) -> Side:
-        """Of y after a search, with the ẑ that it was made for."""
-        return self.side_information(y, position, visible, side.z)
 
     def side_bits(self, side: Side, position: int) -> float:
         """Information of ẑ and of what tells the image's distributions."""
@@ -196,35 +197,16 @@ class Quadtree:
         )
         return information(counts, tables) + self.distributions.side_bits(side.class_z)
 
+    def bits(self, side: Side, position: int) -> float:
+        """Information of all that is coded."""
+        counts = count_classes(side.symbols)
+        low = int((counts.sum(1) * LOW_BITS).sum())
+        tables = self.distributions.tables(position, side.class_z)
+        return information(counts, tables) + low + self.side_bits(side, position)
+
     def quantize(self, y: Array, side: Side | None, position: int) -> Array:
         """ŷ that a decoder would get."""
         return (side or self.side_information(y.copy(), position)).y_hat
-
-    def forecast(self, y: Array, side: Side, position: int) -> Forecast:
-        """What y (M, h, w) would be coded with, ẑ given, and all latents as they are."""
-        from licodec.entropy.gaussian import Forecast
-
-        y = y.transpose(1, 2, 0)
-        h, w, _ = y.shape
-        padded = _padded(y).copy()
-        order = np.empty(padded.shape, np.uint8)
-        for step in range(GROUPS):
-            _place(order, np.full_like(_cells_of(order, step), step), step)
-        empty = np.zeros(padded.shape, np.uint8), np.zeros(padded.shape, np.int32)
-        found = Forecast(*empty, _SCALES, order)
-        z = self._analyze(padded) if side.z is None else side.z
-        features = self._features(z, position)
-        traversal = self.traverse(features, position, _coded(h, w, None), padded, True, found)
-        try:
-            residual, _ = next(traversal)
-            while True:
-                assert residual is not None
-                steps = (residual + LATENT_UNIT // 2) // LATENT_UNIT
-                residual, _ = traversal.send(steps)
-        except StopIteration:
-            pass
-        indices, means, order = (_planes(plane, h, w) for plane in (*empty, order))
-        return Forecast(indices, means, _SCALES, order)
 
     def code_latents(
         self,
@@ -263,7 +245,6 @@ class Quadtree:
         coded: Mask | None,
         y_hat: NDArray[np.int16],
         is_known: bool = False,
-        told: Forecast | None = None,
     ) -> Generator[tuple[Integers | None, NDArray[np.uint8]], Integers, None]:
         """The order of latents: yields y - μ in 1/LATENT_UNIT (None when decoding) and classes of each part,
         and takes its values in steps.
@@ -273,7 +254,6 @@ class Quadtree:
             coded: (h, w), the positions that are coded; None for all.
             y_hat: (h, w, M), to be filled with ŷ.
             is_known: when encoding; y_hat then holds y.
-            told: to be filled with classes and means (h, w, M).
         """
         h, w = features.shape[:2]
         m = self.M // GROUPS
@@ -295,9 +275,6 @@ class Quadtree:
                 classes = classes.astype(np.uint8)
                 if coded is not None:
                     classes *= _cells(coded[top:bottom], step.index)
-                if told is not None:
-                    _place(told.indices[top:bottom], classes, step.index)
-                    _place(told.means[top:bottom], mean, step.index)
                 where = np.flatnonzero(classes)
                 values = None
                 if is_known:
@@ -367,7 +344,7 @@ class Quadtree:
 
 
 def _cheapest(
-    residual: Integers, classes: NDArray[np.uint8], bits: NDArray[np.float64]
+    residual: Integers, classes: NDArray[np.uint8], bits: NDArray[np.float64], step_bits: float
 ) -> Integers:
     """The values in steps, the nearest or the next one towards 0, that cost least: the bits of the class's
     table, and those that what rounding loses is worth.
@@ -375,6 +352,7 @@ def _cheapest(
     Args:
         residual: (n,) in 1/LATENT_UNIT.
         bits: (CLASSES, BINS + 1).
+        step_bits: that a squared step of loss is worth.
     """
     near = (residual + LATENT_UNIT // 2) // LATENT_UNIT
     lower = near - np.sign(near)
@@ -383,7 +361,7 @@ def _cheapest(
     def cost(values: Integers) -> NDArray[np.float64]:
         symbols = np.clip((values >> shift) + BINS // 2, 0, BINS)
         loss = (residual / LATENT_UNIT - values) ** 2
-        found: NDArray[np.float64] = _STEP_BITS * loss + bits[classes, symbols]
+        found: NDArray[np.float64] = step_bits * loss + bits[classes, symbols]
         return found
 
     found = np.where(cost(lower) < cost(near), lower, near)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +37,8 @@ PATCH, CELL, HYPER = 8, 2, 2
 LATENT_UNIT = 16
 """y and ŷ are integers in this fraction of a step."""
 LATENT_LIMIT = 2**15 - 1
-_SLOPE = np.float32(1 / 8)
+SLOPE = np.float32(1 / 8)
+"""Of leaky ReLU."""
 _TILE = 96
 """Latent positions a side that are computed at once."""
 
@@ -55,7 +56,7 @@ def halo_of(tensors: Tensors, net: str) -> int:
     return blocks_of(tensors, f"{net}.coarse") + -(-blocks_of(tensors, f"{net}.fine") // CELL)
 
 
-class _Linear:
+class Linear:
     def __init__(self, tensors: Tensors, name: str) -> None:
         self.weight = np.ascontiguousarray(tensors[f"{name}.weight"].astype(np.float32).T)
         self.bias = tensors[f"{name}.bias"].astype(np.float32)
@@ -65,26 +66,40 @@ class _Linear:
         out += self.bias
         return out
 
+    def back(self, slope: Array) -> Array:
+        """The derivative by x of what has this one by the outputs."""
+        found: Array = slope @ self.weight.T
+        return found
 
-class _FloatBlock:
+
+class Signs(NamedTuple):
+    """Which inputs of a block's two leaky ReLUs were positive: (h, w, C) and (h, w, 2C)."""
+
+    mixed: NDArray[np.bool_]
+    widened: NDArray[np.bool_]
+
+
+class FloatBlock:
     """`training.codecs.everyday.Block`, changing x in place."""
 
     def __init__(self, tensors: Tensors, name: str) -> None:
         self.mix, self.join, self.widen, self.narrow = (
-            _Linear(tensors, f"{name}.{part}") for part in ("mix", "join", "widen", "narrow")
+            Linear(tensors, f"{name}.{part}") for part in ("mix", "join", "widen", "narrow")
         )
         weight = tensors[f"{name}.depthwise.weight"].astype(np.float32)
         self.taps = np.ascontiguousarray(weight.reshape(len(weight), 9).T)
         self.bias = tensors[f"{name}.depthwise.bias"].astype(np.float32)
 
-    def __call__(self, x: Array) -> None:
+    def __call__(self, x: Array, signs: Signs | None = None) -> None:
+        """x (h, w, C); signs, where given, are filled."""
         h, w, C = x.shape
         inner = np.zeros((h + 2, w + 2, C), np.float32)
-        rows = max(1, 1024 // w)
-        parts = [slice(top, min(top + rows, h)) for top in range(0, h, rows)]
+        parts = list(chunks(h, w))
         for part in parts:
             mixed = _leaky(self.mix(x[part].reshape(-1, C)))
             inner[part.start + 1 : part.stop + 1, 1:-1] = mixed.reshape(-1, w, C)
+        if signs is not None:
+            np.greater(inner[1:-1, 1:-1], 0, out=signs.mixed)
         for part in parts:
             height = part.stop - part.start
             sums = np.empty((height, w, C), np.float32)
@@ -94,21 +109,23 @@ class _FloatBlock:
                 sums += inner[row : row + height, column : column + w] * weight
             x[part] += self.join(sums.reshape(-1, C)).reshape(-1, w, C)
             widened = _leaky(self.widen(x[part].reshape(-1, C)))
+            if signs is not None:
+                np.greater(widened.reshape(height, w, -1), 0, out=signs.widened[part])
             x[part] += self.narrow(widened).reshape(-1, w, C)
 
 
 def _leaky(x: Array) -> Array:
-    return np.maximum(x, x * _SLOPE, out=x)
+    return np.maximum(x, x * SLOPE, out=x)
 
 
 class Analysis:
     """g_a: pixels to y, in float32."""
 
     def __init__(self, tensors: Tensors) -> None:
-        self.patch, self.cell = _Linear(tensors, "g_a.patch"), _Linear(tensors, "g_a.cell")
+        self.patch, self.cell = Linear(tensors, "g_a.patch"), Linear(tensors, "g_a.cell")
         self.fine, self.coarse = (
             [
-                _FloatBlock(tensors, f"g_a.{part}.{i}")
+                FloatBlock(tensors, f"g_a.{part}.{i}")
                 for i in range(blocks_of(tensors, f"g_a.{part}"))
             ]
             for part in ("fine", "coarse")
@@ -150,9 +167,9 @@ class HyperAnalysis:
 
     def __init__(self, tensors: Tensors) -> None:
         self.enter, self.shrink, self.leave = (
-            _Linear(tensors, f"h_a.{part}") for part in ("enter", "shrink", "leave")
+            Linear(tensors, f"h_a.{part}") for part in ("enter", "shrink", "leave")
         )
-        self.first, self.second = (_FloatBlock(tensors, f"h_a.{p}") for p in ("first", "second"))
+        self.first, self.second = (FloatBlock(tensors, f"h_a.{p}") for p in ("first", "second"))
 
     def __call__(self, y: Array) -> Array:
         """z (h/4, w/4, Z) of y (h, w, M), sides multiples of 4."""

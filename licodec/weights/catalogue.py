@@ -34,7 +34,7 @@ Z_DISTRIBUTIONS = "z_distributions."
 SHARED = "shared"
 """The key of the metadata that tells which tensors are those of other files: a list of names by HASH8."""
 
-RELEASED = ("68cca2a7", "dffe2b84", "b9973915", "58abfd50", "e10303f4", "faf4eebf")
+RELEASED = ("68cca2a7", "dffe2b84", "de9bdd89", "58abfd50", "e10303f4", "faf4eebf")
 """Hashes of the weights that come with licodec; all others are the user's own."""
 
 _MAX_HEADER = 2**24
@@ -189,7 +189,7 @@ def _rounds(effort: int | None, name: str, path: Path) -> int:
     Only with a hyperprior and without a context is it known beforehand what latents cost, and only some
     weights tell their lambdas.
     """
-    has_search = BY_NAME[name].has_search
+    has_search = bool(BY_NAME[name].search)
     lambdas = str(header(path)["__metadata__"].get("lambdas", "")) if has_search else ""
     can = lambdas.strip("[ ]") != ""
     if effort is None:

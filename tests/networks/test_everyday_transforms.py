@@ -4,9 +4,10 @@ import torch
 from small_everyday import latents, network, tensors
 
 from licodec.entropy.tables import EXP2_UNIT, exp2
-from licodec.networks import everyday
+from licodec.networks import everyday, everyday_slope
 from licodec.networks.everyday import EverydayTransforms, HyperAnalysis
-from licodec.networks.everyday_torch import CudaSynthesis, Descent
+from licodec.networks.everyday_slope import Slope
+from licodec.networks.everyday_torch import CudaSynthesis
 from licodec.quantize import quantize
 
 rng = np.random.default_rng(0)
@@ -109,17 +110,36 @@ def test_a_gpu_computes_the_same_integers():
     assert np.array_equal(numpys, gpus)
 
 
-def test_the_search_sees_what_decodes():
-    y = latents(4, 4, largest=20)
-    x = torch.zeros(3, 64, 64)
-    weight = torch.ones(64, 64)
-    transforms = EverydayTransforms(tensors())
-    stream = torch.from_numpy(y * STEP[:, None, None]).float()
-    descent = Descent(transforms)
-    found = descent.distortion(stream, x, weight, True)
-    pixels = transforms.synthesize(y, STEP, 64, 64, 3) / 255.0
-    assert abs(found / (pixels**2).sum() - 1) < 0.02
-    slope = descent.slope(stream, x, weight, True)
-    step = 0.01 * found / slope.square().sum()
-    ahead = descent.distortion(stream - step * slope, x, weight, True)
-    assert 0.95 * found < ahead < 0.995 * found
+@pytest.mark.parametrize("channels", [1, 3])
+def test_slope_is_that_of_the_pixels_error(channels):
+    transforms, y = EverydayTransforms(tensors()), latents(4, 5, largest=20)
+    color = rng.integers(0, 256, (57, 80, channels), dtype=np.uint8)
+    shown = rng.integers(0, 2, (57, 80)) > 0
+    slope = Slope(tensors())
+
+    def at(y):
+        (part,) = slope(np.ascontiguousarray(y.transpose(1, 2, 0)), STEP, color, shown)
+        return part.error, part.slope.transpose(2, 0, 1)
+
+    found, by_y = at(y)
+    pixels = transforms.synthesize(y, STEP, 57, 80, channels).astype(float)
+    assert abs(found / ((pixels - color)[shown] ** 2).mean(1).sum() - 1) < 0.02
+    step = 0.01 * found / np.square(by_y).sum()
+    assert 0.95 * found < at(y - step * by_y)[0] < 0.995 * found
+
+
+def test_the_slope_of_tiles_is_that_of_the_whole(monkeypatch):
+    y, color = (
+        latents(9, 10).transpose(1, 2, 0),
+        rng.integers(0, 256, (144, 160, 3), dtype=np.uint8),
+    )
+
+    def whole():
+        out = np.zeros(y.shape, np.float32)
+        for (top, bottom, left, right), slope, _ in Slope(tensors())(y, STEP, color):
+            out[top:bottom, left:right] = slope
+        return out
+
+    expected = whole()
+    monkeypatch.setattr(everyday_slope, "_TILE", 4)
+    assert np.corrcoef(expected.ravel(), whole().ravel())[0, 1] > 0.99

@@ -1,0 +1,125 @@
+"""Rate-distortion optimized quantization: an encoder's choice of ŷ by what it costs and by how pixels change.
+
+Rounding y takes no account of g_s. Here latents move part of the way from ŷ to where λD is least by its
+slope, and are then rounded to the values that cost least in bits and loss. g_s mixes neighbours, so that a
+move of all at once must be short. It may be longer where the latents of one step of the quadtree move alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from licodec.distortion import squared_error
+from licodec.entropy.quadtree import GROUPS, ORDERS, Side
+from licodec.networks.everyday import LATENT_LIMIT, LATENT_UNIT
+from licodec.networks.everyday_slope import Slope
+
+if TYPE_CHECKING:
+    from licodec.entropy.quadtree import Quadtree
+    from licodec.io.image import Picture
+    from licodec.open_codec import Codec
+    from licodec.tiles import Box
+
+_CURVATURE = 20.0
+"""Of λD over a latent, in bits by a square step, with what neighbours that move alike add."""
+_SHARE = 0.5
+"""Of y itself in where latents go. It falls in each pass over the steps."""
+_FEWEST_BITS, _MORE_BITS = 10.0, 12.0
+"""What a square step of loss is worth: so many bits, and so many times y's share."""
+_PACE = 1.2
+"""Times the way to the least λD, where latents of one step move."""
+_ALL = -1
+
+
+def search(
+    codec: Codec, picture: Picture, y: NDArray[Any], quality_step: int, rounds: int
+) -> tuple[NDArray[Any], Side]:
+    """y and side information with the ŷ of the least R + λD that was met.
+
+    Args:
+        y: (M, h, w), in 1/LATENT_UNIT.
+        rounds: 1 for one move of all latents; more for so many passes over the steps of the quadtree.
+    """
+    trials = _Trials(codec, picture, y, quality_step)
+    if trials.side.z is None:
+        return y, trials.side
+    for i in range(rounds):
+        share = _SHARE * (1 - i / rounds)
+        for step in (_ALL,) if rounds == 1 else range(GROUPS):
+            trials.move(share, step)
+    return y, trials.best()
+
+
+class _Trials:
+    """ŷ as it moves.
+
+    Attributes:
+        side: the present ŷ, and how it is coded.
+    """
+
+    def __init__(self, codec: Codec, picture: Picture, y: NDArray[Any], quality_step: int) -> None:
+        self.codec, self.picture, self.quality_step = codec, picture, quality_step
+        self.model: Quadtree = codec.entropy_model  # type: ignore[assignment]
+        self.y = y
+        self.position, self.lmbda = codec.position(quality_step), codec.lmbda(quality_step)
+        self.visible = codec.visible(picture.alpha)
+        self.shown = None if picture.alpha is None else picture.alpha > 0
+        self.slope = Slope(codec.weights)
+        self.side = self.model.side_information(y.copy(), self.position, self.visible)
+        self.cheapest: tuple[float, Side] | None = None
+
+    def move(self, share: float, step: int) -> None:
+        """Latents of a step, or all, to where λD is less, y having its share in it; the others stay."""
+        y_hat = self.side.y_hat.transpose(1, 2, 0)
+        target = np.array(self.y.transpose(1, 2, 0), np.int16)
+        pace = 1.0 if step == _ALL else _PACE
+        way = np.float32(pace * self.lmbda * LATENT_UNIT**2 / _CURVATURE)
+        error = 0.0
+        unit = self.codec.exact_unit(self.quality_step)
+        for box, slope, squared in self.slope(y_hat, unit, self.picture.color, self.shown):
+            top, bottom, left, right = box
+            known, wanted = (plane[top:bottom, left:right] for plane in (y_hat, target))
+            found = share * wanted + (1 - share) * (known - way * slope)
+            np.clip(np.rint(found, out=found), -LATENT_LIMIT, LATENT_LIMIT, out=found)
+            wanted[:] = found if step == _ALL else np.where(_moves(box, step, found), found, known)
+            error += squared
+        self._keep(error)
+        worth = _FEWEST_BITS + _MORE_BITS * share
+        self.side = self.model.side_information(
+            target.transpose(2, 0, 1), self.position, self.visible, self.side.z, worth
+        )
+
+    def best(self) -> Side:
+        """The cheapest, of the last one and those before."""
+        height, width = self.picture.color.shape[:2]
+        x_hat = self.codec.synthesize(
+            self.side.y_hat, height, width, self.picture.mode, self.quality_step
+        )
+        error = squared_error(self.picture, x_hat)[0] / x_hat.shape[2]
+        self._keep(error)
+        assert self.cheapest is not None
+        return self.cheapest[1]
+
+    def _keep(self, error: float) -> None:
+        """The present one, if it is the cheapest so far.
+
+        Args:
+            error: Σ (x̂ - x)² over pixels, a mean over channels.
+        """
+        cost = self.model.bits(self.side, self.position) + self.lmbda * error
+        if self.cheapest is None or cost < self.cheapest[0]:
+            self.cheapest = cost, self.side
+
+
+def _moves(box: Box, step: int, y: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which latents (h, w, M) of a box are coded in a step."""
+    top, _, left, _ = box
+    moves = np.zeros(y.shape, np.bool_)
+    groups = moves.reshape(*y.shape[:2], GROUPS, -1)
+    for group, order in enumerate(ORDERS):
+        row, column = order[step]
+        groups[(row - top) % 2 :: 2, (column - left) % 2 :: 2, group] = True
+    return moves
