@@ -1,6 +1,6 @@
 """What README promises of `everyday`, tried on pictures of all kinds: no image is ruined.
 
-    python benchmarks/promise.py [FOLDER ...] [-o benchmarks/promise.json]
+    python benchmarks/promise.py [FOLDER ...] [-j JOBS] [-o benchmarks/promise.json]
 
 At `-q` 50, 90 and 100: PSNR beside that of the best JPEG 4:4:4 of at most the same size; from `-q` 90 on the
 worst tile of 64x64, which is to have 36 dB; and how much larger residual tiles make the file. Pictures are
@@ -15,6 +15,7 @@ import io
 import json
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from unittest.mock import patch
 
@@ -131,12 +132,12 @@ def jpeg(image: Image.Image, most: int) -> float | None:
 
 
 def measured(kind: str, name: str, image: Image.Image, quality: int) -> dict[str, object]:
-    codec, _ = open_codec(EncodeOptions(model="everyday"))
+    codec, rounds = open_codec(EncodeOptions(model="everyday"))
     picture, step = from_pillow(image), quality_step(quality)
-    encoded = pack(encode_at(codec, picture, step).container)
+    encoded = pack(encode_at(codec, picture, step, rounds).container)
     with patch.object(payload, "plan_tiles", return_value=None):
-        y = codec.analyze(picture, step)
-        bare = pack(payload.code(codec, picture, y, step).container)
+        y, side = codec.search(picture, codec.analyze(picture, step), step, rounds)
+        bare = pack(payload.code(codec, picture, y, step, side).container)
     x, x_hat = picture.color, decode_picture(codec, unpack(encoded)).color
     beside = jpeg(image, len(encoded))
     return {
@@ -155,12 +156,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folders", nargs="*", type=Path)
     parser.add_argument("-o", "--output", type=Path)
+    parser.add_argument("-j", "--jobs", type=int, default=1)
     arguments = parser.parse_args()
-    rows = [
-        measured(*picture, quality)
-        for picture in pictures(arguments.folders)
-        for quality in QUALITIES
-    ]
+    wanted = [(*p, quality) for p in pictures(arguments.folders) for quality in QUALITIES]
+    with ProcessPoolExecutor(arguments.jobs) as pool:
+        rows = list(pool.map(measured, *zip(*wanted, strict=True)))
     below = [r for r in rows if r["jpeg"] is not None and r["psnr"] < r["jpeg"]]
     ruined = [r for r in rows if 2 * r["quality"] >= LEAST_FROM and r["worst_tile"] < LEAST_PSNR]
     print(f"{len(rows)} files; {len(below)} with less PSNR than a JPEG of their size:")
