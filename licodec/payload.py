@@ -63,7 +63,10 @@ def code(
     y_hat = model.code_latents(encoder, position, *_positions(height, width), y, side, visible)
     color = None
     if codec.architecture.is_exact:
-        color = _correct(encoder, codec, picture, y_hat, quality_step, max_error)
+        x_hat = side.x_hat
+        if x_hat is None:
+            x_hat = codec.synthesize(y_hat, height, width, picture.mode, quality_step)
+        color = _correct(encoder, codec, picture, x_hat, quality_step, max_error)
     container = Container(
         width=width,
         height=height,
@@ -146,13 +149,12 @@ def _correct(
     encoder: Encoder,
     codec: Codec,
     picture: Picture,
-    y_hat: Latents,
+    x_hat: Pixels,
     quality_step: int,
     max_error: int | None,
 ) -> Pixels:
-    """Code what ŷ misses of a picture, where that pays; the pixels that a decoder gets."""
+    """Code what x̂ misses of a picture, where that pays; the pixels that a decoder gets."""
     x = picture.color
-    x_hat = codec.synthesize(y_hat, x.shape[0], x.shape[1], picture.mode, quality_step)
     if max_error is None and picture.alpha is not None:
         x = np.where(picture.alpha[..., None] > 0, x, x_hat)
     plan = plan_tiles(x, x_hat, codec.lmbda(quality_step), quality_step, max_error)

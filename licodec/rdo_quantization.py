@@ -99,6 +99,7 @@ class _Trials:
             self.side.y_hat, height, width, self.picture.mode, self.quality_step
         )
         error = squared_error(self.picture, x_hat)[0] / x_hat.shape[2]
+        self.side = self.side._replace(x_hat=x_hat)
         self._keep(error)
         assert self.cheapest is not None
         return self.cheapest[1]

@@ -92,12 +92,14 @@ class Side(NamedTuple):
         symbols: values and classes of all latents, part after part in coding order.
         y_hat: (M, h, w).
         class_z: what tells the image's own distributions; None for those of all images.
+        x_hat: the pixels that ŷ decodes to, where they are known already.
     """
 
     z: Integers | None
     symbols: deque[Symbols]
     y_hat: Array
     class_z: Integers | None
+    x_hat: NDArray[np.uint8] | None = None
 
 
 class _Step:
