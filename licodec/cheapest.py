@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from licodec.distortion import squared_error
+from licodec.entropy.corrections import TILE
 from licodec.io.image import Picture
 from licodec.open_codec import Codec, Latents
-from licodec.payload import Coded, code
+from licodec.payload import Coded, code, positions
 from licodec.rate_control import DEFAULT_QUALITY, quality_step
 from licodec.zipped_size import zipped_size
 
 _HOPE = 0.3
 """So much of what zlib makes of its samples residual tiles alone may take of a drawing: 0.13 to 0.6."""
+_ERRORS = (None, 0, 1)
+"""That files of residual tiles alone may have: what R + λD says, or none, or one."""
+_PIXELS, _PIECE = 2**18, 1024
+"""Of the part by which a large picture is judged, and of a row of its pieces."""
+_MARGIN, _NEAR = 1.25, 1.1
+"""A part costs more than the whole would, as tables have yet to be learnt: so much more is left to it than
+latents cost, and than the cheapest way does."""
 
 
 def code_cheaply(
@@ -36,8 +45,8 @@ def code_cheaply(
     cost = _cost(codec, picture, quality_step, coded)
     if cost < _HOPE * 8 * zipped_size(picture.color) / samples:
         return coded
-    nothing = np.zeros_like(y)
-    others = (code(codec, picture, nothing, quality_step, None, error) for error in (None, 0, 1))
+    ways = _hopeful(codec, picture, quality_step, cost)
+    others = (_tiles_alone(codec, picture, quality_step, way) for way in ways)
     return cheapest(codec, picture, quality_step, coded, *others)
 
 
@@ -48,13 +57,53 @@ def code_within(codec: Codec, picture: Picture, max_error: int, quality: float |
     y = codec.transforms.analyze(picture.color, codec.gain(step))
     trials = [code(codec, picture, y, step, None, max_error)]
     if quality is None:
-        trials.append(code(codec, picture, np.zeros_like(y), step, None, max_error))
+        trials.append(_tiles_alone(codec, picture, step, max_error))
     return min(trials, key=lambda coded: len(coded.container.payload))
 
 
 def cheapest(codec: Codec, picture: Picture, quality_step: int, *trials: Coded) -> Coded:
     """Of an exact architecture's files, that of the least R + λD."""
     return min(trials, key=lambda coded: _cost(codec, picture, quality_step, coded))
+
+
+def _hopeful(codec: Codec, picture: Picture, quality_step: int, cost: float) -> list[int | None]:
+    """Errors allowed in files of residual tiles alone that may cost less, by a part of a large picture."""
+    part = _part(picture)
+    if part is picture:
+        return list(_ERRORS)
+    costs = [
+        _cost(codec, part, quality_step, _tiles_alone(codec, part, quality_step, way))
+        for way in _ERRORS
+    ]
+    most = min(_MARGIN * cost, _NEAR * min(costs))
+    return [way for way, found in zip(_ERRORS, costs, strict=True) if found <= most]
+
+
+def _part(picture: Picture) -> Picture:
+    """Pieces of rows of tiles from all over a picture; the picture itself where that is small."""
+    height, width = picture.color.shape[:2]
+    wide, count = min(width, _PIECE), _PIXELS // (TILE * min(width, _PIECE))
+    if height * width <= 2 * _PIXELS:
+        return picture
+    rows = height // TILE
+    places = [
+        (slice(i * rows // count * TILE, (i * rows // count + 1) * TILE), slice(left, left + wide))
+        for i in range(count)
+        for left in [i % 4 * (width - wide) // 3]
+    ]
+    color, opacity = (
+        None if plane is None else np.concatenate([plane[place] for place in places])
+        for plane in (picture.color, picture.alpha)
+    )
+    assert color is not None
+    return replace(picture, color=color, alpha=opacity)
+
+
+def _tiles_alone(codec: Codec, picture: Picture, quality_step: int, max_error: int | None) -> Coded:
+    """A file without latents."""
+    height, width = picture.color.shape[:2]
+    nothing: Latents = np.zeros((codec.transforms.M, *positions(height, width)), np.int32)
+    return code(codec, picture, nothing, quality_step, None, max_error)
 
 
 def _cost(codec: Codec, picture: Picture, quality_step: int, coded: Coded) -> float:

@@ -60,7 +60,7 @@ def code(
     if side is None:
         side = model.side_information(y, position, visible)
     encoder = Encoder()
-    y_hat = model.code_latents(encoder, position, *_positions(height, width), y, side, visible)
+    y_hat = model.code_latents(encoder, position, *positions(height, width), y, side, visible)
     color = None
     if codec.architecture.is_exact:
         x_hat = side.x_hat
@@ -125,7 +125,7 @@ def latents_crc32(y: Latents) -> int:
     return crc
 
 
-def _positions(height: int, width: int) -> tuple[int, int]:
+def positions(height: int, width: int) -> tuple[int, int]:
     """The h and w of latents."""
     return math.ceil(height / STRIDE), math.ceil(width / STRIDE)
 
@@ -135,7 +135,7 @@ def _decode_latents(
 ) -> Latents:
     codec.refuse_short(container)
     position = codec.position(container.quality_step)
-    h, w = _positions(container.height, container.width)
+    h, w = positions(container.height, container.width)
     visible = codec.visible(alpha.of(container) if opacity is None else opacity)
     return codec.entropy_model.code_latents(decoder, position, h, w, None, None, visible)
 
