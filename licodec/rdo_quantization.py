@@ -2,7 +2,7 @@
 
 Rounding y takes no account of g_s. Here latents move part of the way from ŷ to where λD is least by its
 slope, and are then rounded to the values that cost least in bits and loss. g_s mixes neighbours, so that a
-move of all at once must be short. It may be longer where the latents of one step of the quadtree move alone.
+move of all latents at once must be short; further ones start from what the last has come to.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from licodec.distortion import squared_error
-from licodec.entropy.quadtree import GROUPS, ORDERS, Side
+from licodec.entropy.quadtree import Side
 from licodec.networks.everyday import LATENT_LIMIT, LATENT_UNIT
 from licodec.networks.everyday_slope import Slope
 
@@ -21,17 +21,19 @@ if TYPE_CHECKING:
     from licodec.entropy.quadtree import Quadtree
     from licodec.io.image import Picture
     from licodec.open_codec import Codec
-    from licodec.tiles import Box
 
-_CURVATURE = 20.0
-"""Of λD over a latent, in bits by a square step, with what neighbours that move alike add."""
 _SHARE = 0.5
-"""Of y itself in where latents go. It falls in each pass over the steps."""
-_FEWEST_BITS, _MORE_BITS = 10.0, 12.0
-"""What a square step of loss is worth: so many bits, and so many times y's share."""
-_PACE = 1.2
-"""Times the way to the least λD, where latents of one step move."""
-_ALL = -1
+"""Of y itself in where latents go. It falls from move to move."""
+
+
+def _curvature(share: float) -> float:
+    """Of λD over a latent, in bits by a square step, with what neighbours that move alike add."""
+    return 22.5 - 5 * share
+
+
+def _step_bits(share: float) -> float:
+    """What a square step of loss is worth in rounding, in bits."""
+    return 10 + 12 * share
 
 
 def search(
@@ -41,15 +43,13 @@ def search(
 
     Args:
         y: (M, h, w), in 1/LATENT_UNIT.
-        rounds: 1 for one move of all latents; more for so many passes over the steps of the quadtree.
+        rounds: moves.
     """
     trials = _Trials(codec, picture, y, quality_step)
     if trials.side.z is None:
         return y, trials.side
     for i in range(rounds):
-        share = _SHARE * (1 - i / rounds)
-        for step in (_ALL,) if rounds == 1 else range(GROUPS):
-            trials.move(share, step)
+        trials.move(_SHARE * (1 - i / rounds))
     return y, trials.best()
 
 
@@ -71,25 +71,22 @@ class _Trials:
         self.side = self.model.side_information(y.copy(), self.position, self.visible)
         self.cheapest: tuple[float, Side] | None = None
 
-    def move(self, share: float, step: int) -> None:
-        """Latents of a step, or all, to where λD is less, y having its share in it; the others stay."""
+    def move(self, share: float) -> None:
+        """Latents to where λD is less, y having its share in it."""
         y_hat = self.side.y_hat.transpose(1, 2, 0)
         target = np.array(self.y.transpose(1, 2, 0), np.int16)
-        pace = 1.0 if step == _ALL else _PACE
-        way = np.float32(pace * self.lmbda * LATENT_UNIT**2 / _CURVATURE)
+        way = np.float32(self.lmbda * LATENT_UNIT**2 / _curvature(share))
         error = 0.0
         unit = self.codec.exact_unit(self.quality_step)
         for box, slope, squared in self.slope(y_hat, unit, self.picture.color, self.shown):
             top, bottom, left, right = box
             known, wanted = (plane[top:bottom, left:right] for plane in (y_hat, target))
             found = share * wanted + (1 - share) * (known - way * slope)
-            np.clip(np.rint(found, out=found), -LATENT_LIMIT, LATENT_LIMIT, out=found)
-            wanted[:] = found if step == _ALL else np.where(_moves(box, step, found), found, known)
+            wanted[:] = np.clip(np.rint(found, out=found), -LATENT_LIMIT, LATENT_LIMIT)
             error += squared
         self._keep(error)
-        worth = _FEWEST_BITS + _MORE_BITS * share
         self.side = self.model.side_information(
-            target.transpose(2, 0, 1), self.position, self.visible, self.side.z, worth
+            target.transpose(2, 0, 1), self.position, self.visible, self.side.z, _step_bits(share)
         )
 
     def best(self) -> Side:
@@ -113,14 +110,3 @@ class _Trials:
         cost = self.model.bits(self.side, self.position) + self.lmbda * error
         if self.cheapest is None or cost < self.cheapest[0]:
             self.cheapest = cost, self.side
-
-
-def _moves(box: Box, step: int, y: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which latents (h, w, M) of a box are coded in a step."""
-    top, _, left, _ = box
-    moves = np.zeros(y.shape, np.bool_)
-    groups = moves.reshape(*y.shape[:2], GROUPS, -1)
-    for group, order in enumerate(ORDERS):
-        row, column = order[step]
-        groups[(row - top) % 2 :: 2, (column - left) % 2 :: 2, group] = True
-    return moves
