@@ -1,4 +1,4 @@
-"""What parts of the everyday codec are worth: variants of it, each trained for the same time.
+"""What parts of the everyday codec are worth: variants of it, each trained for the same time of a core.
 
     python benchmarks/everyday_ablation.py WEIGHTS --data TRAIN --json OUT
 
@@ -138,10 +138,10 @@ def trained(arguments: argparse.Namespace, part: str, name: str) -> dict[str, An
         stage = RateOnly(config, images, CONTEXTS[name])
     run = Run(config, stage)
     while run.progress() < 1:
-        began = time.monotonic()
+        began = time.process_time()
         torch.manual_seed(run.step)
         advance(run, stage, stage.model, np.random.default_rng([0, run.step]))
-        run.seconds += time.monotonic() - began
+        run.seconds += time.process_time() - began
     stage.model.load_state_dict(run.ema)
     figures: dict[str, Any] = stage.validate()
     return {"part": part, "name": name, "steps": run.step, "seconds": round(run.seconds), **figures}
@@ -167,7 +167,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--parts", nargs="+", default=["contexts", "shapes"], choices=["contexts", "shapes"]
     )
-    parser.add_argument("--minutes", type=float, default=12.0, help="of each variant")
+    parser.add_argument("--minutes", type=float, default=12.0, help="of a core, for each")
     parser.add_argument("--patch", type=int, default=128)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--images", type=int, default=0, help="train on so many; 0 for all")
