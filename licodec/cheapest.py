@@ -11,8 +11,9 @@ from licodec.distortion import squared_error
 from licodec.entropy.corrections import TILE
 from licodec.io.image import Picture
 from licodec.open_codec import Codec, Latents
-from licodec.payload import Coded, code, positions
+from licodec.payload import Coded, code
 from licodec.rate_control import DEFAULT_QUALITY, quality_step
+from licodec.tiles import positions
 from licodec.zipped_size import zipped_size
 
 _HOPE = 0.3
@@ -82,15 +83,14 @@ def _hopeful(codec: Codec, picture: Picture, quality_step: int, cost: float) -> 
 def _part(picture: Picture) -> Picture:
     """Pieces of rows of tiles from all over a picture; the picture itself where that is small."""
     height, width = picture.color.shape[:2]
-    wide, count = min(width, _PIECE), _PIXELS // (TILE * min(width, _PIECE))
     if height * width <= 2 * _PIXELS:
         return picture
-    rows = height // TILE
-    places = [
-        (slice(i * rows // count * TILE, (i * rows // count + 1) * TILE), slice(left, left + wide))
-        for i in range(count)
-        for left in [i % 4 * (width - wide) // 3]
-    ]
+    wide = min(width, _PIECE)
+    count = _PIXELS // (TILE * wide)
+    places = []
+    for i in range(count):
+        top, left = i * (height // TILE) // count * TILE, i % 4 * (width - wide) // 3
+        places.append((slice(top, top + TILE), slice(left, left + wide)))
     color, opacity = (
         None if plane is None else np.concatenate([plane[place] for place in places])
         for plane in (picture.color, picture.alpha)
@@ -101,8 +101,8 @@ def _part(picture: Picture) -> Picture:
 
 def _tiles_alone(codec: Codec, picture: Picture, quality_step: int, max_error: int | None) -> Coded:
     """A file without latents."""
-    height, width = picture.color.shape[:2]
-    nothing: Latents = np.zeros((codec.transforms.M, *positions(height, width)), np.int32)
+    h, w = positions(*picture.color.shape[:2])
+    nothing: Latents = np.zeros((codec.transforms.M, h, w), np.int32)
     return code(codec, picture, nothing, quality_step, None, max_error)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from licodec.io import alpha
 from licodec.io.image import Picture
 from licodec.options import DecodeOptions, EncodeOptions
 from licodec.rangecoder import LATENTS_PER_BYTE
-from licodec.tiles import STRIDE
+from licodec.tiles import STRIDE, positions
 from licodec.weights import catalogue
 from licodec.weights import file as weights_file
 from licodec.weights.file import Weights
@@ -111,7 +110,7 @@ class Codec:
 
     def least_bytes(self, height: int, width: int) -> int:
         """Of the payload of so many pixels."""
-        h, w = (math.ceil(side / STRIDE) for side in (height, width))
+        h, w = positions(height, width)
         return self.transforms.M * h * w // LATENTS_PER_BYTE
 
     def refuse_short(self, container: Container) -> None:

@@ -18,7 +18,7 @@ from licodec.io.image import Picture
 from licodec.open_codec import Codec, Latents
 from licodec.rangecoder import Decoder, Encoder
 from licodec.tile_plan import plan_tiles
-from licodec.tiles import STRIDE
+from licodec.tiles import positions
 
 Pixels = NDArray[np.uint8]
 
@@ -123,11 +123,6 @@ def latents_crc32(y: Latents) -> int:
     for channel in y:
         crc = zlib.crc32(np.ascontiguousarray(channel, dtype="<i4").data, crc)
     return crc
-
-
-def positions(height: int, width: int) -> tuple[int, int]:
-    """The h and w of latents."""
-    return math.ceil(height / STRIDE), math.ceil(width / STRIDE)
 
 
 def _decode_latents(

@@ -43,7 +43,7 @@ def search(
 
     Args:
         y: (M, h, w), in 1/LATENT_UNIT.
-        rounds: moves.
+        rounds: how often ŷ moves.
     """
     trials = _Trials(codec, picture, y, quality_step)
     if trials.side.z is None:

@@ -12,6 +12,11 @@ Box = tuple[int, int, int, int]
 Plane = TypeVar("Plane", bound=Any)
 
 
+def positions(height: int, width: int) -> tuple[int, int]:
+    """The h and w of the latents of so many pixels."""
+    return -(-height // STRIDE), -(-width // STRIDE)
+
+
 def tiles(h: int, w: int, tile: int, halo: int) -> list[tuple[Box, Box]]:
     """(inner, outer) boxes in latent positions, top, bottom, left, right: inner tiles the plane, and
     outer is what must be seen for it."""

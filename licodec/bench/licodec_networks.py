@@ -14,7 +14,7 @@ from licodec.entropy.tables import BINS
 from licodec.networks.hyper import HYPER_STRIDE, HyperNetworks
 from licodec.open_codec import open_codec
 from licodec.options import EncodeOptions
-from licodec.tiles import STRIDE
+from licodec.tiles import positions
 from licodec.weights.file import Weights
 
 
@@ -23,7 +23,7 @@ def decoder_complexity(model: str, width: int, height: int) -> Complexity:
     codec, _ = open_codec(EncodeOptions(model=model, device="cpu"))
     if codec.architecture.is_exact:
         return everyday(codec.weights, width, height)
-    y_hat = torch.zeros(1, codec.transforms.M, -(-height // STRIDE), -(-width // STRIDE))
+    y_hat = torch.zeros(1, codec.transforms.M, *positions(height, width))
     transforms: Any = codec.transforms
     total = count(transforms.network("g_s"), y_hat)
     if codec.architecture.sends_distributions:

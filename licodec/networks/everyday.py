@@ -26,7 +26,7 @@ from licodec.networks.fixed_point import (
     unshuffle,
 )
 from licodec.progress import track
-from licodec.tiles import STRIDE, Box, cut, tiles
+from licodec.tiles import STRIDE, Box, cut, positions, tiles
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -136,7 +136,7 @@ class Analysis:
     def __call__(self, color: NDArray[np.uint8]) -> Iterator[tuple[Box, NDArray[np.float32]]]:
         """(box of latent positions, y there before the gain) of pixels (H, W, 1 or 3), tile by tile; y is
         (h, w, M). Beyond the edges pixels are repeated."""
-        h, w = (-(-side // STRIDE) for side in color.shape[:2])
+        h, w = positions(*color.shape[:2])
         for inner, outer in track(tiles(h, w, _TILE, self.halo), "analysis"):
             part = self._tile(_pixels(color, outer)).transpose(2, 0, 1)
             yield inner, cut(part, inner, outer, 1).transpose(1, 2, 0)
@@ -294,7 +294,7 @@ class EverydayTransforms:
         self, color: NDArray[np.uint8], precise: bool = True, back_projection: bool = False
     ) -> NDArray[np.float32]:
         """y (1, M, h, w) before the gain, or with its back-projection (2, M, h, w)."""
-        h, w = (-(-side // STRIDE) for side in color.shape[:2])
+        h, w = positions(*color.shape[:2])
         out = np.empty((1 + back_projection, h, w, self.M), np.float32)
         if back_projection:
             y_hat = self._finely(color)
@@ -320,7 +320,7 @@ class EverydayTransforms:
                 part += np.float32(back_projection) * missed
                 y[top:bottom, left:right] = _rounded(part * gain)
             return found
-        h, w = (-(-side // STRIDE) for side in color.shape[:2])
+        h, w = positions(*color.shape[:2])
         y = np.empty((h, w, self.M), np.int16)
         for (top, bottom, left, right), part in self.g_a(color):
             y[top:bottom, left:right] = _rounded(part * gain)

@@ -17,7 +17,7 @@ from licodec.networks.build import built
 from licodec.networks.transforms import analysis, as_subpixel, back_projection, synthesis
 from licodec.progress import track
 from licodec.quantize import quantize
-from licodec.tiles import STRIDE, Box, cut, tiles
+from licodec.tiles import STRIDE, Box, cut, positions, tiles
 from licodec.weights.file import Weights
 
 if TYPE_CHECKING:
@@ -144,8 +144,7 @@ class TiledTransforms:
     ) -> NDArray[np.int32]:
         """Pixels (H, W, 1 or 3) to y (M, h, w), with so much of its back-projection, times gain (M,),
         rounded; tile by tile."""
-        height, width = color.shape[:2]
-        y = np.empty((self.M, -(-height // STRIDE), -(-width // STRIDE)), dtype=np.int32)
+        y = np.empty((self.M, *positions(*color.shape[:2])), dtype=np.int32)
         for (top, bottom, left, right), part in self._features(color, precise, back_projection > 0):
             y[:, top:bottom, left:right] = quantize(part, gain, back_projection)
         return y
@@ -156,9 +155,7 @@ class TiledTransforms:
         """y (1, M, h, w) as floats, or with its back-projection (2, M, h, w), which takes twice as long, for
         whoever tries several gains.
         """
-        height, width = color.shape[:2]
-        h, w = -(-height // STRIDE), -(-width // STRIDE)
-        out = np.empty((1 + back_projection, self.M, h, w), dtype=np.float32)
+        out = np.empty((1 + back_projection, self.M, *positions(*color.shape[:2])), np.float32)
         for (top, bottom, left, right), part in self._features(color, precise, back_projection):
             out[:, :, top:bottom, left:right] = part
         return out
@@ -170,8 +167,7 @@ class TiledTransforms:
 
         The image is continued by its border to multiples of 16.
         """
-        height, width = color.shape[:2]
-        h, w = -(-height // STRIDE), -(-width // STRIDE)
+        h, w = positions(*color.shape[:2])
         halo = 3 * self.halo if back_projected else self.halo
         for inner, outer in track(tiles(h, w, self.tile, halo), "analysis"):
             (top, bottom, left, right) = (side * STRIDE for side in outer)
