@@ -1,10 +1,13 @@
-"""What parts of the everyday codec are worth: variants of it, each trained for the same time of a core.
+"""What parts of the everyday codec are worth: variants of it, each trained for about the same time.
 
     python benchmarks/everyday_ablation.py WEIGHTS --data TRAIN --json OUT
 
 Shapes: the whole codec from a Karhunen-Loève start, with other widths and numbers of blocks. Contexts: the
 networks of the entropy model alone, from nothing, on the transforms and with the scales of WEIGHTS; their
 four steps see the latents of all steps before them, or those of a chessboard's other colour, or none.
+
+A step's time is measured first, variants taking turns, and each then gets as many steps as fit: other work on
+the machine does not change them. All contexts get the steps of the first: they compute the same.
 
 Rates are those of likelihoods, on the middle of held-out images. Each variant runs on one thread; variants
 that JSON holds already are not repeated.
@@ -46,6 +49,7 @@ CONTEXTS = {
 }
 """How many steps each of the four sees the latents of."""
 HELD_OUT = 16
+TIMED_STEPS = 9
 
 
 class Seeing(nn.Module):
@@ -90,8 +94,8 @@ class RateOnly(EverydayStage):
         return rate, {}
 
 
-def trained(arguments: argparse.Namespace, part: str, name: str) -> dict[str, Any]:
-    """A variant's row: its figures on the held-out images after its time."""
+def prepared(arguments: argparse.Namespace, part: str, name: str, steps: int) -> tuple[Run, Any]:
+    """A variant before its first step."""
     torch.set_num_threads(1)
     weights = load(arguments.weights)
     is_shape = part == "shapes"
@@ -115,7 +119,7 @@ def trained(arguments: argparse.Namespace, part: str, name: str) -> dict[str, An
             },
             "train": {
                 "init": "klt" if is_shape else str(arguments.weights),
-                "minutes": arguments.minutes,
+                "steps": steps,
                 "cooldown": 0.5,
                 "lr": 1.2e-3,
                 "bottleneck_lr": 3.6e-3,
@@ -136,15 +140,35 @@ def trained(arguments: argparse.Namespace, part: str, name: str) -> dict[str, An
         stage = EverydayStage(config, images, torch.device("cpu"))
     else:
         stage = RateOnly(config, images, CONTEXTS[name])
-    run = Run(config, stage)
-    while run.progress() < 1:
-        began = time.process_time()
-        torch.manual_seed(run.step)
-        advance(run, stage, stage.model, np.random.default_rng([0, run.step]))
-        run.seconds += time.process_time() - began
+    return Run(config, stage), stage
+
+
+def make_step(run: Run, stage: Any) -> float:
+    """The seconds of a core that it takes."""
+    began = time.process_time()
+    torch.manual_seed(run.step)
+    advance(run, stage, stage.model, np.random.default_rng([0, run.step]))
+    return time.process_time() - began
+
+
+def step_seconds(arguments: argparse.Namespace, part: str) -> dict[str, float]:
+    """The median time of each variant's step; that of the first for all contexts."""
+    names = list(SHAPES) if part == "shapes" else list(CONTEXTS)[:1]
+    runs = [prepared(arguments, part, name, TIMED_STEPS) for name in names]
+    times = [[make_step(*run) for run in runs] for _ in range(TIMED_STEPS)]
+    medians = np.median(times, axis=0).round(3).tolist()
+    return dict(zip(names, medians, strict=True)) | dict.fromkeys(
+        CONTEXTS if part == "contexts" else (), medians[0]
+    )
+
+
+def trained(arguments: argparse.Namespace, part: str, name: str, steps: int) -> dict[str, Any]:
+    """A variant's row: its figures on the held-out images after its steps."""
+    run, stage = prepared(arguments, part, name, steps)
+    seconds = sum(make_step(run, stage) for _ in range(steps))
     stage.model.load_state_dict(run.ema)
     figures: dict[str, Any] = stage.validate()
-    return {"part": part, "name": name, "steps": run.step, "seconds": round(run.seconds), **figures}
+    return {"part": part, "name": name, "steps": run.step, "seconds": round(seconds), **figures}
 
 
 def rated(rows: list[dict[str, Any]]) -> None:
@@ -167,7 +191,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--parts", nargs="+", default=["contexts", "shapes"], choices=["contexts", "shapes"]
     )
-    parser.add_argument("--minutes", type=float, default=12.0, help="of a core, for each")
+    parser.add_argument("--minutes", type=float, default=12.0, help="of a core, for each, about")
     parser.add_argument("--patch", type=int, default=128)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--images", type=int, default=0, help="train on so many; 0 for all")
@@ -185,8 +209,16 @@ def main() -> None:
     known = {(row["part"], row["name"]) for row in result["rows"]}
     todo = [(part, name) for part in arguments.parts for name in names[part]]
     todo = [variant for variant in todo if variant not in known]
+    times = result.setdefault("seconds_a_step", {})
+    for part in sorted({part for part, _ in todo} - set(times)):
+        times[part] = step_seconds(arguments, part)
     with concurrent.futures.ProcessPoolExecutor(arguments.jobs) as pool:
-        runs = [pool.submit(trained, arguments, *variant) for variant in todo]
+        runs = [
+            pool.submit(
+                trained, arguments, part, name, round(60 * arguments.minutes / times[part][name])
+            )
+            for part, name in todo
+        ]
         for done in concurrent.futures.as_completed(runs):
             result["rows"].append(done.result())
             rated(result["rows"])
