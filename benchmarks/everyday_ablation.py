@@ -157,8 +157,10 @@ def step_seconds(arguments: argparse.Namespace, part: str) -> dict[str, float]:
     runs = [prepared(arguments, part, name, TIMED_STEPS) for name in names]
     times = [[make_step(*run) for run in runs] for _ in range(TIMED_STEPS)]
     medians = np.median(times, axis=0).round(3).tolist()
-    return dict(zip(names, medians, strict=True)) | dict.fromkeys(
-        CONTEXTS if part == "contexts" else (), medians[0]
+    return (
+        dict(zip(names, medians, strict=True))
+        if part == "shapes"
+        else dict.fromkeys(CONTEXTS, medians[0])
     )
 
 
