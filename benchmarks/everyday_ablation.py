@@ -6,8 +6,9 @@ Shapes: the whole codec from a Karhunen-Loève start, with other widths and numb
 networks of the entropy model alone, from nothing, on the transforms and with the scales of WEIGHTS; their
 four steps see the latents of all steps before them, or those of a chessboard's other colour, or none.
 
-A step's time is measured first, variants taking turns, and each then gets as many steps as fit: other work on
-the machine does not change them. All contexts get the steps of the first: they compute the same.
+A step's time is measured first, variants taking turns, and each then gets as many steps as fit: what else
+the machine does during the training does not change them. All contexts get the steps of the first, since
+they compute the same.
 
 Rates are those of likelihoods, on the middle of held-out images. Each variant runs on one thread; variants
 that JSON holds already are not repeated.
