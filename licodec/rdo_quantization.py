@@ -7,6 +7,7 @@ move of all latents at once must be short; further ones start from what the last
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,19 +39,21 @@ def _step_bits(share: float) -> float:
 
 def search(
     codec: Codec, picture: Picture, y: NDArray[Any], quality_step: int, rounds: int
-) -> tuple[NDArray[Any], Side]:
-    """y and side information with the ŷ of the least R + λD that was met.
+) -> tuple[NDArray[Any], Side | None]:
+    """ŷ of the least R + λD that was met, with side information; y itself without any, where no move serves.
 
     Args:
-        y: (M, h, w), in 1/LATENT_UNIT.
+        y: (M, h, w), in 1/LATENT_UNIT; where that is in int16, other values come to stand there.
         rounds: how often ŷ moves.
     """
     trials = _Trials(codec, picture, y, quality_step)
     if trials.side.z is None:
         return y, trials.side
     for i in range(rounds):
-        trials.move(_SHARE * (1 - i / rounds))
-    return y, trials.best()
+        trials.move(y.astype(np.int16, copy=i < rounds - 1), _SHARE * (1 - i / rounds))
+    side = trials.best()
+    # What was first is not kept: large pictures have little memory for what is seldom asked for.
+    return (codec.analyze(picture, quality_step), None) if side is None else (side.y_hat, side)
 
 
 class _Trials:
@@ -58,48 +61,51 @@ class _Trials:
 
     Attributes:
         side: the present ŷ, and how it is coded.
+        cheapest: the cost of the cheapest ŷ so far, and how it is coded; None of that of y itself.
     """
 
     def __init__(self, codec: Codec, picture: Picture, y: NDArray[Any], quality_step: int) -> None:
         self.codec, self.picture, self.quality_step = codec, picture, quality_step
         self.model: Quadtree = codec.entropy_model  # type: ignore[assignment]
-        self.y = y
         self.position, self.lmbda = codec.position(quality_step), codec.lmbda(quality_step)
         self.visible = codec.visible(picture.alpha)
         self.shown = None if picture.alpha is None else picture.alpha > 0
         self.slope = Slope(codec.weights)
         self.side = self.model.side_information(y.copy(), self.position, self.visible)
-        self.cheapest: tuple[float, Side] | None = None
+        self.cheapest: tuple[float, Side | None] = (math.inf, None)
 
-    def move(self, share: float) -> None:
-        """Latents to where λD is less, y having its share in it."""
-        y_hat = self.side.y_hat.transpose(1, 2, 0)
-        target = np.array(self.y.transpose(1, 2, 0), np.int16)
+    def move(self, y: NDArray[np.int16], share: float) -> None:
+        """Latents to where λD is less, y having its share in it; they come to stand in y."""
+        self._keep(self._displace(y, share))
+        z = self.side.z
+        del self.side  # before the next needs as much
+        self.side = self.model.side_information(
+            y, self.position, self.visible, z, _step_bits(share)
+        )
+
+    def best(self) -> Side | None:
+        """The cheapest, of the last one and those before; None for that of y itself."""
+        height, width = self.picture.color.shape[:2]
+        x_hat = self.codec.synthesize(
+            self.side.y_hat, height, width, self.picture.mode, self.quality_step
+        )
+        self.side = self.side._replace(x_hat=x_hat)
+        self._keep(squared_error(self.picture, x_hat)[0] / x_hat.shape[2])
+        return self.cheapest[1]
+
+    def _displace(self, y: NDArray[np.int16], share: float) -> float:
+        """Let y, not yet rounded, be where latents go; Σ (x̂ - x)² where they are, a mean over channels."""
+        y_hat, target = (plane.transpose(1, 2, 0) for plane in (self.side.y_hat, y))
         way = np.float32(self.lmbda * LATENT_UNIT**2 / _curvature(share))
-        error = 0.0
         unit = self.codec.exact_unit(self.quality_step)
+        error = 0.0
         for box, slope, squared in self.slope(y_hat, unit, self.picture.color, self.shown):
             top, bottom, left, right = box
             known, wanted = (plane[top:bottom, left:right] for plane in (y_hat, target))
             found = share * wanted + (1 - share) * (known - way * slope)
             wanted[:] = np.clip(np.rint(found, out=found), -LATENT_LIMIT, LATENT_LIMIT)
             error += squared
-        self._keep(error)
-        self.side = self.model.side_information(
-            target.transpose(2, 0, 1), self.position, self.visible, self.side.z, _step_bits(share)
-        )
-
-    def best(self) -> Side:
-        """The cheapest, of the last one and those before."""
-        height, width = self.picture.color.shape[:2]
-        x_hat = self.codec.synthesize(
-            self.side.y_hat, height, width, self.picture.mode, self.quality_step
-        )
-        error = squared_error(self.picture, x_hat)[0] / x_hat.shape[2]
-        self.side = self.side._replace(x_hat=x_hat)
-        self._keep(error)
-        assert self.cheapest is not None
-        return self.cheapest[1]
+        return error
 
     def _keep(self, error: float) -> None:
         """The present one, if it is the cheapest so far.
@@ -108,5 +114,7 @@ class _Trials:
             error: Σ (x̂ - x)² over pixels, a mean over channels.
         """
         cost = self.model.bits(self.side, self.position) + self.lmbda * error
-        if self.cheapest is None or cost < self.cheapest[0]:
+        if self.cheapest[0] == math.inf:
+            self.cheapest = cost, None
+        elif cost < self.cheapest[0]:
             self.cheapest = cost, self.side

@@ -80,7 +80,7 @@ _EMPTINESS = np.array([2**12 - 1, 1], np.int64)
 _POSITIONS = 8192
 """That a step computes at once, more or less: part of the order in which latents are coded."""
 
-Symbols = tuple["Integers | NDArray[np.int16]", NDArray[np.uint8]]
+Symbols = tuple["NDArray[np.int8] | NDArray[np.int16]", NDArray[np.uint8]]
 """Values (n,) of latents in steps and their classes (n,)."""
 
 
@@ -168,23 +168,23 @@ class Quadtree:
             return Side(None, deque(), y, None)
         y = y.transpose(1, 2, 0)
         h, w, _ = y.shape
-        padded = _padded(y)
-        z = self._analyze(padded) if z is None else z
+        y = _padded(y)
+        z = self._analyze(y) if z is None else z
         features = self._features(z, position)
         symbols: deque[Symbols] = deque()
         bits = np.log2(PMF_TOTAL / np.maximum(self.distributions.tables(position, None), 1))
-        traversal = self.traverse(features, position, _coded(h, w, visible), padded, True)
+        traversal = self.traverse(features, position, _coded(h, w, visible), y, True)
         try:
             part = next(traversal)
             while True:
                 residual, classes = part
                 assert residual is not None
                 values = _cheapest(residual, classes, bits, step_bits)
-                symbols.append((values.astype(np.int16), classes))
+                symbols.append((_narrowed(values), classes))
                 part = traversal.send(values)
         except StopIteration:
             class_z = self.distributions.choose(count_classes(symbols), position)
-            return Side(z, symbols, _planes(padded, h, w), class_z)
+            return Side(z, symbols, _planes(y, h, w), class_z)
 
     def side_bits(self, side: Side, position: int) -> float:
         """Information of ẑ and of what tells the image's distributions."""
@@ -370,9 +370,17 @@ def _cheapest(
     return np.clip(found, -LATENT_LIMIT, LATENT_LIMIT).astype(np.int32)
 
 
+def _narrowed(values: Integers) -> NDArray[np.int8] | NDArray[np.int16]:
+    """Values in as few bytes as they fit."""
+    least, most = int(values.min(initial=0)), int(values.max(initial=0))
+    if -128 <= least and most < 128:
+        return values.astype(np.int8)
+    return values.astype(np.int16)
+
+
 def code_classes(
     coder: Coder,
-    values: Integers | NDArray[np.int16] | None,
+    values: NDArray[np.int8] | NDArray[np.int16] | None,
     classes: NDArray[np.uint8],
     tables: Pmf,
 ) -> Integers:

@@ -27,18 +27,19 @@ _REACH = 8.0
 
 
 def initialize(model: KnownHyperprior, config: Config, images: Images) -> None:
-    """Set model's weights as config.train.init says: from weights of `hyperprior`, or a checkpoint of a run
-    of its own.
+    """Set model's weights as config.train.init says: from weights of `hyperprior`, or from weights or a
+    checkpoint of its own.
 
     Raises:
         UsageError: the named file is neither, or does not fit the model.
         ModelMissingError: it is a damaged weights file.
     """
     init = config.train.init
-    if not init.endswith(".safetensors"):
+    known = models(Path(init)) if init.endswith(".safetensors") else [model.architecture.name]
+    if model.architecture.name in known:
         hyperprior.initialize(model, config, images)
         return
-    if HYPERPRIOR.name not in models(Path(init)):
+    if HYPERPRIOR.name not in known:
         raise UsageError(f"train.init {init}: no weights of {HYPERPRIOR.name}")
     weights = load(Path(init))
     check(weights)
