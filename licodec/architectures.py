@@ -121,7 +121,7 @@ EVERYDAY = Architecture(
     transforms="licodec.networks.everyday:EverydayTransforms",
     schema="licodec.weights.everyday_schema:check",
     entropy_model="licodec.entropy.quadtree:Quadtree",
-    stages=(("transforms", "everyday:EverydayStage"),),
+    stages=(("transforms", "everyday:EverydayStage"), ("rate", "everyday:EverydayRateStage")),
     export="export_everyday:everyday_tensors",
 )
 

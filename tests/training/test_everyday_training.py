@@ -7,6 +7,7 @@ from small_everyday import network, tensors
 import licodec
 from licodec.errors import UsageError
 from licodec.training import config as configs
+from licodec.training.checkpoint import load_checkpoint
 from licodec.training.codecs.everyday import Everyday, cells_of, shuffle, spread, unshuffle
 from licodec.training.convert.export import export
 from licodec.training.convert.quantize_everyday import dequantized
@@ -47,6 +48,21 @@ def test_a_run_resumes_exports_and_its_weights_code(folder):
     train(again)
 
 
+@pytest.mark.slow
+def test_the_rate_alone_learns_while_transforms_stay(folder):
+    first = train(settings(folder))
+    config = settings(folder, init=str(first), stage="rate", out=str(folder / "rate"), warmup=1)
+    before, after = (load_checkpoint(str(path))["ema"] for path in (first, train(config)))
+    changed = {name.split(".")[0] for name in after if not torch.equal(before[name], after[name])}
+    assert changed == {"h_a", "h_s", "steps", "log_scale", "log_z_scale", "rate_features"}
+    weights = export(folder / "rate" / "checkpoint.pt", folder / "weights", "mine")
+    image = Image.open(folder / "0.png")
+    assert licodec.decode(licodec.encode(image, 60, weights=weights), weights=weights).size == (
+        300,
+        300,
+    )
+
+
 def test_the_start_is_a_block_transform_that_works(folder):
     config = settings(folder)
     net = Everyday(12, 16, 1, 1, config.model.lambdas)
@@ -54,7 +70,7 @@ def test_the_start_is_a_block_transform_that_works(folder):
     initialize(net, config, images)
     x = images.train[0][:, :256, :256].permute(1, 2, 0)[None].float() / 255
     with torch.no_grad():
-        low, high = (net(x, torch.tensor([t]), False) for t in (0.0, 2.0))
+        low, high = (net.code(x, torch.tensor([t]), False) for t in (0.0, 2.0))
     assert float(low[0]) < float(high[0])
     assert -10 * float(high[1].log10()) > 20
 
@@ -67,7 +83,9 @@ def test_integers_become_the_network_again():
     other.load_state_dict(state)
     with torch.no_grad():
         for a, b in zip(
-            net(x, torch.tensor([1.0]), False), other(x, torch.tensor([1.0]), False), strict=True
+            net.code(x, torch.tensor([1.0]), False),
+            other.code(x, torch.tensor([1.0]), False),
+            strict=True,
         ):
             assert torch.allclose(a, b, rtol=0.05, atol=0.05)
 
@@ -82,7 +100,9 @@ def test_further_blocks_of_an_encoder_begin_as_nothing():
     same.load_state_dict(dequantized(same, tensors()))
     x = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(4))
     with torch.no_grad():
-        for a, b in zip(*(n(x, torch.tensor([1.0]), False) for n in (deeper, same)), strict=True):
+        for a, b in zip(
+            *(n.code(x, torch.tensor([1.0]), False) for n in (deeper, same)), strict=True
+        ):
             assert torch.equal(a, b)
     assert len(deeper.g_a.coarse) == 3 and len(deeper.g_s.coarse) == 1
 

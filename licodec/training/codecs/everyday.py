@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -213,7 +214,11 @@ class Everyday(nn.Module):
         x_hat: Tensor = self.g_s(y_hat * between(self.log_inverse_gain, t).exp())
         return x_hat.float() + 0.5
 
-    def forward(self, x: Tensor, t: Tensor, noise: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """`code` with noise."""
+        return self.code(x, t, noise=True)
+
+    def code(self, x: Tensor, t: Tensor, noise: bool) -> tuple[Tensor, Tensor, Tensor]:
         """R and D of each image.
 
         Args:
@@ -252,10 +257,42 @@ class Everyday(nn.Module):
             scale = (log_scale + base).exp().clamp_min(LEAST_SCALE)
             residual = cells_of(y, i) - mu
             rounded = residual + (residual.round() - residual).detach()
-            value = residual + torch.rand_like(residual) - 0.5 if noise else rounded
-            bits = bits + gaussian_bits(value, scale).sum((1, 2, 3, 4))
+            bits = bits + self.rate(residual, rounded, scale, noise).sum((1, 2, 3, 4))
             y_hat = y_hat + spread(rounded + mu, i)
         return bits, y_hat
+
+    def rate(self, residual: Tensor, rounded: Tensor, scale: Tensor, noise: bool) -> Tensor:
+        """Bits of latents, their means taken off; all alike in shape."""
+        value = residual + torch.rand_like(residual) - 0.5 if noise else rounded
+        return gaussian_bits(value, scale)
+
+
+class KnownTransforms(Everyday):
+    """The codec with g_a, g_s and gains as they are, while the rest learns the rate."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        for part in (self.g_a, self.g_s):
+            part.requires_grad_(False)
+        self.log_gain.requires_grad_(False)
+        self.log_inverse_gain.requires_grad_(False)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:  # type: ignore[override]
+        """bpp (B,) of images (B, H, W, 3)."""
+        with torch.no_grad():
+            y = self.analyze(x, t)
+        z_bits, features = self.hyper(y, t, noise=True)
+        y_bits, _ = self.latents(y, features, t, noise=True)
+        return (z_bits + y_bits) / (x.shape[1] * x.shape[2])
+
+    def rate(self, residual: Tensor, rounded: Tensor, scale: Tensor, noise: bool) -> Tensor:
+        """Scales learn from rounded latents, as files have them: noise would make small ones dear. Means
+        learn from noisy ones, as ŷ is the mean where it rounds to 0."""
+        found = gaussian_bits(rounded.detach(), scale)
+        if noise:
+            noisy = super().rate(residual, rounded, scale.detach(), noise)
+            found = found + noisy - noisy.detach()
+        return found
 
 
 def between(table: Tensor, t: Tensor) -> Tensor:

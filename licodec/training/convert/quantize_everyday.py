@@ -254,7 +254,7 @@ def _ranges(net: Everyday, images: Iterable[Tensor]) -> Units:
     K = len(net.lambdas)
     for index, x in enumerate(images):
         for t in {0.0, K - 1.0, float(index % K)}:
-            net(x[None], torch.tensor([t]), False)
+            net.code(x[None], torch.tensor([t]), False)
     for handle in handles:
         handle.remove()
     return ranges

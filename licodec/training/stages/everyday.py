@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from licodec.progress import track
-from licodec.training.codecs.everyday import Everyday
+from licodec.training.codecs.everyday import Everyday, KnownTransforms
 from licodec.training.config import Config
 from licodec.training.data import Images, central
 from licodec.training.objective import balanced, rate_distortion
@@ -25,11 +25,12 @@ class EverydayStage:
     """All of the codec on R + λD, balanced over the rates."""
 
     regularizer: Regularizer | None = None
+    network: type[Everyday] = Everyday
     model: Everyday
 
     def __init__(self, config: Config, images: Images, device: torch.device) -> None:
         self.config, self.images, self.device = config, images, device
-        model = Everyday.of(config.model)
+        model = self.network.of(config.model)
         initialize(model, config, images)
         self.model = model.to(device)
 
@@ -38,13 +39,19 @@ class EverydayStage:
         crops, is_drawn = self.images.marked_crops(rng, data.batch, data.patch)
         x = crops.float().permute(0, 2, 3, 1) / 255
         t = self.rates(len(x), rng)
-        with precision(self.config, self.device):
-            bpp, mse, _ = network(x, t)
         lmbda = self.model.lmbda(t)
+        with precision(self.config, self.device):
+            bpp, costs = self.costs(network, x, t, lmbda)
         weight = torch.from_numpy(np.where(is_drawn, _GRAPHICS_WEIGHT, 1.0)).to(lmbda)
-        costs = weight * rate_distortion(bpp, mse, lmbda)
-        loss: Tensor = balanced(costs, lmbda, self.config.train.rate_balance)
+        loss: Tensor = balanced(weight * costs, lmbda, self.config.train.rate_balance)
         return loss, {"bpp": round(float(bpp.detach().mean()), 3)}
+
+    def costs(
+        self, network: nn.Module, x: Tensor, t: Tensor, lmbda: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """bpp (B,) of images (B, H, W, 3) at rates t (B,), and what is to be small."""
+        bpp, mse, _ = network(x, t)
+        return bpp, rate_distortion(bpp, mse, lmbda)
 
     def rates(self, count: int, rng: np.random.Generator) -> Tensor:
         """(count,) places on the rate axis, evenly spread; each batch has other ones."""
@@ -61,7 +68,9 @@ class EverydayStage:
             x = central(image, 384, 64).float().permute(1, 2, 0)[None] / 255
             for k in range(K):
                 with precision(self.config, self.device):
-                    bits, _, x_hat = self.model(x, torch.tensor([float(k)], device=x.device), False)
+                    bits, _, x_hat = self.model.code(
+                        x, torch.tensor([float(k)], device=x.device), False
+                    )
                 error = (x_hat.clamp(0, 1) * 255).round() / 255 - x
                 bpp[k] += float(bits) / len(self.images.validation)
                 psnr[k] -= 10 * float(error.square().mean().log10()) / len(self.images.validation)
@@ -73,3 +82,15 @@ class EverydayStage:
             "val_bpp": rounded(bpp, 4),
             "val_psnr": rounded(psnr, 3),
         }
+
+
+class EverydayRateStage(EverydayStage):
+    """All that decides the rate, transforms and gains as they are: a step takes a third of the time."""
+
+    network = KnownTransforms
+
+    def costs(
+        self, network: nn.Module, x: Tensor, t: Tensor, lmbda: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        bpp = network(x, t)
+        return bpp, bpp
