@@ -16,6 +16,7 @@ import json
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
@@ -136,7 +137,7 @@ def measured(kind: str, name: str, image: Image.Image, quality: int) -> dict[str
     picture, step = from_pillow(image), quality_step(quality)
     encoded = pack(encode_at(codec, picture, step, rounds).container)
     with patch.object(payload, "plan_tiles", return_value=None):
-        y, side = codec.search(picture, codec.analyze(picture, step), step, rounds)
+        y, side = codec.search(picture, partial(codec.analyze, picture, step), step, rounds)
         bare = pack(payload.code(codec, picture, y, step, side).container)
     x, x_hat = picture.color, decode_picture(codec, unpack(encoded)).color
     beside = jpeg(image, len(encoded))

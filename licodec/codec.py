@@ -6,6 +6,7 @@ to_pillow ◄─── synthesize ◄─── payload.decode_latents ◄─ con
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -122,8 +123,8 @@ def _encoded(picture: Picture, options: EncodeOptions) -> tuple[Codec, Coded]:
 
 def encode_at(codec: Codec, picture: Picture, quality_step: int, rounds: int = 0) -> Coded:
     """The file of a picture at a quality, without its chunks, after so many rounds of search."""
-    y = codec.analyze(picture, quality_step)
-    y, side = codec.search(picture, y, quality_step, rounds)
+    analyze = partial(codec.analyze, picture, quality_step)
+    y, side = codec.search(picture, analyze, quality_step, rounds)
     return code_cheaply(codec, picture, y, quality_step, side)
 
 

@@ -76,9 +76,14 @@ class Rate(NamedTuple):
 
 
 def search(
-    codec: Codec, picture: Picture, y: Integers, quality_step: int, rounds: int
+    codec: Codec,
+    picture: Picture,
+    analyze: Callable[[], Integers],
+    quality_step: int,
+    rounds: int,
 ) -> tuple[Integers, Any]:
-    """y (M, h, w) after so many rounds, and the side information that it was made for."""
+    """y (M, h, w) after so many rounds, and the side information that it was made for; `analyze` makes y."""
+    y = analyze()
     model = cast(Hyperprior, codec.entropy_model)
     position, unit = codec.position(quality_step), codec.architecture.latent_unit
     side = model.side_information(y, position)

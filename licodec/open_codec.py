@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -55,18 +56,22 @@ class Codec:
         return self.transforms.analyze(picture.color, self.gain(quality_step), precise, share)
 
     def search(
-        self, picture: Picture, y: Latents, quality_step: int, rounds: int
+        self,
+        picture: Picture,
+        analyze: Callable[[], Latents],
+        quality_step: int,
+        rounds: int,
     ) -> tuple[Latents, Any]:
-        """y after a search, and the side information that it was made for, which is None without a search.
+        """y after a search, and the side information that it was made for, which is None where none was made.
 
         Args:
-            y: (M, h, w), in 1/latent_unit.
+            analyze: makes y (M, h, w), in 1/latent_unit. Nobody else shall hold it: it is large.
             rounds: of the search; 0 for none.
         """
         if not rounds:
-            return y, None
+            return analyze(), None
         search: Any = interface.named(self.architecture.search)
-        found: tuple[Latents, Any] = search(self, picture, y, quality_step, rounds)
+        found: tuple[Latents, Any] = search(self, picture, analyze, quality_step, rounds)
         return found
 
     def synthesize(

@@ -8,6 +8,7 @@ move of all latents at once must be short; further ones start from what the last
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,28 +39,33 @@ def _step_bits(share: float) -> float:
 
 
 def search(
-    codec: Codec, picture: Picture, y: NDArray[Any], quality_step: int, rounds: int
+    codec: Codec,
+    picture: Picture,
+    analyze: Callable[[], NDArray[Any]],
+    quality_step: int,
+    rounds: int,
 ) -> tuple[NDArray[Any], Side | None]:
     """ŷ of the least R + λD that was met, with side information; y itself without any, where no move serves.
 
     Args:
-        y: (M, h, w), in 1/LATENT_UNIT; where that is in int16, other values come to stand there.
+        analyze: makes y (M, h, w), in 1/LATENT_UNIT.
         rounds: how often ŷ moves.
     """
-    trials = _Trials(codec, picture, y, quality_step)
+    trials = _Trials(codec, picture, analyze(), quality_step)
     if trials.side.z is None:
-        return y, trials.side
+        return trials.y, trials.side
     for i in range(rounds):
-        trials.move(y.astype(np.int16, copy=i < rounds - 1), _SHARE * (1 - i / rounds))
+        trials.move(_SHARE * (1 - i / rounds), is_last=i == rounds - 1)
     side = trials.best()
     # What was first is not kept: large pictures have little memory for what is seldom asked for.
-    return (codec.analyze(picture, quality_step), None) if side is None else (side.y_hat, side)
+    return (analyze(), None) if side is None else (side.y_hat, side)
 
 
 class _Trials:
     """ŷ as it moves.
 
     Attributes:
+        y: where it came from; gone with the last move.
         side: the present ŷ, and how it is coded.
         cheapest: the cost of the cheapest ŷ so far, and how it is coded; None of that of y itself.
     """
@@ -67,20 +73,24 @@ class _Trials:
     def __init__(self, codec: Codec, picture: Picture, y: NDArray[Any], quality_step: int) -> None:
         self.codec, self.picture, self.quality_step = codec, picture, quality_step
         self.model: Quadtree = codec.entropy_model  # type: ignore[assignment]
+        self.y = y
         self.position, self.lmbda = codec.position(quality_step), codec.lmbda(quality_step)
         self.visible = codec.visible(picture.alpha)
         self.shown = None if picture.alpha is None else picture.alpha > 0
         self.slope = Slope(codec.weights)
-        self.side = self.model.side_information(y.copy(), self.position, self.visible)
+        self.side = self.model.side_information(y.copy(order="K"), self.position, self.visible)
         self.cheapest: tuple[float, Side | None] = (math.inf, None)
 
-    def move(self, y: NDArray[np.int16], share: float) -> None:
-        """Latents to where λD is less, y having its share in it; they come to stand in y."""
-        self._keep(self._displace(y, share))
+    def move(self, share: float, is_last: bool) -> None:
+        """Latents to where λD is less, y having its share in it."""
+        target = [self.y.astype(np.int16, copy=not is_last)]
+        if is_last:
+            del self.y
+        self._keep(self._displace(target[0], share))
         z = self.side.z
         del self.side  # before the next needs as much
         self.side = self.model.side_information(
-            y, self.position, self.visible, z, _step_bits(share)
+            target.pop(), self.position, self.visible, z, _step_bits(share)
         )
 
     def best(self) -> Side | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -70,8 +70,8 @@ class _Trials:
         codec = self.codec
         share = codec.back_projection(step)
         features = self._features(codec.transforms.is_reduced(is_precise(step)), share > 0)
-        y = quantize(features, codec.gain(step), share)
-        return codec.search(self.picture, y, step, self.rounds)
+        analyze = partial(quantize, features, codec.gain(step), share)
+        return codec.search(self.picture, analyze, step, self.rounds)
 
     def _code(self, step: int) -> Coded:
         y, side = self._latents(step)

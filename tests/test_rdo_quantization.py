@@ -61,7 +61,7 @@ def test_latents_move(codec, crop, rounds):
     picture = from_pillow(crop.crop((0, 0, 128, 64)))
     y = codec.analyze(picture, 100)
     plain = codec.entropy_model.quantize(y, None, codec.position(100))
-    found, side = search(codec, picture, y, 100, rounds)
+    found, side = search(codec, picture, y.copy, 100, rounds)
     assert found is side.y_hat and (found != plain).any()
 
 
