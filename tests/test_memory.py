@@ -152,10 +152,11 @@ def test_freed_blocks_go_back_though_later_ones_are_in_use():
     script = (
         "from licodec import memory\n"
         "memory.give_back_blocks()\n"
-        "bytearray(4 * 2**20)\n"
+        "import numpy as np\n"
+        "np.ones(4 * 2**20, np.uint8)\n"
         "blocks, kept = [], []\n"
         "for _ in range(50):\n"
-        "    blocks.append(bytearray(b'x' * 3 * 2**20))\n"
+        "    blocks.append(np.ones(3 * 2**20, np.uint8))\n"
         "    kept.append(bytes(10**5))\n"
         "import resource\n"
         "page = resource.getpagesize()\n"
