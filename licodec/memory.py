@@ -6,7 +6,6 @@ again, for ever. So what they are about to map is asked for first, and given bac
 
 from __future__ import annotations
 
-import ctypes
 import mmap
 import os
 import sys
@@ -27,21 +26,6 @@ def need(size: int) -> None:
         mmap.mmap(-1, size).close()
     except OSError as error:
         raise MemoryError from error
-
-
-_BLOCK = 2 * 2**20
-_M_MMAP_THRESHOLD = -3
-
-
-def give_back_blocks() -> None:
-    """Have memory in blocks of 2 MiB and more go back to the system once it is freed; for a process that is
-    licodec's own.
-
-    By itself glibc does so until the first is freed. From then on it keeps them among smaller ones that are
-    still in use, which is half of what an image of 8 megapixels takes.
-    """
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        libc.mallopt(_M_MMAP_THRESHOLD, _BLOCK)
 
 
 NUMPY = 128 * 2**20

@@ -1,7 +1,6 @@
 """Under a limit on its address space a process ends soon, with a result or with one line."""
 
 import os
-import platform
 import subprocess
 import sys
 
@@ -143,27 +142,3 @@ def test_encoding_and_decoding_end(tmp_path, megabytes, model):
             assert b"not enough memory" in done.stderr
             assert not (tmp_path / "out").exists()
         (tmp_path / "out").unlink(missing_ok=True)
-
-
-@pytest.mark.skipif(
-    platform.libc_ver()[0] != "glibc", reason="others do so by themselves, or never"
-)
-def test_freed_blocks_go_back_though_later_ones_are_in_use():
-    script = (
-        "from licodec import memory\n"
-        "memory.give_back_blocks()\n"
-        "import numpy as np\n"
-        "np.ones(4 * 2**20, np.uint8)\n"
-        "blocks, kept = [], []\n"
-        "for _ in range(50):\n"
-        "    blocks.append(np.ones(3 * 2**20, np.uint8))\n"
-        "    kept.append(bytes(10**5))\n"
-        "import resource\n"
-        "page = resource.getpagesize()\n"
-        "resident = lambda: page * int(open('/proc/self/statm').read().split()[1])\n"
-        "before = resident()\n"
-        "blocks.clear()\n"
-        "print(before - resident())\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
-    assert int(done.stdout) > 140 * 2**20

@@ -226,7 +226,6 @@ class Batch:
         if not self.plan.lone:
             _make_folder(target.parent)
         files.check_output(job.target, job.source)
-        memory.give_back_blocks()
         memory.need_numpy()
         result = self.work(job)
         self._heard(source, "writing", 1.0)

@@ -34,7 +34,7 @@ Z_DISTRIBUTIONS = "z_distributions."
 SHARED = "shared"
 """The key of the metadata that tells which tensors are those of other files: a list of names by HASH8."""
 
-RELEASED = ("68cca2a7", "dffe2b84", "de9bdd89", "58abfd50", "e10303f4", "d3adb88e")
+RELEASED = ("68cca2a7", "dffe2b84", "bf65d149", "58abfd50", "e10303f4", "000da7ed")
 """Hashes of the weights that come with licodec; all others are the user's own."""
 
 _MAX_HEADER = 2**24
