@@ -449,6 +449,13 @@ def test_a_context_starts_from_a_hyperprior_and_shares_its_weights(
     assert Weights(path).tensors("").keys() == Weights(whole).tensors("").keys()
     data = licodec.encode(photo, weights=path)
     assert licodec.decode(data, weights=path).size == photo.size
+    on = settings(folder, tmp_path / "on", "autoregressive", init=str(path), stage="context")
+    again = make_stage(on, images, torch.device("cpu")).model
+    model.load_state_dict(now)
+    u = 3 * torch.randn(1, M, 16, 16)
+    with torch.no_grad():
+        bits, found = (float(net.bits(u)[0]) for net in (model, again))
+    assert found == pytest.approx(bits, rel=0.05)
 
 
 @pytest.mark.parametrize(
