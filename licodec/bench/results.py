@@ -181,22 +181,10 @@ def load_curves(path: Path) -> list[Curve]:
     return named
 
 
-_DECIMALS = 6
-
-
 def to_json(curves: Sequence[Curve], rows: bool) -> str:
-    """The curves as a file has them, with six decimals."""
-    first, *others = (_shortened(curve.to_json(rows)) for curve in curves)
+    first, *others = (curve.to_json(rows) for curve in curves)
     document = {**first, "others": others} if others else first
     return json.dumps(document, indent=1, allow_nan=False) + "\n"
-
-
-def _shortened(part: Any) -> Any:
-    if isinstance(part, dict):
-        return {key: _shortened(value) for key, value in part.items()}
-    if isinstance(part, list):
-        return [_shortened(value) for value in part]
-    return round(part, _DECIMALS) if isinstance(part, float) else part
 
 
 def save_curves(path: Path, curves: Sequence[Curve]) -> None:
