@@ -85,7 +85,7 @@ class EverydayStage:
 
 
 class EverydayRateStage(EverydayStage):
-    """All that decides the rate, transforms and gains as they are: a step takes a third of the time."""
+    """All that decides the rate, transforms and gains as they are: a crop takes a quarter of the time."""
 
     network = KnownTransforms
 
