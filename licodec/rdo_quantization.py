@@ -67,7 +67,7 @@ class _Trials:
     Attributes:
         y: where it came from; gone with the last move.
         side: the present ŷ, and how it is coded.
-        cheapest: the cost of the cheapest ŷ so far, and how it is coded; None of that of y itself.
+        cheapest: the cost of the cheapest ŷ so far, and how it is coded, or None for y itself.
     """
 
     def __init__(self, codec: Codec, picture: Picture, y: NDArray[Any], quality_step: int) -> None:

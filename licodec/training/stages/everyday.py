@@ -25,12 +25,12 @@ class EverydayStage:
     """All of the codec on R + λD, balanced over the rates."""
 
     regularizer: Regularizer | None = None
-    network: type[Everyday] = Everyday
+    codec: type[Everyday] = Everyday
     model: Everyday
 
     def __init__(self, config: Config, images: Images, device: torch.device) -> None:
         self.config, self.images, self.device = config, images, device
-        model = self.network.of(config.model)
+        model = self.codec.of(config.model)
         initialize(model, config, images)
         self.model = model.to(device)
 
@@ -87,7 +87,7 @@ class EverydayStage:
 class EverydayRateStage(EverydayStage):
     """All that decides the rate, transforms and gains as they are: a crop takes a quarter of the time."""
 
-    network = KnownTransforms
+    codec = KnownTransforms
 
     def costs(
         self, network: nn.Module, x: Tensor, t: Tensor, lmbda: Tensor
